@@ -1,0 +1,39 @@
+# Everything starts from here on a fresh machine: python3 and make are enough. `make help` lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY)  ## set up the virtual environment in .venv (done by all other targets, once)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)  ## train a small SANet without data or network and paint with it (a few minutes on a CPU)
+	$(BIN)/python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
+	$(BIN)/python -m stylezoo stylize --model demo/sanet/checkpoints/last.ckpt --output demo/pictures \
+	  --content "demo/data/photos/*0.png" --style "demo/data/paintings/*0.png"
+	@echo "The pictures are in demo/pictures, how they came about is in demo/sanet/images."
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) demo build *.egg-info

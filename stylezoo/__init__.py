@@ -1,0 +1,25 @@
+"""stylezoo: neural style transfer, one paper one file, trained from a YAML.
+
+import stylezoo
+stylezoo.list_models()                                      # ['adain', 'sanet', ...]
+picture = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain.safetensors", alpha=0.8)
+model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule in eval mode
+output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
+"""
+
+from stylezoo.checkpoints import import_checkpoint, load_model, save_model
+from stylezoo.inference import stylize
+from stylezoo.module import StyleModel
+from stylezoo.registry import create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "StyleModel",
+    "create_model",
+    "import_checkpoint",
+    "list_models",
+    "load_model",
+    "save_model",
+    "stylize",
+]

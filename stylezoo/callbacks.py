@@ -1,0 +1,156 @@
+"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from stylezoo.images import grid, to_image, write_image
+from stylezoo.module import StyleModel
+
+
+class RunProgressBar(RichProgressBar):
+    """Lightning's rich progress bar, counted in optimiser steps of the whole run: its time left is that of the run,
+    not of the epoch. Where the output is no terminal, a line every ``seconds_per_line`` seconds instead."""
+
+    def __init__(self, seconds_per_line: float = 20.0) -> None:
+        super().__init__(refresh_rate=4, leave=True)
+        self.seconds_per_line = seconds_per_line
+        self._started = self._last_line = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._last_line = time.monotonic()
+        self._first_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is not None and self.train_progress_bar_id is None:
+            total = trainer.estimated_stepping_batches
+            self.train_progress_bar_id = self._add_task(total, "Training")
+            self._update(self.train_progress_bar_id, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._update(self.train_progress_bar_id, trainer.global_step)
+        self._update_metrics(trainer, pl_module)
+        now = time.monotonic()
+        if (
+            self._console is not None
+            and not self._console.is_terminal
+            and now - self._last_line > self.seconds_per_line
+        ):
+            self._last_line = now
+            self._console.print(self._line(trainer, now - self._started), highlight=False)
+
+    def _line(self, trainer: Trainer, elapsed: float) -> str:
+        total, done = trainer.estimated_stepping_batches, trainer.global_step - self._first_step
+        left = elapsed / max(done, 1) * (total - trainer.global_step)
+        remaining = f", {timedelta(seconds=round(left))} left" if total != float("inf") else ""
+        loss = trainer.progress_bar_metrics.get("loss", float("nan"))
+        return f"step {trainer.global_step}/{total}  loss {loss:.4g}  {timedelta(seconds=round(elapsed))}{remaining}"
+
+
+class ImageGrid(Callback):
+    """Logs a fixed grid of content, style and output pictures: the same validation pairs throughout a run.
+
+    W&B and TensorBoard get it under ``images``; other loggers as PNG files in ``images/`` of their folder.
+
+    Args:
+        every_n_steps: Optimiser steps between two grids; 0 for none. One more is logged at the end of training.
+        pairs: Number of pairs, one row each.
+    """
+
+    def __init__(self, every_n_steps: int = 500, pairs: int = 4) -> None:
+        self.every_n_steps = every_n_steps
+        self.pairs = pairs
+        self._batch: dict[str, Tensor] | None = None
+        self._last_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._last_step:
+            self._log(trainer, pl_module, batch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_steps and self._last_step != trainer.global_step and self._batch is not None:
+            self._log(trainer, pl_module, self._batch)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._batch is None and self.every_n_steps and trainer.is_global_zero:
+            self._batch = self._validation_pairs(trainer) or {k: v[: self.pairs].cpu() for k, v in batch.items()}
+
+    def _validation_pairs(self, trainer: Trainer) -> dict[str, Tensor] | None:
+        loader = trainer.val_dataloaders
+        if not isinstance(loader, DataLoader) or not isinstance(loader.dataset, Sized):
+            return None
+        count = min(self.pairs, len(loader.dataset))
+        batch: dict[str, Tensor] = default_collate([loader.dataset[i] for i in range(count)])
+        return batch
+
+    def _log(self, trainer: Trainer, model: LightningModule, batch: dict[str, Tensor]) -> None:
+        self._last_step = trainer.global_step
+        if not trainer.is_global_zero or self._batch is None:
+            return
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = model(**{name: pictures.to(model.device) for name, pictures in self._batch.items()})
+        model.train(was_training)
+        columns = [*self._batch.values(), output.float().cpu()]
+        sheet = grid([list(row) for row in zip(*columns, strict=True)])
+        for logger in trainer.loggers:
+            log_grid(logger, sheet, trainer.global_step)
+
+
+def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:
+    """Hands a grid (3, H, W) in [0, 1] to a logger."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image("images", [to_image(sheet)], step=step)
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image("images", sheet, step)
+    elif logger.log_dir is not None:
+        write_image(sheet, Path(logger.log_dir) / "images" / f"step_{step:07d}.png")
+
+
+class PictureWriter(BasePredictionWriter):
+    """Writes what ``predict`` paints as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
+
+    Args:
+        folder: Where the pictures go; None takes ``predictions`` in the logger's folder.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        super().__init__("batch")
+        self.folder = folder
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, StyleModel)
+        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
+        loader, processes = trainer.predict_dataloaders, trainer.world_size
+        assert isinstance(loader, DataLoader) and loader.batch_size is not None
+        for offset, picture in enumerate(prediction):
+            number = (batch_idx * loader.batch_size + offset) * processes + trainer.global_rank
+            write_image(picture, folder / f"{number:05d}.png")

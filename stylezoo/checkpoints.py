@@ -1,0 +1,187 @@
+"""Models as files: self-contained safetensors that the zoo writes, training checkpoints, and public weight files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from stylezoo import registry, weights
+from stylezoo.module import StyleModel
+from stylezoo.vgg import is_vgg
+
+FORMAT = "stylezoo-1"
+
+
+def save_model(model: StyleModel, path: str | Path) -> None:
+    """Writes a self-contained safetensors file: the trained tensors, the encoder's, and the settings as metadata.
+
+    Args:
+        model: Any system.
+        path: Ends in ``.safetensors``; written under a temporary name first.
+    """
+    path = Path(path)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    encoders = {}
+    for name, vgg in model.encoders():
+        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
+        encoders[name] = {"name": vgg.name, "sha256": vgg.sha256}
+    settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k != "encoder_weights"}
+    card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(save(tensors, metadata={"stylezoo": json.dumps(card)}))
+    temporary.replace(path)
+
+
+def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
+    """Loads a model, ready for inference (eval mode, on the CPU).
+
+    Args:
+        name_or_path: A ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo import``), a training
+            checkpoint ``.ckpt``, or the name of weights in `stylezoo.weights.folder`, such as ``adain`` or ``johnson.la_muse``.
+        **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
+            file that has moved.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or no weights of that name; the message says how to get some.
+        ValueError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".safetensors", ".ckpt"):
+        path = weights.folder() / f"{name_or_path}.safetensors"
+        if not path.is_file():
+            system = registry.get(str(name_or_path).split(".")[0]).system
+            raise FileNotFoundError(
+                f"There are no weights for {name_or_path!r} at {path}: train some (python -m stylezoo fit --config"
+                f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system}"
+                f" --files ... --output {path})."
+            )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    model = _load_safetensors(path, settings) if path.suffix == ".safetensors" else _load_checkpoint(path, settings)
+    return model.eval()
+
+
+def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
+    tensors = weights.read_tensors(path)
+    with safe_open(path, "pt") as file:
+        card = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
+    if card.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`.")
+    settings = {**card["settings"], **settings}
+    if card["encoders"]:
+        settings.setdefault("encoder_weights", str(path))
+    model = registry.get(card["system"])(**settings)
+    model.on_load_checkpoint({"stylezoo": card})
+    own = model.state_dict()
+    model.load_state_dict({key: tensors[key] for key in own if key in tensors})
+    return model
+
+
+def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "stylezoo" not in checkpoint:
+        raise ValueError(
+            f"{path} is not a checkpoint of stylezoo: public weights are read by `python -m stylezoo import`."
+        )
+    saved = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if not k.startswith("_")}
+    model = registry.get(checkpoint["stylezoo"]["system"])(**{**saved, **settings})
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model
+
+
+def import_checkpoint(
+    system: str, files: Sequence[str | Path] | Mapping[str, str | Path], **settings: Any
+) -> StyleModel:
+    """Builds a model from public weight files.
+
+    Files come in any order; which part of the model a file is shows in its keys and shapes. A file that fits two
+    parts is named as ``part=path`` (or in a mapping).
+
+    Args:
+        system: Name of the system.
+        files: Paths, ``"part=path"`` strings, or {part: path}.
+        **settings: Constructor arguments.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ValueError: If a file fits no part, or a part is missing or given twice.
+        FileNotFoundError: If a file is missing.
+    """
+    cls = registry.get(system)
+    named, unnamed = _split_parts(files)
+    contents = {path: weights.read_tensors(path) for path in [*named.values(), *unnamed]}
+    encoder = named.pop("encoder", None)
+    if encoder is None:
+        candidates = [path for path in unnamed if is_vgg(contents[path])]
+        if len(candidates) > 1:
+            raise ValueError(
+                f"Both {candidates[0]} and {candidates[1]} look like the encoder: name it with encoder=PATH."
+            )
+        encoder = candidates[0] if candidates else None
+    if encoder is not None:
+        unnamed = [path for path in unnamed if path != encoder]
+        settings.setdefault("encoder_weights", str(encoder))
+    model = cls(**settings)
+
+    parts = {
+        name: child
+        for name, child in model.named_children()
+        if child.state_dict() and name not in dict(model.encoders())
+    }
+    for path in unnamed:
+        fitting = [name for name, part in parts.items() if _fits(part, contents[path])]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{path} fits {'no part' if not fitting else ' and '.join(fitting)} of {system}: its parts are encoder,"
+                f" {', '.join(parts)}; say which one it is with part={path}."
+            )
+        if fitting[0] in named:
+            raise ValueError(f"Both {named[fitting[0]]} and {path} fit {fitting[0]} of {system}: give one of them.")
+        named[fitting[0]] = path
+    missing = [name for name in parts if name not in named]
+    unknown = [name for name in named if name not in parts]
+    if missing or unknown:
+        problem = f"no file for {', '.join(missing)}" if missing else f"no part called {', '.join(unknown)}"
+        raise ValueError(f"{system} has {problem}: its parts are encoder, {', '.join(parts)}.")
+    for name, path in named.items():
+        try:
+            parts[name].load_state_dict(contents[path])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} does not fit {name} of {system}: {reason}") from error
+    return model.eval()
+
+
+def _split_parts(files: Sequence[str | Path] | Mapping[str, str | Path]) -> tuple[dict[str, Path], list[Path]]:
+    """({part: path}, paths whose part must be found)."""
+    if isinstance(files, Mapping):
+        return {part: Path(path) for part, path in files.items()}, []
+    named: dict[str, Path] = {}
+    unnamed: list[Path] = []
+    for file in files:
+        part, equals, path = str(file).partition("=")
+        if equals and not Path(file).exists():
+            named[part] = Path(path)
+        else:
+            unnamed.append(Path(file))
+    return named, unnamed
+
+
+def _fits(part: nn.Module, tensors: weights.Tensors) -> bool:
+    own = part.state_dict()
+    return own.keys() == tensors.keys() and all(own[key].shape == tensors[key].shape for key in own)

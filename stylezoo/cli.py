@@ -1,0 +1,150 @@
+"""The command line: Lightning's fit, validate, test and predict, and the zoo's own commands, in one parser."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
+from stylezoo.callbacks import ImageGrid, PictureWriter, RunProgressBar
+from stylezoo.commands import COMMANDS
+from stylezoo.data import Pairs
+from stylezoo.data.folder import stage_splits
+from stylezoo.module import StyleModel
+
+
+class StyleCLI(LightningCLI):
+    """LightningCLI over every system and every data set, plus `COMMANDS`.
+
+    Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (ModelCheckpoint), ``images``
+    (ImageGrid), ``progress`` (RunProgressBar) and ``predictions`` (PictureWriter) can be set in YAML or by option.
+    """
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            StyleModel,
+            Pairs,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False},  # the data strides over processes itself
+            parser_kwargs={"prog": "stylezoo", "description": "Neural style transfer: train, paint, compare."},
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.every_n_train_steps": 1000,
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_exception": True,  # SIGTERM too
+                "checkpoint.filename": "step_{step:07d}",
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+        parser.add_lightning_class_args(ImageGrid, "images")
+        parser.add_lightning_class_args(RunProgressBar, "progress")
+        parser.add_lightning_class_args(PictureWriter, "predictions")
+        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.set_defaults({"lr_monitor.logging_interval": "step"})
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
+            self._parser(self.subcommand).callback_keys.remove("lr_monitor")
+        return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""
+
+    # Commands that are no Trainer methods. LightningCLI has no official way to add them: test_cli.py guards this.
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        assert parser._subcommands_action is not None
+        for name, function in COMMANDS.items():
+            doc = parse_docstring(function.__doc__ or "")
+            subparser = LightningArgumentParser(description=doc.description or name)
+            add_function(subparser, function)
+            parser._subcommands_action.add_subcommand(name, subparser, help=doc.short_description)
+
+    def _set_seed(self) -> None:
+        if self.subcommand not in COMMANDS:
+            super()._set_seed()
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand not in COMMANDS:
+            quieten()
+            # Data first: missing pictures are the commonest first error, and to look for them costs nothing.
+            parser = ArgumentParser()
+            parser.add_class_arguments(Pairs, "data")
+            pairs = parser.instantiate_classes(parser.parse_object({"data": self._get(self.config, "data")})).data
+            pairs.check(stage_splits(str(self.subcommand)))
+
+    def instantiate_classes(self) -> None:
+        if self.subcommand not in COMMANDS:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand not in COMMANDS:
+            super()._run_subcommand(subcommand)
+            return
+        arguments = self.config[subcommand].as_dict()
+        arguments.pop("config", None)
+        code = COMMANDS[subcommand](**arguments)
+        if code:
+            sys.exit(code)
+
+
+def add_function(parser: LightningArgumentParser, function: Callable[..., int]) -> None:
+    """Turns a function's signature into options; lists of strings take several values, ``--style a.jpg b.jpg``."""
+    doc = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
+    parameters = inspect.signature(function, eval_str=True).parameters
+    several = [name for name, p in parameters.items() if p.annotation in (list[str], list[str] | None)]
+    parser.add_function_arguments(function, skip=set(several), fail_untyped=True)
+    for name in several:
+        required = parameters[name].default is inspect.Parameter.empty
+        parser.add_argument(f"--{name}", nargs="+", type=str, required=required, help=doc[name])
+
+
+def quieten() -> None:
+    """Silences the warnings that say nothing about the user's run."""
+    for message, reason in {
+        "You're resuming from a checkpoint that ended before the epoch ended": "the data continues exactly, see Pairs",
+        "does not have many workers": "the number of workers is the recipe's choice",
+        "Checkpoint directory .* exists and is not empty": "that is where a resumed run belongs",
+    }.items():
+        assert reason
+        warnings.filterwarnings("ignore", message=f".*{message}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs a command line; errors that this package raises are one sentence, not a traceback.
+
+    ``STYLEZOO_TRACEBACK=1`` shows the traceback all the same.
+    """
+    try:
+        StyleCLI(args)
+    except (ValueError, OSError) as error:
+        if os.environ.get("STYLEZOO_TRACEBACK") or not raised_here(error):
+            raise
+        print(f"stylezoo: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether this package raised an error on purpose; what other libraries raise is shown in full."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)

@@ -1,0 +1,292 @@
+"""The commands of `python -m stylezoo` besides Lightning's: plain functions whose docstrings are their help."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from stylezoo import checkpoints, registry, weights
+from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
+from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture
+
+
+def list_systems(
+    kind: registry.Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table"
+) -> int:
+    """List the systems of the zoo.
+
+    Args:
+        kind: Only systems that take this kind of style.
+        pretrained: The weights on this machine instead: what --model accepts by name.
+        format: A table to read, or JSON.
+    """
+    rows = []
+    for name in registry.list_models(kind, pretrained):
+        cls = registry.get(name.split(".")[0])
+        rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "code": cls.code})
+    if format == "json":
+        print(json.dumps(rows, indent=2))
+    elif not rows:
+        print(f"There are no weights in {weights.folder()} yet: `python -m stylezoo import` puts public ones there.")
+    else:
+        table = Table("name", "kind", "year", "paper", "reference code", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(str(value or "-") for value in row.values()))
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return 0
+
+
+def stylize(
+    model: str,
+    content: list[str],
+    output: str,
+    style: list[str] | None = None,
+    alpha: float = 1.0,
+    style_weights: str | None = None,
+    preserve_color: PreserveColor = "none",
+    mask: list[str] | None = None,
+    size: int | None = None,
+    style_size: int | None = None,
+    batch_size: int = 4,
+    device: str = "auto",
+    format: Literal["png", "jpg", "webp"] = "png",
+    quality: int = 95,
+) -> int:
+    """Paint pictures in the style of others.
+
+    Every content is painted with every style; with --style_weights or --mask all styles go into each picture. A file
+    that cannot be read is reported and skipped; the exit code is 1 if there was one.
+
+    Args:
+        model: A model file (.safetensors), a training checkpoint (.ckpt), or the name of weights on this machine
+            (`python -m stylezoo list --pretrained true`).
+        content: Pictures to paint: files, folders (with the folders in them) or globs.
+        output: A picture file if one picture is painted, else a folder.
+        style: Style pictures: files, folders or globs.
+        alpha: Strength of the style, 0 to 1.
+        style_weights: Blend the styles, with these weights, for example 1,2,1.
+        preserve_color: Keep the content's colours: coral recolours the style first, luminance paints brightness only.
+        mask: Spread the styles over regions: one grey picture per style, white where it applies (or one picture for
+            two styles, white for the first).
+        size: Resize the short side of contents to this many pixels first.
+        style_size: The same for the styles; larger styles give coarser strokes.
+        batch_size: How many pictures of one size are painted together.
+        device: auto, cpu, cuda, mps ...
+        format: Of the pictures in an output folder.
+        quality: Of JPEG and WebP files, 1 to 100.
+    """
+    together = style_weights is not None or bool(mask)
+    jobs = plan(content, style or [], Path(output), together, format)
+    network = checkpoints.load_model(model).to(default_device() if device == "auto" else device)
+    masks = load_masks(mask or [], len(jobs[0].styles))
+    failed = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task("painting", total=len(jobs))
+        for styles, group in groupby(jobs, key=lambda job: job.styles):
+            pending = list(group)
+            try:
+                painter = Painter(
+                    network,
+                    [load_picture(path, style_size) for path in styles],
+                    alpha=alpha,
+                    style_weights=parse_weights(style_weights),
+                    preserve_color=preserve_color,
+                    masks=masks,
+                )
+            except ImageError as error:  # an unreadable style spoils its own pictures only
+                report(error, *(job.target for job in pending))
+                failed += len(pending)
+                progress.advance(task, len(pending))
+                continue
+            for batch in batches(pending, size, batch_size):
+                failed += paint(painter, batch, quality)
+                progress.advance(task, len(batch))
+    print(f"{len(jobs) - failed} of {len(jobs)} pictures painted, {failed} failed: {output}")
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to paint: a content, the styles that go into it, and where it is written."""
+
+    content: Path
+    styles: tuple[Path, ...]
+    target: Path
+
+
+def plan(content: list[str], style: list[str], output: Path, together: bool, format: str) -> list[Job]:
+    """What `stylize` will paint, ordered so that pictures of one style follow each other.
+
+    Args:
+        content: Files, folders or globs.
+        style: Files, folders or globs.
+        output: A picture file or a folder.
+        together: Whether all styles go into each picture, instead of one picture per style.
+        format: Suffix of the files in an output folder.
+
+    Raises:
+        ImageError: If a folder or glob holds no picture, or many pictures were to go into one file.
+    """
+    contents = [item for pattern in content for item in expand(pattern)]
+    styles = [path for pattern in style for path, _ in expand(pattern)]
+    choices = [tuple(styles)] if together or not styles else [(path,) for path in styles]
+    single_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    if single_file:
+        if len(contents) * len(choices) != 1:
+            raise ImageError(
+                f"{len(contents) * len(choices)} pictures cannot go into one file {output}: give --output a folder."
+            )
+        return [Job(contents[0][0], choices[0], output)]
+    names = [(path, chosen, _name(relative, chosen)) for chosen in choices for path, relative in contents]
+    counts = Counter(name for _, _, name in names)
+    jobs = []
+    for path, chosen, name in names:
+        if counts[name] > 1:  # a.jpg beside a.png: their suffixes tell them apart
+            suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *chosen))
+            name = name.with_name(f"{name.name}_{suffixes}")
+        jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
+    for target, count in Counter(job.target for job in jobs).items():
+        if count > 1:
+            raise ImageError(f"{count} pictures would be written to {target}: paint them into separate folders.")
+    return jobs
+
+
+def _name(relative: Path, styles: tuple[Path, ...]) -> Path:
+    return relative.with_name("_".join([relative.stem, "stylized", *(style.stem for style in styles)]))
+
+
+def expand(pattern: str) -> list[tuple[Path, Path]]:
+    """The pictures that a file name, folder or glob stands for, as (path, path below the folder).
+
+    Raises:
+        ImageError: If there are none. A single file is not looked at: reading it will tell.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = [(file, file.relative_to(path)) for file in list_images(path)]
+    elif glob.has_magic(pattern) and not path.exists():
+        matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+        found = [(file, Path(file.name)) for file in matches if file.suffix.lower() in IMAGE_SUFFIXES]
+    else:
+        found = [(path, Path(path.name))]
+    if not found:
+        raise ImageError(f"There is no picture in {pattern}: expected files such as .jpg, .png or .webp.")
+    return found
+
+
+def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list[tuple[Job, Tensor | ImageError]]]:
+    """Reads the contents and joins neighbours of one size; what cannot be read comes alone, as the error."""
+    batch: list[tuple[Job, Tensor | ImageError]] = []
+    for job in jobs:
+        picture: Tensor | ImageError
+        try:
+            picture = load_picture(job.content, size)
+        except ImageError as error:
+            picture = error
+        first = batch[0][1] if batch else picture
+        together = isinstance(first, Tensor) and isinstance(picture, Tensor) and first.shape == picture.shape
+        if batch and (len(batch) == batch_size or not together):
+            yield batch
+            batch = []
+        batch.append((job, picture))
+    if batch:
+        yield batch
+
+
+def paint(painter: Painter, batch: list[tuple[Job, Tensor | ImageError]], quality: int) -> int:
+    """Paints and writes one batch of `batches`; returns how many of its pictures failed."""
+    pictures = [picture for _, picture in batch if isinstance(picture, Tensor)]
+    if not pictures:
+        report(*(error for _, error in batch if isinstance(error, ImageError)))
+        return len(batch)
+    try:
+        outputs = painter(torch.stack(pictures)).cpu()
+    except (ValueError, torch.OutOfMemoryError) as error:
+        report(error, *(job.content for job, _ in batch))
+        return len(batch)
+    failed = 0
+    for (job, _), output in zip(batch, outputs, strict=True):
+        try:
+            write_image(output, job.target, quality)
+        except ImageError as error:
+            report(error)
+            failed += 1
+    return failed
+
+
+def report(*what: object) -> None:
+    """Says on standard error what is skipped and why: the errors first, then the files they concern."""
+    print("skipped:", *what, file=sys.stderr)
+
+
+def parse_weights(text: str | None) -> list[float] | None:
+    """The numbers of ``1,2,1``.
+
+    >>> parse_weights("1,2,1")
+    [1.0, 2.0, 1.0]
+
+    Raises:
+        ValueError: If these are no numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--style_weights takes numbers such as 1,2,1, not {text!r}.") from None
+
+
+def default_device() -> str:
+    """The accelerator if there is one."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def import_weights(system: str, files: list[str], output: str) -> int:
+    """Turn public weight files into one self-contained safetensors file.
+
+    Args:
+        system: Name of the system, see `python -m stylezoo list`.
+        files: The public files in any order; part=path where it is not clear which part of the model a file is.
+        output: The file to write, X.safetensors; in the folder that `python -m stylezoo list --pretrained true`
+            shows, it can be used by name.
+    """
+    if Path(output).suffix != ".safetensors":
+        raise ValueError(f"--output is a file that ends in .safetensors, not {output}.")
+    model = checkpoints.import_checkpoint(system, files)
+    checkpoints.save_model(model, output)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{output}: {system} with {parameters:,} parameters")
+    return 0
+
+
+def download(encoder: str) -> int:
+    """Download the public weights of an encoder, resumable and checked.
+
+    Args:
+        encoder: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe.
+    """
+    print(weights.download_encoder(encoder))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "list": list_systems,
+    "stylize": stylize,
+    "import": import_weights,
+    "download": download,
+}
+"""The commands by name; `stylezoo.cli` turns each signature into options."""

@@ -1,0 +1,75 @@
+"""COCO: the content pictures of most style-transfer papers."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from stylezoo.data.download import extract, fetch
+from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.images import list_images
+
+URL = "http://images.cocodataset.org/zips"
+MD5 = {
+    "train2014": "0da8c0bd3d6becc4dcb32757491aca88",
+    "val2014": "a3d79f5ed8d289b7a7554ce06a5782b3",
+    "test2014": "04127eef689ceac55e3a572c2c92f264",
+    "train2017": "cced6f7f71b7629ddf16f17bbcfab6b2",
+    "val2017": "442b8da7639aecaf257c1dceb8ba8c80",
+    "test2017": "77ad2c53ac5d0aea611d422c0938fb35",
+}
+SIZE = {"train2014": "13 GB", "val2014": "6 GB", "test2014": "6 GB"}
+SIZE |= {"train2017": "18 GB", "val2017": "0.8 GB", "test2017": "6 GB"}
+TITLE: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+class COCO(Folder):
+    """Microsoft COCO (Lin et al. 2014, https://cocodataset.org), pictures only.
+
+    Layout: `root/train2014/*.jpg` or `root/images/train2014/*.jpg`, and the same for val and test. A missing
+    validation folder is replaced by a hold-out of the training pictures.
+    """
+
+    def __init__(
+        self, root: str = "data/coco", year: Literal[2014, 2017] = 2014, download: bool = False, **kwargs: Any
+    ) -> None:
+        """Describe the data set; nothing is read yet.
+
+        Args:
+            root: the folder that holds train2014 and so on.
+            year: 2014 (83 k training pictures; what the papers used) or 2017 (118 k).
+            download: fetch what the stage needs and is missing; the zip files are kept in `root`.
+            kwargs: the options of `Folder`.
+        """
+        super().__init__(root, **kwargs)
+        self.year = year
+        self.download = download
+
+    def find(self) -> dict[Split, list[Path]]:
+        """The split folders."""
+        found = {split: list_images(self._folder(split), recursive=False) for split in TITLE}
+        return {split: paths for split, paths in found.items() if paths}
+
+    def missing(self, split: Split) -> str:
+        """Name the folder, the download and the quickstart."""
+        name = f"{split}{self.year}"
+        return (
+            f"No COCO {self.year} {TITLE[split]} images at {self.root / name}: "
+            f"add {self.option}.download true to fetch them ({SIZE[name]}), or {QUICKSTART}"
+        )
+
+    def label(self, split: Split) -> str:
+        """For example "COCO 2014 training images"."""
+        return f"COCO {self.year} {TITLE[split]} images"
+
+    def fetch(self, splits: Iterable[Split]) -> None:
+        """Download and unpack the folders that are missing."""
+        for split in splits:
+            name = f"{split}{self.year}"
+            if not self._folder(split).is_dir():
+                archive = fetch(f"{URL}/{name}.zip", self.root / f"{name}.zip", md5=MD5[name])
+                extract(archive, self.root)
+
+    def _folder(self, split: Split) -> Path:
+        name = f"{split}{self.year}"
+        inner = self.root / "images" / name
+        return inner if inner.is_dir() else self.root / name

@@ -1,0 +1,138 @@
+"""What every drawing is made of: fractal noise, colour ramps, warps and antialiased masks on float32 arrays.
+
+Pictures are (n, n, 3), masks and heights (n, n). Lengths are fractions of the picture's side, x to the right and y
+downwards, so that a scene drawn at another size is the same scene.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+Array = npt.NDArray[np.float32]
+Rng = np.random.Generator
+Points = list[tuple[float, float]]
+
+
+def rgb(*codes: str) -> Array:
+    """Colours such as `"f2c14e"` as rows of RGB in [0, 1]; a single one gives a plain (3,) array."""
+    colours = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32) / 255
+    return colours[0] if len(codes) == 1 else colours
+
+
+def grid(n: int) -> tuple[Array, Array]:
+    """Pixel centres as a row x (1, n) and a column y (n, 1), ready to broadcast."""
+    centres = ((np.arange(n) + 0.5) / n).astype(np.float32)
+    return centres[None, :], centres[:, None]
+
+
+def smoothstep(low: float, high: float, t: Array) -> Array:
+    t = np.clip((t - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def luminance(image: Array) -> Array:
+    return image @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def resize(a: Array, height: int, width: int, method: Image.Resampling = Image.Resampling.BICUBIC) -> Array:
+    """Resamples (H, W) or (H, W, C) without leaving float32."""
+    if a.ndim == 3:
+        return np.stack([resize(a[..., c], height, width, method) for c in range(a.shape[2])], axis=-1)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(a)).resize((width, height), method))
+
+
+def blur(a: Array, radius: float) -> Array:
+    """A soft blur by way of a small picture: far cheaper than a convolution and smooth enough for light and mist."""
+    height, width = a.shape[:2]
+    small = resize(a, max(2, round(1 / radius)), max(2, round(width / height / radius)), Image.Resampling.HAMMING)
+    return resize(small, height, width)
+
+
+def fractal(rng: Rng, n: int, cells: int, *, gain: float = 0.5, tall: float = 1.0, ridged: bool = False) -> Array:
+    """Tileable fractal noise (n, n) with mean 0.5 and standard deviation 0.2, from `cells` waves down to the pixel.
+
+    `gain` is the amplitude of each octave relative to the one before (0.5 gives the 1/f spectrum of natural pictures),
+    `tall` > 1 stretches the grain vertically, `ridged` folds each octave into the sharp crests of mountains.
+    """
+    rng = np.random.default_rng(rng.integers(1 << 62))  # one draw from the caller's stream, whatever the size
+    total, amplitude = np.zeros((n, n), np.float32), 1.0
+    while cells * 1.5 <= n:
+        rows = max(2, round(cells / tall))
+        lattice = np.pad(rng.standard_normal((rows, cells), np.float32), 2, mode="wrap")
+        box = (2.0, 2.0, cells + 2.0, rows + 2.0)
+        octave = np.asarray(Image.fromarray(lattice).resize((n, n), Image.Resampling.BICUBIC, box=box))
+        total += amplitude * (0.8 - np.abs(octave) if ridged else octave)
+        cells, amplitude = cells * 2, amplitude * gain
+    total -= total.mean()
+    total *= 0.2 / max(float(total.std()), 1e-6)
+    total += 0.5
+    return total
+
+
+def profile(rng: Rng, n: int, cells: int, gain: float = 0.5) -> Array:
+    """One-dimensional fractal noise (n,): the outline of a ridge."""
+    rng = np.random.default_rng(rng.integers(1 << 62))
+    total, amplitude, where = np.zeros(n, np.float32), 1.0, np.linspace(0, 1, n)
+    while cells * 1.5 <= n:
+        total += (amplitude * np.interp(where * cells, np.arange(cells + 1), rng.standard_normal(cells + 1))).astype("f4")
+        cells, amplitude = cells * 2, amplitude * gain
+    return total
+
+
+def sample(texture: Array, u: Array, v: Array) -> Array:
+    """Bilinear look-up of a tileable texture at u (across) and v (down), where 1 is one tile; it wraps around."""
+    height, width = texture.shape[:2]
+    u, v = np.broadcast_arrays(u, v)
+    x, y = u * np.float32(width) - np.float32(0.5), v * np.float32(height) - np.float32(0.5)
+    left, top = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    fx, fy = (x - left).astype(np.float32), (y - top).astype(np.float32)
+    if texture.ndim == 3:
+        fx, fy = fx[..., None], fy[..., None]
+    left, top = left % width, top % height
+    right, bottom = (left + 1) % width, (top + 1) % height
+    flat = texture.reshape(height * width, *texture.shape[2:])
+    top, bottom = top * width, bottom * width
+    upper = flat[top + left] * (1 - fx) + flat[top + right] * fx
+    lower = flat[bottom + left] * (1 - fx) + flat[bottom + right] * fx
+    return upper + (lower - upper) * fy
+
+
+def ramp(colours: Array, t: Array) -> Array:
+    """A smooth gradient through `colours` (K, 3), evenly spaced over t in [0, 1]."""
+    steps = 2048
+    position = np.linspace(0, len(colours) - 1, steps)
+    table = np.stack([np.interp(position, np.arange(len(colours)), c) for c in colours.T], axis=1).astype(np.float32)
+    return table[(np.clip(t, 0, 1) * (steps - 1)).astype(np.int32)]
+
+
+def over(image: Array, colour: Array, mask: Array) -> None:
+    """Lays `colour` (a triple or a picture) over `image` in place where `mask` is 1."""
+    image += (colour - image) * mask[..., None]
+
+
+def polygon(n: int, *outlines: Points) -> Array:
+    """The mask of filled polygons, antialiased by the supersampling of the whole picture."""
+    mask = Image.new("L", (n, n))
+    draw = ImageDraw.Draw(mask)
+    for outline in outlines:
+        draw.polygon([(x * n, y * n) for x, y in outline], fill=255)
+    return np.asarray(mask, np.float32) / 255
+
+
+def window(n: int, left: float, top: float, right: float, bottom: float) -> tuple[tuple[slice, slice], Array, Array]:
+    """The part of an n x n picture inside a box: its slices and its pixel coordinates x (1, w) and y (h, 1)."""
+    x0, x1 = (int(np.clip(round(value * n), 0, n)) for value in (left, right))
+    y0, y1 = (int(np.clip(round(value * n), 0, n)) for value in (top, bottom))
+    x, y = grid(n)
+    return (slice(y0, y1), slice(x0, x1)), x[:, x0:x1], y[y0:y1]
+
+
+def relief(height: Array, strength: float, angle: float = 2.4) -> Array:
+    """Light on a bumpy surface: around 1, brighter on the slopes that face `angle` (radians, counter-clockwise)."""
+    dy, dx = np.gradient(height)
+    return (1 - strength * (np.cos(angle) * dx - np.sin(angle) * dy)).astype(np.float32)
+
+
+def unit(*components: float) -> Array:
+    vector = np.array(components, np.float32)
+    return vector / np.linalg.norm(vector)

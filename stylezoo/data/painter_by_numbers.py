@@ -1,0 +1,114 @@
+"""Painter by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stylezoo.data.download import DataError
+from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.images import list_images
+
+PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"
+
+
+class PainterByNumbers(Folder):
+    """Painter by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
+
+    Layout: `root/train/*.jpg` (or the parts train_1 ... train_9), `root/test/*.jpg`, all_data_info.csv. The column
+    in_train divides the pictures; without the file the folders do. Validation is held out of training. Pictures in
+    replacements_for_corrupted_files/ take the place of those with the same name. Some originals have far over 100
+    million pixels; they are decoded at a fraction of their size.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/painter_by_numbers",
+        styles: list[str] | None = None,
+        genres: list[str] | None = None,
+        download: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Describe the data set; nothing is read yet.
+
+        Args:
+            root: the folder that holds train/ and test/.
+            styles: use pictures of these styles only (column style, e.g. ["Cubism"]); needs all_data_info.csv.
+            genres: use pictures of these genres only (column genre, e.g. ["portrait"]); needs all_data_info.csv.
+            download: Kaggle asks for a login, so this only says where the files have to go.
+            kwargs: the options of `Folder`.
+        """
+        super().__init__(root, **kwargs)
+        self.styles = styles
+        self.genres = genres
+        self.download = download
+
+    def find(self) -> dict[Split, list[Path]]:
+        """By all_data_info.csv or by folder."""
+        folders: dict[Split, list[Path]] = {
+            "train": [self.root / name for name in ("train", *(f"train_{part}" for part in range(1, 10)))],
+            "test": [self.root / "test"],
+        }
+        on_disk = {
+            split: {path.name: path for folder in places for path in list_images(folder)}
+            for split, places in folders.items()
+        }
+        for path in list_images(self.root / "replacements_for_corrupted_files"):
+            for pictures in on_disk.values():
+                if path.name in pictures:
+                    pictures[path.name] = path
+        if not any(on_disk.values()):
+            return {}
+        info = self._info()
+        if info:
+            everything = on_disk["test"] | on_disk["train"]
+            rows = [(row, everything[row["new_filename"]]) for row in info if row["new_filename"] in everything]
+            found: dict[Split, list[Path]] = {"train": [], "test": []}
+            for row, path in rows:
+                if self._wanted(row):
+                    found["train" if row["in_train"].strip().lower() == "true" else "test"].append(path)
+            if not any(found.values()):
+                raise DataError(
+                    f"No picture in {self.root} has style {self.styles or 'any'} and genre {self.genres or 'any'}: "
+                    "see the columns style and genre of all_data_info.csv."
+                )
+        else:
+            found = {split: list(pictures.values()) for split, pictures in on_disk.items()}
+        return {split: sorted(paths, key=lambda path: path.name) for split, paths in found.items() if paths}
+
+    def missing(self, split: Split) -> str:
+        """Name the folder, where the pictures come from, and the quickstart."""
+        folder = self.root / ("test" if split == "test" else "train")
+        return (
+            f"No Painter by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
+            f"(free login) and unpack them in {self.root}, or {QUICKSTART}"
+        )
+
+    def label(self, split: Split) -> str:
+        """Always "Painter by Numbers images"."""
+        return "Painter by Numbers images"
+
+    def fetch(self, splits: Iterable[Split]) -> None:
+        """Raise DataError unless the pictures are there: Kaggle asks for a login."""
+        if not self.find():
+            raise DataError(self.missing("train"))
+
+    def check(self, splits: Iterable[Split] = ("train", "val")) -> None:
+        """As `Folder.check`; `download` does not help here."""
+        for split in splits:
+            self.files(split)
+
+    def _info(self) -> list[dict[str, str]]:
+        """The rows of all_data_info.csv; needed only to filter."""
+        path = self.root / "all_data_info.csv"
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        if self.styles or self.genres:
+            raise DataError(f"{path} is missing: it is needed to choose styles or genres and comes from {PAGE}.")
+        return []
+
+    def _wanted(self, row: dict[str, str]) -> bool:
+        return (self.styles is None or row["style"] in self.styles) and (
+            self.genres is None or row["genre"] in self.genres
+        )

@@ -1,0 +1,190 @@
+"""From a model to pictures: `Painter` paints batches with styles that were encoded once, `stylize` one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from stylezoo.checkpoints import load_model
+from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
+from stylezoo.layers import normalised_weights
+from stylezoo.module import StyleModel
+
+PreserveColor = Literal["none", "coral", "luminance"]
+Picture = str | Path | Image.Image | Tensor
+"""A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
+
+SMALLEST_SIDE = 16
+
+
+class Painter:
+    """A model together with one style, or several to blend or to spread over regions.
+
+    Args:
+        model: Any system; switched to eval mode.
+        styles: Style pictures, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; none for systems without style argument.
+        alpha: Strength, 0 to 1.
+        style_weights: One per style, normalised to sum 1; None blends equally.
+        preserve_color: ``coral`` gives the styles the content's colours before they are encoded (AdaIN-style), so that
+            colours stay and contrast follows the style; ``luminance`` takes only brightness from the output and the
+            colours from the content (Gatys et al. 2017, arXiv:1606.05897).
+        masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
+
+    Raises:
+        ValueError: If the controls do not fit each other or the model.
+    """
+
+    def __init__(
+        self,
+        model: StyleModel,
+        styles: Sequence[Tensor] = (),
+        *,
+        alpha: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        preserve_color: PreserveColor = "none",
+        masks: Tensor | None = None,
+    ) -> None:
+        if preserve_color not in ("none", "coral", "luminance"):
+            raise ValueError(f"preserve_color is none, coral or luminance, not {preserve_color!r}.")
+        if not (math.isfinite(alpha) and 0 <= alpha <= 1):
+            raise ValueError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
+        if not styles:
+            raise ValueError(
+                f"{model.system} paints with any picture as style: give at least one (style=..., --style)."
+            )
+        self.weights = normalised_weights(None if style_weights is None else list(style_weights), len(styles))
+        self.model = model.eval()
+        self.styles = [style.reshape(1, *style.shape[-3:]).to(model.device) for style in styles]
+        self.alpha = alpha
+        self.preserve_color = preserve_color
+        self.masks = masks if masks is None else masks.to(model.device)
+        with torch.inference_mode():
+            # The coral-coloured styles depend on the content, all others are encoded once.
+            self.codes = None if preserve_color == "coral" else [model.encode_style(s) for s in self.styles]
+
+    @torch.inference_mode()
+    def __call__(self, contents: Tensor) -> Tensor:
+        """Paints a batch of pictures of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
+
+        Raises:
+            ValueError: If the pictures are smaller than 16 pixels.
+        """
+        contents = contents.to(self.model.device)
+        if min(contents.shape[-2:]) < SMALLEST_SIDE:
+            height, width = contents.shape[-2:]
+            raise ValueError(
+                f"A content picture of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed."
+            )
+        codes = self.codes
+        if codes is None:
+            coloured = ([coral(style[0], content).clamp(0, 1) for content in contents] for style in self.styles)
+            codes = [self.model.encode_style(torch.stack(batch)) for batch in coloured]
+        if self.masks is not None:
+            output = self.model.decode_regions(contents, codes, self.masks, self.alpha)
+        else:
+            output = self.model.decode(contents, codes, self.alpha, self.weights)
+        output = output.clamp(0, 1)
+        return keep_luminance(output, contents) if self.preserve_color == "luminance" else output
+
+
+def stylize(
+    content: Picture,
+    style: Picture | Sequence[Picture] | None = None,
+    model: str | Path | StyleModel = "adain",
+    *,
+    alpha: float = 1.0,
+    style_weights: Sequence[float] | None = None,
+    preserve_color: PreserveColor = "none",
+    masks: Picture | Sequence[Picture] | None = None,
+    size: int | None = None,
+    style_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> Image.Image:
+    """Paints one picture in the style of another, or of several.
+
+    Args:
+        content: The picture to paint.
+        style: A style picture or several; several are blended, or spread over regions with ``masks``.
+        model: A model, a file, or the name of weights (`stylezoo.load_model`).
+        alpha: Strength, 0 to 1.
+        style_weights: One per style, normalised to sum 1.
+        preserve_color: ``none``, ``coral`` or ``luminance``, see `Painter`.
+        masks: One grey picture per style, white where it applies; or a single one for two styles (white: the first).
+        size: Short side in pixels to which the content is resized first; None keeps its size.
+        style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
+        device: Where to compute, for example ``cuda``; None leaves the model where it is.
+
+    Returns:
+        A picture of the content's size.
+
+    Raises:
+        ImageError: If a picture cannot be read.
+        ValueError: If the controls do not fit.
+        FileNotFoundError: If the model is not there.
+    """
+    if not isinstance(model, StyleModel):
+        model = load_model(model)
+    if device is not None:
+        model = model.to(device)
+    styles, mask_list = _listed(style), _listed(masks)
+    painter = Painter(
+        model,
+        [load_picture(s, style_size) for s in styles],
+        alpha=alpha,
+        style_weights=style_weights,
+        preserve_color=preserve_color,
+        masks=load_masks(mask_list, len(styles)),
+    )
+    return to_image(painter(load_picture(content, size).unsqueeze(0)))
+
+
+def _listed(pictures: Picture | Sequence[Picture] | None) -> list[Picture]:
+    if pictures is None:
+        return []
+    if isinstance(pictures, (str, Path, Image.Image, Tensor)):
+        return [pictures]
+    return list(pictures)
+
+
+def load_picture(picture: Picture, size: int | None = None) -> Tensor:
+    """A picture as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
+
+    Raises:
+        ImageError: If a file cannot be read.
+        ValueError: If a tensor has another shape.
+    """
+    if isinstance(picture, Tensor):
+        if picture.shape[-3:-2] != (3,) or picture.ndim not in (3, 4) or (picture.ndim == 4 and len(picture) != 1):
+            raise ValueError(f"A picture is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
+        tensor = picture.reshape(picture.shape[-3:]).float()
+    else:
+        image = picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture, min_side=size)
+        tensor = to_tensor(image)
+    if size is not None and min(tensor.shape[-2:]) != size:
+        tensor = transforms.resize(tensor, [size], antialias=True).clamp(0, 1)
+    return tensor
+
+
+def load_masks(masks: Sequence[Picture], count: int) -> Tensor | None:
+    """Region masks of ``count`` styles as (count, H, W); None if there are none.
+
+    Raises:
+        ValueError: If the number or the sizes of the masks do not fit.
+    """
+    if not masks:
+        return None
+    maps = [load_picture(mask).mean(0) for mask in masks]
+    if len(maps) == 1 and count == 2:
+        maps.append(1 - maps[0])
+    if len(maps) != count:
+        raise ValueError(f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two).")
+    if len({m.shape for m in maps}) > 1:
+        raise ValueError("The masks differ in size: they all cover the content, so make them equally large.")
+    return torch.stack(maps)

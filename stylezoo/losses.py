@@ -1,0 +1,254 @@
+"""Perceptual losses: functions of named features, composed by `PerceptualLoss`.
+
+Every statistic compares the features of an output with those of a style picture, (B, C, H, W) against
+(B, C, H', W'); the two sizes may differ, each Gram matrix is divided by its own H*W. Means are over the batch, so
+that the mean of per-process losses is the loss of the joined batch. Statistics are computed in float32 at least,
+also under mixed precision: a Gram matrix summed in 16 bits loses about three digits.
+
+S below is the sum over all C*C entries of the squared difference of two raw Gram matrices F F^T, M = H*W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylezoo.vgg import Features
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32 instead of the 16-bit types, float64 as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def mean_std(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over positions, per sample and channel.
+
+    Unbiased variance, eps inside the root: naoto0804/pytorch-AdaIN@47950d0 function.py, and SANet and StyTr2 after it.
+    A map of a single position has standard deviation sqrt(eps).
+
+    Args:
+        x: (B, C, H, W).
+        eps: Added to the variance.
+
+    Returns:
+        Two tensors (B, C, 1, 1).
+    """
+    x = at_least_float32(x)
+    correction = 1 if x.shape[-2] * x.shape[-1] > 1 else 0
+    variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=correction)
+    return mean, (variance + eps).sqrt()
+
+
+def normalise(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Features with mean 0 and standard deviation 1 per sample and channel ("mean-variance normalised")."""
+    mean, std = mean_std(x, eps)
+    return (x - mean) / std
+
+
+def gram(x: Tensor) -> Tensor:
+    """Raw Gram matrix F F^T, (B, C, H, W) -> (B, C, C), accumulated in float32 whatever the autocast type.
+
+    >>> gram(torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]]))
+    tensor([[[ 5., 11.],
+             [11., 25.]]])
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        flat = at_least_float32(x).flatten(2)  # (B, C, H*W)
+        return flat @ flat.transpose(1, 2)
+
+
+def _positions(x: Tensor) -> int:
+    return x.shape[-2] * x.shape[-1]
+
+
+def mean_std_loss(output: Tensor, style: Tensor) -> Tensor:
+    """MSE of means plus MSE of standard deviations (naoto0804/pytorch-AdaIN@47950d0 net.py calc_style_loss)."""
+    output_mean, output_std = mean_std(output)
+    style_mean, style_std = mean_std(style)
+    return F.mse_loss(output_mean, style_mean) + F.mse_loss(output_std, style_std)
+
+
+def _gram_mse(output: Tensor, style: Tensor, output_scale: float, style_scale: float) -> Tensor:
+    return F.mse_loss(gram(output) / output_scale, gram(style) / style_scale)
+
+
+def gram_gatys_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / (4 C^2 M^2): the paper's E_l (Gatys et al. 2016, equation 4)."""
+    return _gram_mse(output, style, _positions(output), _positions(style)) / 4
+
+
+def gram_author_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / (C^2 M^2) x 1000 / C^2 (leongatys/PytorchNeuralStyleTransfer@be6c8e2)."""
+    return _gram_mse(output, style, _positions(output), _positions(style)) * (1e3 / output.shape[1] ** 2)
+
+
+def gram_johnson_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / (C^4 M^2): neural-style, fast-neural-style, pytorch/examples, MSG-Net."""
+    channels = output.shape[1]
+    return _gram_mse(output, style, channels * _positions(output), channels * _positions(style))
+
+
+def gram_magenta_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / (C^2 M^2): magenta/magenta@526d3eb image_stylization/learning.py."""
+    return _gram_mse(output, style, _positions(output), _positions(style))
+
+
+def gram_linear_transfer_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / (C^2 M^2) summed over the entries, plus the squared difference of the means, per sample
+    (sunshineatnoon/LinearStyleTransfer@188e8e5 libs/Criterion.py)."""
+    batch, channels = output.shape[:2]
+    difference = gram(output) / (channels * _positions(output)) - gram(style) / (channels * _positions(style))
+    means = at_least_float32(output).mean((2, 3)) - at_least_float32(style).mean((2, 3))
+    return (difference.square().sum() + means.square().sum()) / batch
+
+
+def gram_raw_loss(output: Tensor, style: Tensor) -> Tensor:
+    """S / C^2, Gram matrices not normalised: the "classic" loss of Cheng et al. 2021 (arXiv:2104.10064, section 3)."""
+    return _gram_mse(output, style, 1, 1)
+
+
+def balanced_gram_loss(output: Tensor, style: Tensor) -> Tensor:
+    """The classic loss divided by its supremum, in [0, 1] (Cheng et al. 2021, equation 5, with N^l = C^2).
+
+    |G_o - G_s|^2 / (|G_o|^2 + |G_s|^2) per sample: Gram normalisation and feature scale drop out, and since ReLU
+    features make every Gram entry non-negative, the quotient cannot pass 1. Holds for post-ReLU features only. The
+    gradient flows through the output in the denominator too.
+
+    Sizes may differ: each matrix is divided by its own number of positions first.
+    """
+    output_gram = gram(output) / _positions(output)  # (B, C, C)
+    style_gram = gram(style) / _positions(style)
+    difference = (output_gram - style_gram).square().sum((1, 2))
+    supremum = output_gram.square().sum((1, 2)) + style_gram.square().sum((1, 2))
+    return (difference / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)).mean()
+
+
+def balanced_gram_hw_loss(output: Tensor, style: Tensor) -> Tensor:
+    """`balanced_gram_loss` with the other reading of the paper's N^l, H*W instead of C^2: no bound, and layers weigh
+    H*W / C^2 of what they weigh there (16 at relu1_2 and 1/256 at relu4_3 of a 256-pixel picture)."""
+    return balanced_gram_loss(output, style) * (_positions(output) / output.shape[1] ** 2)
+
+
+STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean_std": mean_std_loss,
+    "gram_gatys": gram_gatys_loss,
+    "gram_author": gram_author_loss,
+    "gram_johnson": gram_johnson_loss,
+    "gram_magenta": gram_magenta_loss,
+    "gram_linear_transfer": gram_linear_transfer_loss,
+    "gram_raw": gram_raw_loss,
+    "balanced_gram": balanced_gram_loss,
+    "balanced_gram_hw": balanced_gram_hw_loss,
+}
+"""Style losses of one layer by the name that recipes use (``style_loss: balanced_gram``)."""
+
+
+def content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """MSE of features, mean over all elements."""
+    return F.mse_loss(at_least_float32(output), at_least_float32(content))
+
+
+def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """MSE of mean-variance-normalised features (SANet, section 3.3; GlebSBrykin/SANET@2dfec14)."""
+    return F.mse_loss(normalise(output), normalise(content))
+
+
+CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "plain": content_loss,
+    "normalised": normalised_content_loss,
+}
+
+
+def identity_losses(
+    restored: Tensor, image: Tensor, restored_features: Features, image_features: Features
+) -> tuple[Tensor, Tensor]:
+    """Identity losses 1 and 2 of SANet (section 3.3, equations 8 and 9): a picture styled with itself stays itself.
+
+    Args:
+        restored: The picture styled with itself, (B, 3, H, W).
+        image: The picture, (B, 3, H, W).
+        restored_features: Features of ``restored``.
+        image_features: Features of ``image``, at the same layers.
+
+    Returns:
+        MSE of pixels, and the sum over layers of the MSE of features.
+    """
+    pixels = F.mse_loss(at_least_float32(restored), image)
+    features = torch.stack([content_loss(restored_features[name], f) for name, f in image_features.items()]).sum()
+    return pixels, features
+
+
+def total_variation(image: Tensor, power: Literal[1, 2] = 2) -> Tensor:
+    """Mean over samples of the sum of |differences|^power between neighbours, (B, 3, H, W) -> scalar.
+
+    >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]]))
+    tensor(14.)
+    """
+    image = at_least_float32(image)
+    rows = (image[..., 1:, :] - image[..., :-1, :]).abs().pow(power)
+    columns = (image[..., :, 1:] - image[..., :, :-1]).abs().pow(power)
+    return (rows.sum() + columns.sum()) / image.shape[0]
+
+
+@dataclass(frozen=True)
+class PerceptualLoss:
+    """Content and style losses over named layers, each layer with its own weight.
+
+    Holds settings, no targets: it is called with the features of the output and of what they should resemble.
+
+    Attributes:
+        content_layers: {layer: weight} of the content loss.
+        style_layers: {layer: weight} of the style loss.
+        content_loss: A name of `CONTENT_LOSSES`.
+        style_loss: A name of `STYLE_STATISTICS`.
+
+    Raises:
+        ValueError: If a loss name is unknown.
+    """
+
+    content_layers: Mapping[str, float]
+    style_layers: Mapping[str, float]
+    content_loss: str = "plain"
+    style_loss: str = "mean_std"
+
+    def __post_init__(self) -> None:
+        for name, table in ((self.content_loss, CONTENT_LOSSES), (self.style_loss, STYLE_STATISTICS)):
+            if name not in table:
+                raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+
+    @property
+    def layers(self) -> list[str]:
+        """All layers that the output's features must hold."""
+        return list(dict.fromkeys([*self.style_layers, *self.content_layers]))
+
+    def __call__(
+        self, output: Features, *, content: Features | None = None, style: Features | None = None
+    ) -> dict[str, Tensor]:
+        """Compares the output's features with those of a content and of a style.
+
+        Args:
+            output: Features of the output at `layers`.
+            content: Target features at ``content_layers``; None leaves the term out.
+            style: Features at ``style_layers``; None leaves the term out.
+
+        Returns:
+            The unweighted terms, scalars: {"content": ..., "style": ...}.
+        """
+        terms: dict[str, Tensor] = {}
+        if content is not None:
+            compare = CONTENT_LOSSES[self.content_loss]
+            terms["content"] = _sum(w * compare(output[n], content[n]) for n, w in self.content_layers.items())
+        if style is not None:
+            compare = STYLE_STATISTICS[self.style_loss]
+            terms["style"] = _sum(w * compare(output[n], style[n]) for n, w in self.style_layers.items())
+        return terms
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()

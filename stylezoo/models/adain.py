@@ -1,0 +1,159 @@
+"""AdaIN - Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization (Huang & Belongie, ICCV 2017).
+
+Encode content and style with a frozen VGG-19 up to relu4_1, give the content's features the channel-wise mean and
+standard deviation of the style's, and decode. Only the decoder is trained; a style is 2 x 512 numbers.
+
+Deviations: none from naoto0804/pytorch-AdaIN@47950d0, whose numbers this file reproduces, but for the output's size:
+the content's own, where the reference rounds up to a multiple of 8 (ours is its top-left crop).
+Paper and author's code (xunhuang1995/AdaIN-style@6d8ac28) differ from it:
+- the paper's losses are norms that are not squared; both codes use squared differences;
+- the author sums the style loss over channels (x 1e-2) where naoto0804 averages (x 10): relative to it the author's
+  layers weigh 0.064 / 0.128 / 0.256 / 0.512 (``style_layers``);
+- the author resizes the shorter side to 512, naoto0804 squashes to 512 x 512 (``data.resize: squash``).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylezoo.layers import adain, mirrored_decoder, normalised_weights
+from stylezoo.losses import PerceptualLoss, mean_std
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import VGG
+
+LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+
+
+@register(
+    "adain",
+    paper="https://arxiv.org/abs/1703.06868",
+    year=2017,
+    kind="arbitrary",
+    code="naoto0804/pytorch-AdaIN@47950d0",
+)
+class AdaIN(StyleModel):
+    """AdaIN (Huang & Belongie 2017).
+
+    Args:
+        content_weight: Weight of the content loss at relu4_1, against the AdaIN features.
+        style_weight: Weight of the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        style_layers: Weight of each layer in the style loss.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
+        encoder_weights: A file for it; None takes the encoder's own.
+    """
+
+    def __init__(
+        self,
+        content_weight: float = 1.0,
+        style_weight: float = 10.0,
+        style_loss: str = "mean_std",
+        style_layers: dict[str, float] = LAYERS,
+        lr: float = 1e-4,
+        lr_decay: float = 5e-5,
+        encoder: str = "vgg19_normalised",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
+        self.decoder = mirrored_decoder(self.encoder.channels)
+        self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight}
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as mean and standard deviation of its relu4_1 features, each (B, 512, 1, 1)."""
+        mean, std = mean_std(self._features(style))
+        return {"mean": mean, "std": std}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their statistics are.
+            alpha: Strength, 0 (the content as the decoder restores it) to 1.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        features = self._features(content)
+        codes = code if isinstance(code, list) else [code]
+        shares = normalised_weights(weights, len(codes))
+        mean = torch.stack([w * c["mean"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        std = torch.stack([w * c["std"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        return self._paint(content, features, adain(features, mean, std), alpha)
+
+    def decode_regions(self, content: Tensor, codes: list[Code], masks: Tensor, alpha: float = 1.0) -> Tensor:
+        """Paints each region of the content with a style of its own (section 7.3, spatial control).
+
+        As in xunhuang1995/AdaIN-style@6d8ac28 test.lua ``-mask``: masks are resized (nearest) to the features, and the
+        content's statistics are those of the region.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            codes: One per region.
+            masks: (K, H, W) or (B, K, H, W), one map per code; each position takes the code whose map is largest there.
+            alpha: Strength, 0 to 1.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If masks and codes do not fit.
+        """
+        features = self._features(content)
+        return self._paint(content, features, _adain_by_region(features, codes, masks), alpha)
+
+    def _paint(self, content: Tensor, features: Tensor, target: Tensor, alpha: float) -> Tensor:
+        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features)
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content`` and ``style`` (section 5, equations 11 to 13).
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        with torch.no_grad():
+            style_features = self.encoder(self.encoder.pad(style, "relu4_1"), self.perceptual.layers)
+            target = adain(self._features(content), *mean_std(style_features["relu4_1"]))
+        output_features = self.encoder(self.decoder(target), self.perceptual.layers)
+        terms = self.perceptual(output_features, content={"relu4_1": target}, style=style_features)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _features(self, image: Tensor) -> Tensor:
+        features: Tensor = self.encoder(self.encoder.pad(image, "relu4_1"), ["relu4_1"])["relu4_1"]
+        return features
+
+
+def _adain_by_region(features: Tensor, codes: list[Code], masks: Tensor) -> Tensor:
+    masks = masks if masks.ndim == 4 else masks.unsqueeze(0)
+    if masks.ndim != 4 or masks.shape[1] != len(codes) or masks.shape[0] not in (1, features.shape[0]):
+        raise ValueError(
+            f"{len(codes)} styles need masks of shape ({len(codes)}, H, W) or (B, {len(codes)}, H, W),"
+            f" not {tuple(masks.shape)}."
+        )
+    masks = F.interpolate(masks.to(features), size=features.shape[-2:], mode="nearest")
+    region = masks.argmax(1, keepdim=True).expand(features.shape[0], 1, -1, -1)  # (B, 1, h, w)
+    target = features
+    for index, code in enumerate(codes):
+        inside = (region == index).to(features)
+        count = inside.sum((2, 3), keepdim=True)
+        mean = (features * inside).sum((2, 3), keepdim=True) / count.clamp_min(1)
+        squares = ((features - mean).square() * inside).sum((2, 3), keepdim=True)
+        std = (squares / (count - 1).clamp_min(1) + 1e-5).sqrt()  # unbiased, as in `mean_std`
+        target = torch.where(inside.bool(), (features - mean) / std * code["std"] + code["mean"], target)
+    return target

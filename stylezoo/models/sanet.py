@@ -1,0 +1,192 @@
+"""SANet - Arbitrary Style Transfer with Style-Attentional Networks (Park & Lee, CVPR 2019).
+
+Instead of moving two statistics, every content position looks for the style positions that resemble it and takes a
+mixture of their features: attention between normalised content (queries) and style (keys), at relu4_1 and relu5_1,
+merged and decoded. Identity losses (a picture styled with itself must stay itself) keep structure without a content
+target.
+
+Deviations: the numbers are those of GlebSBrykin/SANET@2dfec14; the authors published no code.
+- Identity weights 50 (pixels) and 1 (features): the printed paper has them the other way round, the authors' project
+  page (dypark86/SANET@0677858) corrects it.
+- The reference fails where the two levels disagree in size (ceil(H/8) odd); here the up-sampled deeper level is cut to
+  fit, which changes nothing elsewhere. The output has the content's size, the reference's top-left crop.
+- Paper: no learning rate decay is mentioned; code: lr / (1 + 5e-5 i). The released weights are of step 500,000.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.layers import mirrored_decoder, normalised_weights
+from stylezoo.losses import PerceptualLoss, at_least_float32, identity_losses, normalise
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import VGG, Features
+
+LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
+ATTENDED = ("relu4_1", "relu5_1")
+
+
+class StyleAttention(nn.Module):
+    """One style-attentional network (section 3.2): content positions attend to style positions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.f = nn.Conv2d(channels, channels, 1)
+        self.g = nn.Conv2d(channels, channels, 1)
+        self.h = nn.Conv2d(channels, channels, 1)
+        self.out_conv = nn.Conv2d(channels, channels, 1)
+
+    def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
+        key = self.g(normalise(style)).flatten(2).transpose(1, 2)
+        value = self.h(style).flatten(2).transpose(1, 2)
+        return key, value
+
+    def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
+        query = self.f(normalise(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
+        # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
+        with torch.autocast(content.device.type, enabled=False):
+            query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
+            key, value = key.expand(query.shape[0], -1, -1, -1), value.expand(query.shape[0], -1, -1, -1)
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, 1, H*W, C)
+        attended = attended.squeeze(1).transpose(1, 2).reshape(content.shape)
+        result: Tensor = self.out_conv(attended) + content
+        return result
+
+
+class Transform(nn.Module):
+    """The two attention levels and the convolution that merges them. 4,461,056 parameters at VGG's widths."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sanet4_1 = StyleAttention(channels)
+        self.sanet5_1 = StyleAttention(channels)
+        self.merge_conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+
+    def encode(self, style: Features) -> Code:
+        """The style as keys and values of both levels, each (B, positions, C)."""
+        key4, value4 = self.sanet4_1.encode(style["relu4_1"])
+        key5, value5 = self.sanet5_1.encode(style["relu5_1"])
+        return {"key4": key4, "value4": value4, "key5": key5, "value5": value5}
+
+    def forward(self, content: Features, code: Code) -> Tensor:
+        """Merged features (B, C, H/8, W/8)."""
+        shallow = self.sanet4_1(content["relu4_1"], code["key4"], code["value4"])
+        deep = self.sanet5_1(content["relu5_1"], code["key5"], code["value5"])
+        deep = F.interpolate(deep, scale_factor=2, mode="nearest")[..., : shallow.shape[-2], : shallow.shape[-1]]
+        merged: Tensor = self.merge_conv(shallow + deep)
+        return merged
+
+
+@register(
+    "sanet",
+    paper="https://arxiv.org/abs/1812.02342",
+    year=2019,
+    kind="arbitrary",
+    code="GlebSBrykin/SANET@2dfec14",
+)
+class SANet(StyleModel):
+    """SANet (Park & Lee 2019).
+
+    Args:
+        content_weight: Weight of the content loss, normalised features of relu4_1 and relu5_1.
+        style_weight: Weight of the style loss.
+        identity1_weight: Weight of the pixel identity loss.
+        identity2_weight: Weight of the feature identity loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        style_layers: Weight of each layer in the style loss.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
+        encoder_weights: A file for it; None takes the encoder's own.
+    """
+
+    def __init__(
+        self,
+        content_weight: float = 1.0,
+        style_weight: float = 3.0,
+        identity1_weight: float = 50.0,
+        identity2_weight: float = 1.0,
+        style_loss: str = "mean_std",
+        style_layers: dict[str, float] = LAYERS,
+        lr: float = 1e-4,
+        lr_decay: float = 5e-5,
+        encoder: str = "vgg19_normalised",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
+        self.transform = Transform(self.encoder.channels["relu4_1"])
+        self.decoder = mirrored_decoder(self.encoder.channels)
+        self.perceptual = PerceptualLoss(
+            dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalised", style_loss=style_loss
+        )
+        self.loss_weights = {
+            "content": content_weight,
+            "style": style_weight,
+            "identity1": identity1_weight,
+            "identity2": identity2_weight,
+        }
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as keys and values of both attention levels, each (B, positions, 512)."""
+        return self.transform.encode(self._features(style, ATTENDED))
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their merged features are.
+            alpha: Strength, 0 to 1: the rest comes from the content attending to itself (section 4.4).
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        features = self._features(content, ATTENDED)
+        codes = code if isinstance(code, list) else [code]
+        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        if alpha != 1:
+            codes, shares = [*codes, self.transform.encode(features)], [*shares, 1 - alpha]
+        merged = torch.stack([w * self.transform(features, c) for w, c in zip(shares, codes, strict=True)]).sum(0)
+        output: Tensor = self.decoder(merged)
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3).
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        layers = self.perceptual.layers
+        with torch.no_grad():
+            content_features = self._features(content, layers)
+            style_features = self._features(style, layers)
+        output = self.decoder(self.transform(content_features, self.transform.encode(style_features)))
+        terms = self.perceptual(self._features(output, layers), content=content_features, style=style_features)
+        content_pixels, content_identity = self._identity(content, content_features)
+        style_pixels, style_identity = self._identity(style, style_features)
+        terms["identity1"] = content_pixels + style_pixels
+        terms["identity2"] = content_identity + style_identity
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+        restored = self.decoder(self.transform(features, self.transform.encode(features)))
+        restored = restored[..., : image.shape[-2], : image.shape[-1]]
+        return identity_losses(restored, image, self._features(restored, list(features)), features)
+
+    def _features(self, image: Tensor, layers: list[str] | tuple[str, ...]) -> Features:
+        features: Features = self.encoder(self.encoder.pad(image, "relu5_1"), layers)
+        return features

@@ -1,0 +1,138 @@
+"""`StyleModel`, the LightningModule that every system of the zoo is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from stylezoo.registry import Kind
+from stylezoo.vgg import VGG
+
+Code = dict[str, Tensor]
+"""What a style is to a model: a few tensors that can be cached, saved and blended."""
+
+
+class StyleModel(LightningModule):
+    """Base of all systems: sums and logs ``losses()``, steps Adam, keeps frozen encoders out of checkpoints.
+
+    A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
+    ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
+    """
+
+    system: ClassVar[str]
+    paper: ClassVar[str]
+    year: ClassVar[int]
+    kind: ClassVar[Kind]
+    code: ClassVar[str | None]
+
+    def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
+        super().__init__()
+
+    def encode_style(self, style: Tensor) -> Code:
+        """Turns style pictures (B, 3, H, W) into the code that `decode` paints with."""
+        raise NotImplementedError(f"{type(self).__name__} does not define encode_style.")
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a code, or with a blend of several; (B, 3, H, W), not clamped."""
+        raise NotImplementedError(f"{type(self).__name__} does not define decode.")
+
+    def decode_regions(self, content: Tensor, codes: list[Code], masks: Tensor, alpha: float = 1.0) -> Tensor:
+        """Paints each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped."""
+        raise ValueError(f"{self.system} cannot paint regions with different styles: masks work with adain.")
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what training minimises."""
+        raise NotImplementedError(f"{type(self).__name__} does not define losses.")
+
+    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """Styles the content, (B, 3, H, W) in [0, 1] -> (B, 3, H, W), not clamped: losses need the gradient.
+
+        Args:
+            content: (B, 3, H, W).
+            style: (B or 1, 3, H', W').
+            alpha: Strength, 0 to 1.
+        """
+        return self.decode(content, self.encode_style(style), alpha)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "test")
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The styled pictures of a batch, clamped to [0, 1]."""
+        return self(**batch).clamp(0, 1)  # type: ignore[no-any-return]
+
+    def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        terms = self.losses(**batch)
+        loss = torch.stack(list(terms.values())).sum()
+        logged = {f"{stage}/{name}": term for name, term in {**terms, "loss": loss}.items()}
+        size = len(batch["content"])
+        self.log_dict(logged, batch_size=size, sync_dist=stage != "train")
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=size, sync_dist=stage != "train")
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam, with the learning rate lr / (1 + lr_decay * i) at optimiser step i = 0, 1, 2 ..."""
+        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
+        schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Frozen encoders: named in a checkpoint with the sha256 of their weights, never copied into it.
+
+    def encoders(self) -> Iterator[tuple[str, VGG]]:
+        """The frozen encoders by attribute name."""
+        for name, module in self.named_modules():
+            if isinstance(module, VGG):
+                yield name, module
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What training changes: everything but the frozen encoders."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name, _ in self.encoders():
+            for key in [k for k in state if k.startswith(f"{prefix}{name}.")]:
+                del state[key]
+        return state  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads what `state_dict` returned; the encoders keep the weights they have."""
+        frozen = {f"{name}.{k}": v for name, vgg in self.encoders() for k, v in vgg.state_dict().items()}
+        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        encoders = {name: {"name": vgg.name, "sha256": vgg.sha256} for name, vgg in self.encoders()}
+        checkpoint["stylezoo"] = {"system": self.system, "encoders": encoders}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that was trained on other encoder weights.
+
+        Raises:
+            ValueError: If an encoder's weights differ; the message names both.
+        """
+        for name, trained in checkpoint.get("stylezoo", {}).get("encoders", {}).items():
+            present = dict(self.encoders())[name]
+            if present.sha256 != trained["sha256"]:
+                raise ValueError(
+                    f"This checkpoint was trained on {trained['name']} with sha256 {trained['sha256'][:12]}..., but the"
+                    f" {name} here is {present.name} with sha256 {present.sha256[:12]}...: give the file it was trained"
+                    " with (encoder_weights)."
+                )
+
+
+def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:
+    """lr / (1 + decay * i), torch7's learningRateDecay, set before step i (naoto0804/pytorch-AdaIN@47950d0 train.py)."""
+    return LambdaLR(optimizer, lambda i: 1 / (1 + decay * i))

@@ -1,0 +1,352 @@
+"""VGG-16 and VGG-19 as named features: the perceptual component that all systems share.
+
+    vgg = VGG("vgg19_normalised", "vgg_normalised.pth", last="relu4_1")
+    features = vgg(image, ["relu1_1", "relu4_1"])      # {"relu1_1": (B, 64, H, W), "relu4_1": (B, 512, H/8, W/8)}
+
+Images go in as RGB in [0, 1]; what each family of weights expects beyond that is its *flavour*. Flavours are not
+interchangeable: loss weights are tuned to one of them, and a decoder trained on one is noise on another.
+
+| flavour     | preprocessing                       | padding | pooling   | used by                                 |
+|-------------|-------------------------------------|---------|-----------|-----------------------------------------|
+| torchvision | ImageNet mean and std               | zeros   | max floor | pytorch/examples, multi-level AdaIN     |
+| normalised  | a 1x1 convolution in the file       | reflect | max ceil  | AdaIN, SANet, StyTr2, LinearTransfer    |
+| caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
+| random      | 2x - 1                              | reflect | max ceil  | tests and the quickstart: no file at all |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo import weights as weight_files
+
+Features = dict[str, Tensor]
+"""Named activations of one batch: {"relu4_1": (B, C, H, W), ...}."""
+
+WIDTHS = (64, 128, 256, 512, 512)
+CONVS_PER_BLOCK = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """What a family of VGG weights expects: an affine map of RGB in [0, 1], and how borders and pools behave."""
+
+    matrix: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float]
+    padding: Literal["zeros", "reflect"]
+    ceil_mode: bool
+
+
+def _diagonal(values: Iterable[float]) -> tuple[tuple[float, float, float], ...]:
+    a, b, c = values
+    return ((a, 0.0, 0.0), (0.0, b, 0.0), (0.0, 0.0, c))
+
+
+FLAVOURS = {
+    "torchvision": Flavour(
+        matrix=_diagonal(1 / s for s in IMAGENET_STD),
+        bias=(
+            -IMAGENET_MEAN[0] / IMAGENET_STD[0],
+            -IMAGENET_MEAN[1] / IMAGENET_STD[1],
+            -IMAGENET_MEAN[2] / IMAGENET_STD[2],
+        ),
+        padding="zeros",
+        ceil_mode=False,
+    ),
+    # The affine map of this flavour (x 255, RGB -> BGR, minus mean) is the 1x1 convolution that heads its file.
+    "normalised": Flavour(_diagonal((1.0, 1.0, 1.0)), (0.0, 0.0, 0.0), padding="reflect", ceil_mode=True),
+    "caffe": Flavour(
+        matrix=((0.0, 0.0, 255.0), (0.0, 255.0, 0.0), (255.0, 0.0, 0.0)),
+        bias=(-CAFFE_MEAN_BGR[0], -CAFFE_MEAN_BGR[1], -CAFFE_MEAN_BGR[2]),
+        padding="zeros",
+        ceil_mode=False,
+    ),
+    "random": Flavour(_diagonal((2.0, 2.0, 2.0)), (-1.0, -1.0, -1.0), padding="reflect", ceil_mode=True),
+}
+
+
+def parse_name(name: str) -> tuple[int, str, int]:
+    """Splits an encoder name into (depth, flavour, divisor of the channel widths).
+
+    >>> parse_name("vgg19_normalised"), parse_name("vgg16_random/4")
+    ((19, 'normalised', 1), (16, 'random', 4))
+
+    Raises:
+        ValueError: If there is no such encoder.
+    """
+    match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVOURS)})(?:/(\d+))?", name)
+    if match is None or (match[3] and (match[2] != "random" or 64 % max(int(match[3]), 1))):
+        names = ", ".join(f"vgg19_{flavour}" for flavour in FLAVOURS)
+        raise ValueError(
+            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16, or a thinner random one such"
+            " as vgg19_random/4."
+        )
+    return int(match[1]), match[2], int(match[3] or 1)
+
+
+def conv_names(depth: int) -> list[str]:
+    """The convolutions of VGG-16 or VGG-19 in order: conv1_1, conv1_2, conv2_1 ..."""
+    return [f"conv{b}_{i}" for b, n in enumerate(CONVS_PER_BLOCK[depth], start=1) for i in range(1, n + 1)]
+
+
+class VGG(nn.Module):
+    """Frozen VGG-16 or VGG-19 that returns the named activations of one pass.
+
+    Always in eval mode and without gradients of its own; gradients flow through it to the image.
+
+    Args:
+        name: ``vgg{16,19}_{torchvision,normalised,caffe,random}``; see the table at the top of this file.
+        weights: Any file of such weights (naoto0804's ``vgg_normalised.pth``, ``vgg19-d01eb7cb.pth``, LinearTransfer's
+            ``vgg_r41.pth``, a stylezoo safetensors file ...). Files that stop early serve the layers they have.
+            None takes the flavour's own file: torchvision's through its API, the others from `stylezoo.weights.folder`.
+        last: The deepest layer that is built and loaded. None builds as many as the file has.
+        padding: ``zeros`` or ``reflect`` instead of the flavour's own.
+        pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017).
+        ceil_mode: Whether pools round odd sizes up, instead of the flavour's own.
+
+    Raises:
+        ValueError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
+        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
+    """
+
+    def __init__(
+        self,
+        name: str = "vgg19_normalised",
+        weights: str | None = None,
+        *,
+        last: str | None = None,
+        padding: Literal["zeros", "reflect"] | None = None,
+        pooling: Literal["max", "avg"] = "max",
+        ceil_mode: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.depth, self.flavour, divisor = parse_name(name)
+        flavour = FLAVOURS[self.flavour]
+        self.padding = padding or flavour.padding
+        self.pooling = pooling
+        self.ceil_mode = flavour.ceil_mode if ceil_mode is None else ceil_mode
+
+        source = weights or "its own"
+        if self.flavour == "random" and weights is None:
+            tensors = random_weights(self.depth, divisor)
+        else:
+            tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
+        if not tensors:
+            raise ValueError(
+                f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
+            )
+        names = [c for c in conv_names(self.depth) if f"{c}.weight" in tensors]
+        if last is not None:
+            stop = _conv_of(last)
+            if stop not in names:
+                deepest = names[-1].replace("conv", "relu")
+                raise ValueError(
+                    f"The weights of {name} ({source}) stop at {deepest}, {last} is needed: give a file that reaches"
+                    " deeper (encoder_weights)."
+                )
+            names = names[: names.index(stop) + 1]
+
+        self.preprocess = nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.preprocess.weight.copy_(torch.tensor(flavour.matrix)[:, :, None, None])
+            self.preprocess.bias.copy_(torch.tensor(flavour.bias))  # type: ignore[union-attr]
+        self.convs = nn.ModuleDict()
+        for conv in names:
+            out_channels, in_channels = tensors[f"{conv}.weight"].shape[:2]
+            self.convs[conv] = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode=self.padding)
+        self._load(tensors)
+        self.requires_grad_(False)
+        self.eval()
+
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                key = name.removeprefix("convs.")
+                if key in tensors:
+                    if tensors[key].shape != parameter.shape:
+                        raise ValueError(
+                            f"{key} of {self.name} should have shape {tuple(parameter.shape)} but the file has"
+                            f" {tuple(tensors[key].shape)}: these are not VGG-{self.depth} weights."
+                        )
+                    parameter.copy_(tensors[key])
+
+    def train(self, mode: bool = True) -> VGG:
+        """Stays in eval mode, whatever the model around it does."""
+        return super().train(False)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels per layer: {"relu1_1": 64, ...}, for the layers that are there."""
+        return {c.replace("conv", "relu"): int(m.weight.shape[0]) for c, m in self.convs.items()}  # type: ignore
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by canonical name (``preprocess.weight``, ``conv1_1.weight`` ...), as `canonical` names them."""
+        return {name.removeprefix("convs."): p.detach() for name, p in self.named_parameters()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over names and float32 values of the weights; the same for every file layout they came from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def pad(self, image: Tensor, layer: str) -> Tensor:
+        """Extends an image to the right and bottom where ``layer`` needs it: images that would vanish, and, where
+        pools round down, sizes that are no multiple of the layer's stride. Other images are returned as they are.
+
+        Args:
+            image: (B, 3, H, W).
+            layer: The deepest layer that will be asked for.
+
+        Returns:
+            (B, 3, H', W') with H' >= H and W' >= W, continued by repeating the border.
+        """
+        stride = 2 ** (_block(layer) - 1)
+        height, width = image.shape[-2:]
+        if self.ceil_mode:  # a reflecting convolution needs two pixels to reflect
+            new_height, new_width = max(height, stride + 1), max(width, stride + 1)
+        else:
+            new_height, new_width = (max(2, math.ceil(n / stride)) * stride for n in (height, width))
+        if (new_height, new_width) == (height, width):
+            return image
+        return F.pad(image, (0, new_width - width, 0, new_height - height), mode="replicate")
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
+        """Computes the named activations in one pass that stops at the deepest of them.
+
+        Args:
+            image: (B, 3, H, W), RGB in [0, 1] (values outside are allowed: nothing is clamped).
+            layers: Names such as ``relu4_1`` (after the ReLU) or ``conv4_2`` (before it).
+
+        Returns:
+            {name: (B, C, H', W')} in network order.
+
+        Raises:
+            ValueError: If a layer is unknown or deeper than the weights reach.
+        """
+        wanted = set(layers)
+        missing = sorted(layer for layer in wanted if _conv_of(layer) not in self.convs)
+        if missing:
+            raise ValueError(
+                f"{self.name} has no {', '.join(missing)} here: its weights hold {', '.join(self.channels)};"
+                " give a file that reaches deeper (encoder_weights)."
+            )
+        features: Features = {}
+        x = self.preprocess(image)
+        for name, conv in self.convs.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = self._pool(x)
+            x = conv(x)
+            if name in wanted:
+                features[name] = x
+            x = F.relu(x)
+            if name.replace("conv", "relu") in wanted:
+                features[name.replace("conv", "relu")] = x
+            if len(features) == len(wanted):
+                break
+        return features
+
+    def _pool(self, x: Tensor) -> Tensor:
+        pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
+        return pool(x, 2, ceil_mode=self.ceil_mode)
+
+
+def _block(layer: str) -> int:
+    return int(_conv_of(layer)[len("conv")])
+
+
+def _conv_of(layer: str) -> str:
+    if not re.fullmatch(r"(conv|relu)[1-5]_[1-4]", layer):
+        raise ValueError(f"There is no VGG layer {layer!r}: expected a name such as relu4_1 or conv4_2.")
+    return layer.replace("relu", "conv")
+
+
+def canonical(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Renames VGG weights of any public layout to conv1_1.weight, conv1_1.bias ...; {} if these are none.
+
+    Layouts: torchvision and jcjohnson's caffe conversions (``features.N``), the normalised network as an indexed
+    nn.Sequential (``0`` to ``51``, 1x1 convolution first), LinearTransfer's ``conv1 ... conv14``, leongatys's
+    ``conv1_1``, and stylezoo's own files (``encoder.conv1_1``).
+    """
+    names = conv_names(depth)
+    block_sizes = CONVS_PER_BLOCK[depth]
+    features, indexed, numbered = {}, {"0": "preprocess"}, {"conv1": "preprocess"}
+    position, sequential = 0, 2
+    for number, name in enumerate(names):
+        features[f"features.{position}"], indexed[str(sequential)] = name, name
+        numbered[f"conv{number + 2}"] = name
+        block, index = int(name[4]), int(name[6])
+        last_of_block = index == block_sizes[block - 1]
+        position += 3 if last_of_block else 2  # conv, ReLU (, pool)
+        sequential += 4 if last_of_block else 3  # conv, ReLU (, pool), padding of the next
+    own = {name: name for name in ("preprocess", *names)}
+    encoder = {f"encoder.{name}": name for name in own}
+
+    for layout in (encoder, own, features, indexed, numbered):
+        if any(f"{key}.weight" in tensors for key in layout):
+            renamed = {
+                f"{name}.{kind}": tensors[f"{key}.{kind}"]
+                for key, name in layout.items()
+                for kind in ("weight", "bias")
+                if f"{key}.{kind}" in tensors
+            }
+            first = renamed.get("conv1_1.weight")
+            if first is not None and first.ndim == 4 and first.shape[1:] == (3, 3, 3):
+                return renamed
+    return {}
+
+
+def is_vgg(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether tensors of a public file are VGG weights in any of the layouts of `canonical`."""
+    return bool(canonical(tensors, depth=19))
+
+
+def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    """Weights without any training: zero-mean He-normal filters, each scaled to mean activation 1 on smooth noise
+    (what Gatys's re-scaling does to the trained network).
+
+    Random features still carry contrast, edges and texture statistics, so that losses fall and pictures take on
+    colour and grain; they know nothing of objects. Drawn in float64 and rounded to 13 bits, so that every machine
+    gets the same numbers and their sha256 can stand in a checkpoint.
+
+    Args:
+        depth: 16 or 19.
+        divisor: Divides the channel widths.
+        seed: Of the filters.
+    """
+    rng = np.random.default_rng(seed)
+    x = F.interpolate(torch.from_numpy(rng.uniform(-1, 1, (2, 3, 8, 8))), size=64, mode="bilinear")
+    x = x + torch.from_numpy(0.2 * rng.standard_normal((2, 3, 64, 64)))
+    tensors: dict[str, Tensor] = {}
+    for name in conv_names(depth):
+        if name.endswith("_1") and name != "conv1_1":
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+        width = WIDTHS[int(name[4]) - 1] // divisor
+        weight = torch.from_numpy(rng.standard_normal((width, x.shape[1], 3, 3))) * math.sqrt(2 / (x.shape[1] * 9))
+        if name != "conv1_1":  # the first layer keeps its mean: colour is what it sees
+            weight -= weight.mean(dim=(1, 2, 3), keepdim=True)
+        y = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight))
+        scale = y.mean(dim=(0, 2, 3)).clamp_min(1e-2)
+        tensors[f"{name}.weight"] = ((weight / scale[:, None, None, None] * 8192).round() / 8192).float()
+        tensors[f"{name}.bias"] = torch.zeros(width)
+        x = y / scale[:, None, None]
+    return tensors

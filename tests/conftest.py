@@ -1,0 +1,89 @@
+"""What several tests need: the fixtures beside the repository, and models built from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import stylezoo
+from stylezoo import StyleModel
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
+
+
+def shared(path: str) -> Path:
+    """A file of the folder that lies beside the repository; skips the test where there is none."""
+    if not (SHARED / path).exists():
+        pytest.skip(f"needs {path} in the folder 'shared' beside the repository (or $STYLEZOO_SHARED)")
+    return SHARED / path
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache, and none reaches torch.hub's."""
+    monkeypatch.setenv("STYLEZOO_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path_factory.getbasetemp() / "hub"))
+
+
+class Case:
+    """A parity fixture with its arrays as tensors, see `shared/parity/README.md`."""
+
+    def __init__(self, recipe: Any, name: str, folder: Path) -> None:
+        self.fixture = recipe.load(name)
+        self.meta = self.fixture.meta
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.fixture.arrays[name])
+
+    def check(self, **values: Any) -> None:
+        assert self.fixture.check(**values) == {}
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        return {key: torch.from_numpy(value) for key, value in self.fixture.params[name].items()}
+
+    def files(self, *parts: str) -> list[Path]:
+        """The parts as the files that the reference implementation would have saved."""
+        paths = []
+        for part in parts:
+            paths.append(self.folder / f"{part}.pth")
+            torch.save(self.part(part), paths[-1])
+        return paths
+
+    def model(self, system: str, *parts: str, **settings: Any) -> StyleModel:
+        """The system with the case's parameters, imported from files."""
+        return stylezoo.import_checkpoint(system, self.files(*parts), **settings)
+
+
+@pytest.fixture
+def parity(tmp_path: Path) -> Callable[[str], Case]:
+    """parity("adain/op") loads a case; skips where the fixtures are absent."""
+    path = shared("parity/recipe.py")
+    spec = importlib.util.spec_from_file_location("recipe", path)
+    assert spec is not None and spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return lambda name: Case(recipe, name, tmp_path)
+
+
+def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """{gradnorm_<part>, gradnorms_<part>} of the sum of loss terms."""
+    tensors = {name: list(part.parameters()) for name, part in parts.items()}
+    flat = [p for params in tensors.values() for p in params]
+    total = torch.stack(list(terms.values())).sum()
+    gradients = iter(torch.autograd.grad(total, flat, retain_graph=True))
+    norms = {}
+    for name, params in tensors.items():
+        each = torch.stack([next(gradients).norm() for _ in params])
+        norms[f"gradnorm_{name}"], norms[f"gradnorms_{name}"] = each.norm(), each
+    return norms
