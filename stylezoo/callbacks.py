@@ -149,8 +149,6 @@ class PictureWriter(BasePredictionWriter):
     ) -> None:
         assert isinstance(pl_module, StyleModel)
         folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
-        loader, processes = trainer.predict_dataloaders, trainer.world_size
-        assert isinstance(loader, DataLoader) and loader.batch_size is not None
-        for offset, picture in enumerate(prediction):
-            number = (batch_idx * loader.batch_size + offset) * processes + trainer.global_rank
+        assert batch_indices is not None
+        for number, picture in zip(batch_indices, prediction, strict=True):
             write_image(picture, folder / f"{number:05d}.png")

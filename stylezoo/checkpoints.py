@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,8 @@ def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
 def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch.load raises anything from KeyError to struct.error on other files
+        raise ValueError(f"{path} cannot be read as a checkpoint: it is damaged or another kind of file.") from error
     if not isinstance(checkpoint, dict) or "stylezoo" not in checkpoint:
         raise ValueError(
             f"{path} is not a checkpoint of stylezoo: public weights are read by `python -m stylezoo import`."

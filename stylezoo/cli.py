@@ -86,11 +86,10 @@ class StyleCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand not in COMMANDS:
-            quieten()
             # Data first: missing pictures are the commonest first error, and to look for them costs nothing.
             parser = ArgumentParser()
             parser.add_class_arguments(Pairs, "data")
-            pairs = parser.instantiate_classes(parser.parse_object({"data": self._get(self.config, "data")})).data
+            pairs = parser.instantiate(parser.parse_object({"data": self._get(self.config, "data")})).data
             pairs.check(stage_splits(str(self.subcommand)))
 
     def instantiate_classes(self) -> None:
@@ -119,15 +118,13 @@ def add_function(parser: LightningArgumentParser, function: Callable[..., int]) 
         parser.add_argument(f"--{name}", nargs="+", type=str, required=required, help=doc[name])
 
 
-def quieten() -> None:
-    """Silences the warnings that say nothing about the user's run."""
-    for message, reason in {
-        "You're resuming from a checkpoint that ended before the epoch ended": "the data continues exactly, see Pairs",
-        "does not have many workers": "the number of workers is the recipe's choice",
-        "Checkpoint directory .* exists and is not empty": "that is where a resumed run belongs",
-    }.items():
-        assert reason
-        warnings.filterwarnings("ignore", message=f".*{message}")
+UNHELPFUL_WARNINGS = (
+    "does not have many workers",  # the number of workers is the recipe's choice
+    "Found .* module.s. in eval mode",  # frozen encoders always are
+    "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
+    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
+    ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15
+)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -135,6 +132,8 @@ def main(args: list[str] | None = None) -> None:
 
     ``STYLEZOO_TRACEBACK=1`` shows the traceback all the same.
     """
+    for message in UNHELPFUL_WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{message}")
     try:
         StyleCLI(args)
     except (ValueError, OSError) as error:

@@ -9,7 +9,7 @@ import os
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -64,7 +64,8 @@ def read_image(path: str | os.PathLike[str], min_side: int | None = None) -> Ima
                     "make it smaller first."
                 )
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            _rotate(image)
+            return _to_rgb(image)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -94,11 +95,17 @@ def _no_size_limit() -> Iterator[None]:
 
 def _draft(image: Image.Image, min_side: int | None) -> None:
     """Ask the JPEG decoder for a smaller version whose short side is still at least 2 * min_side."""
-    if image.format != "JPEG" or min_side is None:
+    if image.format not in ("JPEG", "MPO") or min_side is None:  # MPO: the JPEGs of phones with a second picture
         return
     ratio = min(image.size) / (2 * min_side)
     if ratio >= 2:
         image.draft(None, (int(np.ceil(image.width / ratio)), int(np.ceil(image.height / ratio))))
+
+
+def _rotate(image: Image.Image) -> None:
+    """Apply the EXIF rotation."""
+    with suppress(Exception):  # broken EXIF raises anything; the pixels are good all the same
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ interchangeable: loss weights are tuned to one of them, and a decoder trained on
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -90,7 +91,7 @@ def parse_name(name: str) -> tuple[int, str, int]:
         ValueError: If there is no such encoder.
     """
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVOURS)})(?:/(\d+))?", name)
-    if match is None or (match[3] and (match[2] != "random" or 64 % max(int(match[3]), 1))):
+    if match is None or (match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))):
         names = ", ".join(f"vgg19_{flavour}" for flavour in FLAVOURS)
         raise ValueError(
             f"There is no encoder {name!r}: choose one of {names}, the same with vgg16, or a thinner random one such"
@@ -151,7 +152,7 @@ class VGG(nn.Module):
             raise ValueError(
                 f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
             )
-        names = [c for c in conv_names(self.depth) if f"{c}.weight" in tensors]
+        names = list(itertools.takewhile(lambda conv: f"{conv}.weight" in tensors, conv_names(self.depth)))
         if last is not None:
             stop = _conv_of(last)
             if stop not in names:
@@ -167,24 +168,21 @@ class VGG(nn.Module):
             self.preprocess.weight.copy_(torch.tensor(flavour.matrix)[:, :, None, None])
             self.preprocess.bias.copy_(torch.tensor(flavour.bias))  # type: ignore[union-attr]
         self.convs = nn.ModuleDict()
+        channels = 3
         for conv in names:
-            out_channels, in_channels = tensors[f"{conv}.weight"].shape[:2]
-            self.convs[conv] = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode=self.padding)
-        self._load(tensors)
+            shape = tuple(tensors[f"{conv}.weight"].shape)
+            if shape[1:] != (channels, 3, 3):
+                raise ValueError(
+                    f"{conv} of {source} has weights of shape {shape} where (..., {channels}, 3, 3) was expected:"
+                    f" these are not VGG-{self.depth} weights."
+                )
+            self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=self.padding)
+            channels = shape[0]
+        with torch.no_grad():
+            for key, own in self.tensors.items():
+                own.copy_(tensors.get(key, own))
         self.requires_grad_(False)
         self.eval()
-
-    def _load(self, tensors: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                key = name.removeprefix("convs.")
-                if key in tensors:
-                    if tensors[key].shape != parameter.shape:
-                        raise ValueError(
-                            f"{key} of {self.name} should have shape {tuple(parameter.shape)} but the file has"
-                            f" {tuple(tensors[key].shape)}: these are not VGG-{self.depth} weights."
-                        )
-                    parameter.copy_(tensors[key])
 
     def train(self, mode: bool = True) -> VGG:
         """Stays in eval mode, whatever the model around it does."""

@@ -13,6 +13,7 @@ import torch
 
 import stylezoo
 from stylezoo import StyleModel
+from stylezoo.images import write_image
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
@@ -87,3 +88,16 @@ def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> 
         each = torch.stack([next(gradients).norm() for _ in params])
         norms[f"gradnorm_{name}"], norms[f"gradnorms_{name}"] = each.norm(), each
     return norms
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dozen small pictures of different sizes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(0)
+    for index in range(12):
+        low = torch.rand(1, 3, 3 + index % 3, 4, generator=generator)
+        size = (48 + 4 * (index % 4), 64)
+        picture = torch.nn.functional.interpolate(low, size=size, mode="bilinear")
+        write_image(picture, folder / f"{index:02d}.png")
+    return folder

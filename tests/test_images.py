@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
     assert np.abs(np.asarray(result, int) - np.asarray(upright, int)).max() < 8
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x09", b"Exif\0\0"])
+def test_broken_exif_is_ignored(tmp_path: Path, exif: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow: corrupt EXIF data
+        assert close(read(quarters(), tmp_path / "x.jpg", exif=exif, quality=100).getpixel((4, 4)), RED, 3)
+
+
+def test_phone_picture_with_a_second_one(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (800, 400), colour) for colour in (GREEN, RED)]
+    frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert close(read_image(tmp_path / "x.jpg").getpixel((4, 4)), GREEN, 3)
+    assert read_image(tmp_path / "x.jpg", min_side=50).size == (200, 100)
+
+
 def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
     assert read(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), tmp_path / "a.png").getpixel((0, 0)) == (255, 127, 127)
     assert read(Image.new("RGBA", (4, 4), (9, 9, 9, 0)), tmp_path / "b.png").getpixel((0, 0)) == WHITE
@@ -112,13 +127,11 @@ def test_16_bit_colour(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> None:
         PngImagePlugin.putchunk(buffer, kind, data)
 
-    import zlib
-
     buffer = io.BytesIO()
     buffer.write(b"\x89PNG\r\n\x1a\n")
-    chunk(b"IHDR", (2).to_bytes(4) + (1).to_bytes(4) + bytes([16, 2, 0, 0, 0]))
+    chunk(b"IHDR", (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0]))
     values = (0, 257 * 100, 65535, 257 * 3, 257 * 200, 257)
-    chunk(b"IDAT", zlib.compress(b"\0" + b"".join(value.to_bytes(2) for value in values)))
+    chunk(b"IDAT", zlib.compress(b"\0" + b"".join(value.to_bytes(2, "big") for value in values)))
     chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     result = read_image(tmp_path / "a.png")
@@ -149,7 +162,9 @@ def test_other_colour_spaces(tmp_path: Path) -> None:
 
 def swapped_profile() -> bytes:
     """An sRGB profile whose red and blue primaries are exchanged: its effect is unmistakable."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"s\0R\0G\0B", b"t\0e\0s\0t"))
+    data = bytearray(
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"s\0R\0G\0B", b"t\0e\0s\0t")
+    )
     for at in range(132, 132 + 12 * int.from_bytes(data[128:132]), 12):
         if data[at : at + 4] in (b"rXYZ", b"bXYZ"):
             data[at] ^= ord("r") ^ ord("b")
@@ -215,7 +230,7 @@ def test_giant_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     Image.new("1", (40000, 10000)).save(tmp_path / "b.png")
     with pytest.raises(ImageError, match="b.png has 400 million pixels and the limit is 300 million"):
         read_image(tmp_path / "b.png")
-    assert Image.MAX_IMAGE_PIXELS == limit
+    assert limit == Image.MAX_IMAGE_PIXELS
     Image.new("L", (3000, 1000), 9).save(tmp_path / "c.jpg")
     monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
     with pytest.raises(ImageError, match="c.jpg has 3 million pixels"):

@@ -40,9 +40,8 @@ class COCO(Folder):
             download: fetch what the stage needs and is missing; the zip files are kept in `root`.
             kwargs: the options of `Folder`.
         """
-        super().__init__(root, **kwargs)
+        super().__init__(root, download=download, **kwargs)
         self.year = year
-        self.download = download
 
     def find(self) -> dict[Split, list[Path]]:
         """The split folders."""

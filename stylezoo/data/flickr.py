@@ -47,9 +47,8 @@ class Flickr(Folder):
             download: fetch what is missing (8k only, 1 GB; 30k has a request form).
             kwargs: the options of `Folder`.
         """
-        super().__init__(root, **kwargs)
+        super().__init__(root, download=download, **kwargs)
         self.variant = name
-        self.download = download
 
     def find(self) -> dict[Split, list[Path]]:
         """As the publisher's lists say, or everything."""

@@ -103,7 +103,7 @@ class Files:
     """
 
     def __init__(self, paths: Sequence[Path], label: str) -> None:
-        """Args: paths: the pictures; label: what they are, for messages ("COCO 2014 training images")."""
+        """Nothing is read yet; `label` names them in messages ("COCO 2014 training images")."""
         self.paths = [os.fspath(path) for path in paths]
         self.label = label
         self.broken = torch.zeros(len(self.paths), dtype=torch.bool)
@@ -226,7 +226,7 @@ class Order(DistributedSampler[int]):
     """
 
     def __init__(self, dataset: Samples, length: int, rank: int, world: int, batch_size: int, trainer: object = None):
-        """Args: length: samples per epoch and process; trainer: tells where training stands (None: at 0)."""
+        """`length` is per epoch and process; `trainer` tells where training stands (None: at the start)."""
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)
         self.length = length
         self.batch_size = batch_size
@@ -349,11 +349,10 @@ class Folder(PictureModule):
     workers and seed are those of `Pairs`.
     """
 
-    download = False  # data sets that can be downloaded make an option of it
-
     def __init__(
         self,
         root: str,
+        download: bool = False,
         size: int | None = None,
         crop: int | None = None,
         resize: Resize | None = None,
@@ -369,6 +368,7 @@ class Folder(PictureModule):
 
         Args:
             root: the folder.
+            download: fetch what is missing (of data sets that can be fetched; a plain folder has to be there).
             size: pictures are resized to this many pixels; null: as in `Pairs`, alone 512.
             crop: side of the square crop, at most `size`; null: as in `Pairs`, alone 256.
             resize: "shorter" keeps the aspect and resizes the short side, "squash" distorts to size x size (what
@@ -386,6 +386,7 @@ class Folder(PictureModule):
         if not 0 <= holdout < 0.5:
             raise ValueError(f"holdout is a share in [0, 0.5), not {holdout}.")
         self.root = Path(root).expanduser()
+        self.download = download
         self.framing = Framing(size, crop, resize, position, flip)
         if size is not None and crop is not None:  # otherwise what is inherited decides
             self.framing.inherit(DEFAULTS).check()
@@ -427,8 +428,13 @@ class Folder(PictureModule):
         return f"images in {self.root}"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Download what the splits need; called on one process per machine and only with `download`."""
-        raise NotImplementedError
+        """Get what the splits need; called on one process per machine and only with `download`.
+
+        Raises:
+            DataError: it is not there and cannot be fetched.
+        """
+        if not self.find():
+            raise DataError(self.missing("train"))
 
     # What all share
 

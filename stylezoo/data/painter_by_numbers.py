@@ -38,10 +38,9 @@ class PainterByNumbers(Folder):
             download: Kaggle asks for a login, so this only says where the files have to go.
             kwargs: the options of `Folder`.
         """
-        super().__init__(root, **kwargs)
+        super().__init__(root, download=download, **kwargs)
         self.styles = styles
         self.genres = genres
-        self.download = download
 
     def find(self) -> dict[Split, list[Path]]:
         """By all_data_info.csv or by folder."""
@@ -87,11 +86,6 @@ class PainterByNumbers(Folder):
     def label(self, split: Split) -> str:
         """Always "Painter by Numbers images"."""
         return "Painter by Numbers images"
-
-    def fetch(self, splits: Iterable[Split]) -> None:
-        """Raise DataError unless the pictures are there: Kaggle asks for a login."""
-        if not self.find():
-            raise DataError(self.missing("train"))
 
     def check(self, splits: Iterable[Split] = ("train", "val")) -> None:
         """As `Folder.check`; `download` does not help here."""

@@ -1,6 +1,6 @@
 """Pictures that are drawn instead of downloaded: training without any data set, for the quickstart and for tests.
 
-    python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
+python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
 """
 
 import multiprocessing
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from stylezoo.data.download import DataError
 from stylezoo.data.drawing import VERSION, draw_painting, draw_photo, paintings, photos
-from stylezoo.data.folder import Folder, Position, Resize, Split
+from stylezoo.data.folder import Folder, Split
 
 Kind = Literal["photos", "paintings"]
 
@@ -48,8 +48,6 @@ class Synthetic(Folder):
     `prepare_data` draws what is missing into a cache folder; after that it is a folder like any other.
     """
 
-    name = "Synthetic"
-
     def __init__(
         self,
         kind: Kind = "photos",
@@ -57,16 +55,7 @@ class Synthetic(Folder):
         resolution: int = 256,
         drawing_seed: int = 0,
         root: str | None = None,
-        size: int | None = None,
-        crop: int | None = None,
-        resize: Resize | None = None,
-        position: Position | None = None,
-        flip: bool | None = None,
-        holdout: float = 0.02,
-        batch_size: int = 8,
-        num_workers: int | None = None,
-        seed: int = 0,
-        val_samples: int = 64,
+        **kwargs: Any,
     ) -> None:
         """Describe the set; nothing is drawn yet.
 
@@ -76,16 +65,7 @@ class Synthetic(Folder):
             resolution: side of the square drawings in pixels, at least 16.
             drawing_seed: decides what is drawn (`seed` only decides order, crops and flips).
             root: the cache; null: $STYLEZOO_HOME, else ~/.cache/stylezoo. Each set has its own folder in it.
-            size: pictures are resized to this many pixels; null: as in `Pairs`, alone 512.
-            crop: side of the square crop, at most `size`; null: as in `Pairs`, alone 256.
-            resize: "shorter" or "squash", the same for square pictures; null: as in `Pairs`, alone "shorter".
-            position: of the training crops, "random" or "center"; null: as in `Pairs`, alone "random".
-            flip: mirror half of the training crops; null: as in `Pairs`, alone false.
-            holdout: share of the pictures held out for validation and for testing each.
-            batch_size: samples per process.
-            num_workers: loader processes; null: the number of CPUs less one, at most 4.
-            seed: decides order, crops and flips.
-            val_samples: validate with at most this many pictures.
+            kwargs: the options of `Folder`; drawing takes the place of `download`.
 
         Raises:
             ValueError: an unknown kind, no pictures, or pictures too small to show anything.
@@ -100,20 +80,7 @@ class Synthetic(Folder):
             raise ValueError(f"drawing_seed must be 0 or more, not {drawing_seed}.")
         cache = Path(root) if root is not None else _cache()
         folder = cache / "synthetic" / f"{kind}-v{VERSION}-{resolution}-{drawing_seed}"
-        super().__init__(
-            root=os.fspath(folder),
-            download=True,  # drawing takes the place of downloading
-            size=size,
-            crop=crop,
-            resize=resize,
-            position=position,
-            flip=flip,
-            holdout=holdout,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            val_samples=val_samples,
-        )
+        super().__init__(os.fspath(folder), download=True, **kwargs)
         self.kind: Kind = kind
         self.count = count
         self.resolution = resolution
@@ -156,14 +123,17 @@ class Synthetic(Folder):
         """Draw, on all cores where that pays; yields once per picture."""
         jobs = [(self.kind, index, self.resolution, self.drawing_seed, self._path(index)) for index in todo]
         # Only forked workers start at once; spawned ones would each import torch anew, which takes longer than drawing.
-        if sys.platform != "linux" or len(jobs) < 16 or (os.cpu_count() or 1) < 2:
+        workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        if workers < 2 or len(jobs) < 16:
             for job in jobs:
-                yield _draw_file(*job)
+                _draw_file(*job)
+                yield
             return
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
             try:
                 for future in as_completed([pool.submit(_draw_file, *job) for job in jobs]):
-                    yield future.result()
+                    future.result()
+                    yield
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

@@ -41,10 +41,9 @@ class WikiArt(Folder):
                 the size and every file's CRC are checked, and the sha256 is written beside the zip file.
             kwargs: the options of `Folder`.
         """
-        super().__init__(root, **kwargs)
+        super().__init__(root, download=download, **kwargs)
         self.csv = csv
         self.styles = styles
-        self.download = download
 
     def find(self) -> dict[Split, list[Path]]:
         """As the lists say, or everything."""

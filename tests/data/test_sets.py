@@ -43,7 +43,9 @@ def test_coco_with_validation_only_can_validate_but_not_train(tmp_path: Path) ->
     paint(tmp_path / "val2017" / "1.jpg")
     module = COCO(str(tmp_path), year=2017)
     module.setup("validate")
-    with pytest.raises(DataError, match="No COCO 2017 training images at .*train2017: add --data.download true .*18 GB"):
+    with pytest.raises(
+        DataError, match="No COCO 2017 training images at .*train2017: add --data.download true .*18 GB"
+    ):
         module.setup("fit")
 
 

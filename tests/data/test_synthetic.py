@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,7 @@ def test_photos_have_the_statistics_of_photos(family: str) -> None:
         frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128)))
         bins = np.geomspace(2 / 128, 0.4, 10)
         where = np.digitize(frequency, bins)
-        slope, _ = np.polyfit(
-            np.log(bins[:-1]), [np.log(amplitude[where == i].mean()) for i in range(1, len(bins))], 1
-        )
+        slope, _ = np.polyfit(np.log(bins[:-1]), [np.log(amplitude[where == i].mean()) for i in range(1, len(bins))], 1)
         assert -2.2 < slope < -0.5, f"seed {seed}: spectral slope {slope:.2f}"
 
 
@@ -84,12 +83,16 @@ def test_paintings_have_contrast_and_colour(family: str) -> None:
 
 
 def test_every_family_is_reachable_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: set[str] = set()
+
+    def note(family: str, rng: np.random.Generator, n: int) -> np.ndarray:
+        drawn.add(family)
+        return rng.random((n, n, 3), "f4")
+
     for module, function in ((photos, draw_photo), (paintings, draw_painting)):
-        drawn = set()
+        drawn.clear()
         for family in module.FAMILIES:
-            monkeypatch.setitem(
-                module.FAMILIES, family, lambda rng, n, family=family: drawn.add(family) or rng.random((n, n, 3), "f4")
-            )
+            monkeypatch.setitem(module.FAMILIES, family, partial(note, family))
         for seed in range(250):
             function(seed, 16)
         assert drawn == set(module.FAMILIES)
@@ -148,7 +151,12 @@ def test_interrupted_cache_is_completed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_sets_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sets = [make(tmp_path), make(tmp_path, kind="paintings"), make(tmp_path, resolution=32), make(tmp_path, drawing_seed=1)]
+    sets = [
+        make(tmp_path),
+        make(tmp_path, kind="paintings"),
+        make(tmp_path, resolution=32),
+        make(tmp_path, drawing_seed=1),
+    ]
     monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
     sets.append(make(tmp_path))
     assert len({data.root for data in sets}) == 5

@@ -4,11 +4,14 @@ Pictures are (n, n, 3), masks and heights (n, n). Lengths are fractions of the p
 downwards, so that a scene drawn at another size is the same scene.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[Any]]
+Mask = npt.NDArray[np.floating[Any] | np.bool]
 Rng = np.random.Generator
 Points = list[tuple[float, float]]
 
@@ -38,7 +41,7 @@ def resize(a: Array, height: int, width: int, method: Image.Resampling = Image.R
     """Resamples (H, W) or (H, W, C) without leaving float32."""
     if a.ndim == 3:
         return np.stack([resize(a[..., c], height, width, method) for c in range(a.shape[2])], axis=-1)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(a)).resize((width, height), method))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(a, np.float32)).resize((width, height), method))
 
 
 def blur(a: Array, radius: float) -> Array:
@@ -74,7 +77,7 @@ def profile(rng: Rng, n: int, cells: int, gain: float = 0.5) -> Array:
     rng = np.random.default_rng(rng.integers(1 << 62))
     total, amplitude, where = np.zeros(n, np.float32), 1.0, np.linspace(0, 1, n)
     while cells * 1.5 <= n:
-        total += (amplitude * np.interp(where * cells, np.arange(cells + 1), rng.standard_normal(cells + 1))).astype("f4")
+        total += amplitude * np.interp(where * cells, np.arange(cells + 1), rng.standard_normal(cells + 1))
         cells, amplitude = cells * 2, amplitude * gain
     return total
 
@@ -94,7 +97,8 @@ def sample(texture: Array, u: Array, v: Array) -> Array:
     top, bottom = top * width, bottom * width
     upper = flat[top + left] * (1 - fx) + flat[top + right] * fx
     lower = flat[bottom + left] * (1 - fx) + flat[bottom + right] * fx
-    return upper + (lower - upper) * fy
+    values: Array = upper + (lower - upper) * fy
+    return values
 
 
 def ramp(colours: Array, t: Array) -> Array:
@@ -105,7 +109,7 @@ def ramp(colours: Array, t: Array) -> Array:
     return table[(np.clip(t, 0, 1) * (steps - 1)).astype(np.int32)]
 
 
-def over(image: Array, colour: Array, mask: Array) -> None:
+def over(image: Array, colour: Array, mask: Mask) -> None:
     """Lays `colour` (a triple or a picture) over `image` in place where `mask` is 1."""
     image += (colour - image) * mask[..., None]
 
@@ -130,9 +134,9 @@ def window(n: int, left: float, top: float, right: float, bottom: float) -> tupl
 def relief(height: Array, strength: float, angle: float = 2.4) -> Array:
     """Light on a bumpy surface: around 1, brighter on the slopes that face `angle` (radians, counter-clockwise)."""
     dy, dx = np.gradient(height)
-    return (1 - strength * (np.cos(angle) * dx - np.sin(angle) * dy)).astype(np.float32)
+    return np.asarray(1 - strength * (np.cos(angle) * dx - np.sin(angle) * dy), np.float32)
 
 
 def unit(*components: float) -> Array:
     vector = np.array(components, np.float32)
-    return vector / np.linalg.norm(vector)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)

@@ -5,7 +5,7 @@ compose shapes directly.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from stylezoo.data.drawing.noise import (
 from stylezoo.data.drawing.photos import render
 
 Index = npt.NDArray[np.int32]
+T = TypeVar("T", bound=np.generic)
 
 PALETTES = {
     "starry": rgb("0b1a3e", "17366f", "2f63a8", "6d9fcb", "b9cfc4", "f3d34a", "e8a42c", "1d2a20"),
@@ -63,7 +64,7 @@ PALETTES = {
 class Strokes(NamedTuple):
     """What lies on top at each pixel: the number of the stroke (-1: bare ground), and where in it the pixel lies."""
 
-    index: Index  # (n, n)
+    top: Index  # (n, n)
     along: Array  # (n, n), -1..1 from the stroke's start to its end
     across: Array  # (n, n), -1..1 from edge to edge
 
@@ -80,7 +81,7 @@ def _motif(rng: Rng, n: int, *families: str) -> Array:
     middle = np.clip((middle - low) / max(high - low, 0.1), 0.1, 0.9)
     image = image ** (0.35 + 0.65 * np.log(0.52) / np.log(middle))
     gray = luminance(image)[..., None]
-    return np.clip(gray + 1.25 * (image - gray), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(gray + 1.25 * (image - gray), 0, 1), np.float32)
 
 
 def _affinity(colours: Array, palette: Array, sharpness: float) -> Array:
@@ -91,7 +92,9 @@ def _affinity(colours: Array, palette: Array, sharpness: float) -> Array:
 
     def opponents(c: Array) -> Array:
         light = luminance(c)
-        return np.stack([light, 0.7 * (c[..., 0] - c[..., 1]), 0.7 * (0.5 * (c[..., 0] + c[..., 1]) - c[..., 2])], axis=-1)
+        return np.stack(
+            [light, 0.7 * (c[..., 0] - c[..., 1]), 0.7 * (0.5 * (c[..., 0] + c[..., 1]) - c[..., 2])], axis=-1
+        )
 
     keys = opponents(palette)
     keys[:, 0] = (keys[:, 0] - keys[:, 0].min()) / np.ptp(keys[:, 0])
@@ -99,7 +102,7 @@ def _affinity(colours: Array, palette: Array, sharpness: float) -> Array:
     # |a - b|^2 without the term that all palette colours share
     closeness = sharpness * (2 * values @ keys.T - (keys**2).sum(1))
     weights = np.exp(closeness - closeness.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
 def _recolour(image: Array, palette: Array, sharpness: float = 22) -> Array:
@@ -110,11 +113,11 @@ def _pick(rng: Rng, colours: Array, palette: Array, sharpness: float) -> Array:
     """One palette colour for each of `colours` (M, 3), drawn by affinity: colours mix in the eye, not on the canvas."""
     weights = np.cumsum(_affinity(colours, palette, sharpness), axis=1)
     chosen = (rng.random((len(colours), 1)) > weights).sum(axis=1)
-    return palette[np.minimum(chosen, len(palette) - 1)]
+    return np.asarray(palette[np.minimum(chosen, len(palette) - 1)], np.float32)
 
 
 def _flow(rng: Rng, motif: Array, follow: float, cells: int = 2, vortices: int = 0) -> Array:
-    """Directions for the brush, (g, g) in radians: along the motif's edges, elsewhere along the swirls of a noise field."""
+    """Directions for the brush, (g, g) in radians: along the motif's edges, elsewhere along swirls of noise."""
     g = 96
     light = blur(resize(luminance(motif), g, g), 0.04)
     dy, dx = np.gradient(light)
@@ -129,17 +132,19 @@ def _flow(rng: Rng, motif: Array, follow: float, cells: int = 2, vortices: int =
         pull = 6 * np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / reach**2))
         around = np.arctan2(y - cy, x - cx) + np.pi / 2
         c, s = c + pull * np.cos(2 * around), s + pull * np.sin(2 * around)
-    return (0.5 * np.arctan2(blur(s.astype("f4"), 0.03), blur(c.astype("f4"), 0.03))).astype(np.float32)
+    return (0.5 * np.arctan2(blur(s, 0.03), blur(c, 0.03))).astype(np.float32)
 
 
-def _at(field: Array, points: Array) -> Array:
+def _at(field: npt.NDArray[T], points: Array) -> npt.NDArray[T]:
     """Nearest values of a field (g, g, ...) at points (..., 2) in [0, 1]."""
     g = len(field)
     where = np.clip((points * g).astype(np.int32), 0, g - 1)
     return field[where[..., 1], where[..., 0]]
 
 
-def _lay(n: int, starts: Array, flow: Array, length: Array, width: Array, taper: float = 0.7, bends: int = 6) -> Strokes:
+def _lay(
+    n: int, starts: Array, flow: Array, length: Array, width: Array, taper: float = 0.7, bends: int = 6
+) -> Strokes:
     """Lays strokes along the flow, later ones on top.
 
     Args:
@@ -184,17 +189,20 @@ def _lay(n: int, starts: Array, flow: Array, length: Array, width: Array, taper:
 def _scatter(rng: Rng, spacing: float) -> Array:
     """Evenly scattered points (K, 2) in random order: a jittered grid that reaches beyond the edges."""
     side = np.arange(-0.02, 1.02 + spacing, spacing)
-    points = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2) + rng.uniform(-0.5, 0.5, (len(side) ** 2, 2)) * spacing
+    points = (
+        np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+        + rng.uniform(-0.5, 0.5, (len(side) ** 2, 2)) * spacing
+    )
     return rng.permutation(points).astype(np.float32)
 
 
 def _bristles(rng: Rng, strokes: Strokes, count: float = 9) -> Array:
     """Height of the paint (n, n) in about [0, 1]: rounded strokes with furrows of the bristles along them."""
     furrows = fractal(rng, 256, 16, gain=0.7)
-    u = strokes.across * np.float32(count / 40) + strokes.index * np.float32(0.381)
-    ridge = sample(furrows, u, strokes.along * np.float32(0.02) + strokes.index * np.float32(0.173))
+    u = strokes.across * np.float32(count / 40) + strokes.top * np.float32(0.381)
+    ridge = sample(furrows, u, strokes.along * np.float32(0.02) + strokes.top * np.float32(0.173))
     body = np.clip(1 - np.abs(strokes.across) ** 3, 0, 1) * np.clip(1.15 - 0.3 * strokes.along, 0, 1.2)
-    return (0.45 * body + 1.1 * (ridge - 0.5) + 0.3).astype(np.float32)
+    return np.asarray(0.45 * body + 1.1 * (ridge - 0.5) + 0.3, np.float32)
 
 
 def _impasto(image: Array, height: Array, strength: float) -> Array:
@@ -208,7 +216,7 @@ def _canvas(rng: Rng, n: int, strength: float = 0.05) -> Array:
     x, y = grid(n)
     threads = 2 * np.pi * 100
     weave = np.sin(x * threads) * np.sin(y * threads) + 2 * (fractal(rng, n, 32, gain=0.8) - 0.5)
-    return (1 + strength * weave)[..., None].astype(np.float32)
+    return np.asarray(1 + strength * weave, np.float32)[..., None]
 
 
 def _paper(rng: Rng, n: int, colour: Array, grain: float = 0.05) -> Array:
@@ -226,7 +234,11 @@ def _voronoi(rng: Rng, n: int, cells: int, angle: Array | None = None) -> tuple[
     """
     side = cells + 4
     jitter = 0.42 if angle is None else 0.3
-    points = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) - 1.5 + rng.uniform(-jitter, jitter, (side, side, 2)))
+    points = (
+        np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1)
+        - 1.5
+        + rng.uniform(-jitter, jitter, (side, side, 2))
+    )
     points = points.astype(np.float32)
     x, y = grid(n)
     column, row = (x * cells).astype(np.int32) + 2, (y * cells).astype(np.int32) + 2
@@ -254,9 +266,13 @@ def _voronoi(rng: Rng, n: int, cells: int, angle: Array | None = None) -> tuple[
 def swirls(rng: Rng, n: int) -> Array:
     """Long curved strokes that swirl through sky and fields, thick and saturated."""
     palette = _palette(rng, "starry", "wheat", "iris", "nocturne", "tahiti")
-    motif = _motif(rng, 160, "mountains", "hills", "hills", "skyline", "misty_ridges", "blossoms", "still_life", "seascape")
+    motif = _motif(
+        rng, 160, "mountains", "hills", "hills", "skyline", "misty_ridges", "blossoms", "still_life", "seascape"
+    )
     flow = _flow(rng, motif, follow=0.8, vortices=int(rng.integers(1, 5)))
-    return _brushwork(rng, n, motif, palette, flow, spacings=(0.034, 0.017), aspect=5.5, sharpness=26, relief_strength=1.1)
+    return _brushwork(
+        rng, n, motif, palette, flow, spacings=(0.034, 0.017), aspect=5.5, sharpness=26, relief_strength=1.1
+    )
 
 
 def dabs(rng: Rng, n: int) -> Array:
@@ -264,7 +280,9 @@ def dabs(rng: Rng, n: int) -> Array:
     palette = _palette(rng, "lilies", "haystack", "harbour", "parasol", "sakura", "iris")
     motif = _motif(rng, 160, "seascape", "hills", "mountains", "street", "blossoms", "misty_ridges")
     flow = _flow(rng, motif, follow=0.5, cells=3) * 0.35 + rng.choice([0.0, 0.25, -0.3])
-    return _brushwork(rng, n, motif, palette, flow, spacings=(0.03, 0.016), aspect=2.3, sharpness=28, relief_strength=0.8)
+    return _brushwork(
+        rng, n, motif, palette, flow, spacings=(0.03, 0.016), aspect=2.3, sharpness=28, relief_strength=0.8
+    )
 
 
 def knife(rng: Rng, n: int) -> Array:
@@ -272,7 +290,9 @@ def knife(rng: Rng, n: int) -> Array:
     palette = _palette(rng, "nocturne", "fauve", "tahiti", "harbour", "orphic", "jewel")
     motif = _motif(rng, 160, "skyline", "street", "seascape", "blossoms", "dunes", "hills")
     flow = _flow(rng, motif, follow=1.2, cells=2) + rng.choice([0.0, 0.8])
-    return _brushwork(rng, n, motif, palette, flow, spacings=(0.06, 0.034), aspect=1.9, sharpness=30, relief_strength=1.3, taper=0.05)
+    return _brushwork(
+        rng, n, motif, palette, flow, spacings=(0.06, 0.034), aspect=1.9, sharpness=30, relief_strength=1.3, taper=0.05
+    )
 
 
 def _brushwork(
@@ -299,11 +319,13 @@ def _brushwork(
         widths.append(spacing * rng.uniform(0.9, 1.5, len(points)))
     starts, width = np.concatenate(middles), np.concatenate(widths).astype(np.float32)
     length = width * aspect * rng.uniform(0.7, 1.3, len(width)).astype(np.float32)
-    colours = 0.65 * _pick(rng, _at(motif, starts), palette, sharpness) + 0.35 * _recolour(_at(motif, starts), palette, 14)
+    colours = 0.65 * _pick(rng, _at(motif, starts), palette, sharpness) + 0.35 * _recolour(
+        _at(motif, starts), palette, 14
+    )
     colours *= 1 + 0.09 * rng.standard_normal((len(starts), 1))
     strokes = _lay(n, starts, flow, length, width, taper)
     height = _bristles(rng, strokes)
-    image = colours[strokes.index].astype(np.float32)
+    image = colours[strokes.top].astype(np.float32)
     image = image * (0.86 + 0.22 * height)[..., None]
     return _impasto(image, height, relief_strength) * _canvas(rng, n, 0.02)
 
@@ -326,8 +348,8 @@ def pointillism(rng: Rng, n: int) -> Array:
     x, y = grid(n)
     dome = 1 - ((x - points[index, 0]) ** 2 + (y - points[index, 1]) ** 2) / radius[index] ** 2
     dots = colours[index].astype(np.float32) * (0.9 + 0.14 * np.clip(dome, 0, 1))[..., None]
-    over(image, dots.astype("f4"), (index >= 0).astype("f4"))
-    return _impasto(image, np.where(index >= 0, np.sqrt(np.clip(dome, 0, 1)), 0).astype("f4"), 0.35)
+    over(image, dots, (index >= 0))
+    return _impasto(image, np.where(index >= 0, np.sqrt(np.clip(dome, 0, 1)), 0), 0.35)
 
 
 def fauve(rng: Rng, n: int) -> Array:
@@ -337,15 +359,19 @@ def fauve(rng: Rng, n: int) -> Array:
     area, margin = _areas(motif, palette, n, smooth=0.02)
     flow = _flow(rng, motif, follow=0.6)
     starts = _scatter(rng, 0.024)
-    width = (0.036 * rng.uniform(0.7, 1.3, len(starts))).astype("f4")
+    width = 0.036 * rng.uniform(0.7, 1.3, len(starts))
     strokes = _lay(n, starts, flow, width * 3.2, width, 0.4)
     height = _bristles(rng, strokes)
-    tint = rng.normal(0, 0.05, (len(starts), 3)).astype("f4")
-    painted = palette[_at(area, starts)][strokes.index] * 0.75 + palette[area] * 0.25
-    image = (painted + tint[strokes.index]) * (0.85 + 0.25 * height)[..., None]
+    tint = rng.normal(0, 0.05, (len(starts), 3))
+    painted = palette[_at(area, starts)][strokes.top] * 0.75 + palette[area] * 0.25
+    image = (painted + tint[strokes.top]) * (0.85 + 0.25 * height)[..., None]
     wobble = fractal(rng, n, 10, gain=0.6)
-    over(image, palette[luminance(palette).argmin()] * 0.6, smoothstep(0.0095, 0.006, margin + 0.012 * (wobble - 0.5)) * 0.92)
-    return _impasto(image.astype("f4"), height, 0.7) * _canvas(rng, n, 0.03)
+    over(
+        image,
+        palette[luminance(palette).argmin()] * 0.6,
+        smoothstep(0.0095, 0.006, margin + 0.012 * (wobble - 0.5)) * 0.92,
+    )
+    return _impasto(image, height, 0.7) * _canvas(rng, n, 0.03)
 
 
 def _areas(motif: Array, palette: Array, n: int, smooth: float) -> tuple[Index, Array]:
@@ -371,12 +397,12 @@ def mosaic(rng: Rng, n: int) -> Array:
     colours = 0.75 * _pick(rng, _at(motif, points), palette, 60) + 0.3 * _recolour(_at(motif, points), palette)
     colours *= 1 + 0.1 * rng.standard_normal((len(points), 1))
     stone = smoothstep(0.05, 0.16, border * cells)
-    tilt = rng.uniform(-1, 1, (len(points), 2)).astype("f4")  # each stone catches the light differently
+    tilt = rng.uniform(-1, 1, (len(points), 2))  # each stone catches the light differently
     x, y = grid(n)
     gleam = 1 + 5 * ((x - points[index, 0]) * tilt[index, 0] + (y - points[index, 1]) * tilt[index, 1])
-    image = colours[index].astype("f4") * (gleam * (0.9 + 0.4 * (fractal(rng, n, 48, gain=0.8) - 0.5)))[..., None]
+    image = colours[index] * (gleam * (0.9 + 0.4 * (fractal(rng, n, 48, gain=0.8) - 0.5)))[..., None]
     grout = _paper(rng, n, rgb("cfc4ae", "4a4038", "8a8074")[rng.integers(3)], 0.1)
-    over(grout, image.astype("f4"), stone)
+    over(grout, image, stone)
     return _impasto(grout, stone, 0.35)
 
 
@@ -390,10 +416,10 @@ def stained_glass(rng: Rng, n: int) -> Array:
     ripple = fractal(rng, n, 6, gain=0.6)
     x, y = grid(n)
     glow = 0.75 + 0.7 * np.exp(-((x - 0.5) ** 2 + (y - 0.42) ** 2) * 3) + 0.7 * (ripple - 0.5)
-    image = np.clip(pane * 1.1 + 0.04, 0, 1) ** 1.15 * (glow * (0.8 + 9 * np.minimum(border, 0.03)))[..., None]
+    image: Array = np.clip(pane * 1.1 + 0.04, 0, 1) ** 1.15 * (glow * (0.8 + 9 * np.minimum(border, 0.03)))[..., None]
     lead = np.maximum(smoothstep(0.0085, 0.006, border), smoothstep(0.0075, 0.005, margin))
     over(image, rgb("14130f") + 0.1 * relief(blur(lead, 0.008), 3)[..., None] - 0.06, lead)
-    return image.astype("f4")
+    return image
 
 
 def cubism(rng: Rng, n: int) -> Array:
@@ -413,26 +439,29 @@ def cubism(rng: Rng, n: int) -> Array:
         # A cut ends at an older one, so that facets differ in size.
         active = (signature >> int(rng.integers(0, cut))) & 1 == rng.integers(2) if cut > 2 else np.True_
         signature = signature * 2 + (active & (distance > 0))
-        nearest = np.where(active & (np.abs(distance) < np.abs(nearest)), distance, nearest).astype("f4")
+        nearest = np.where(active & (np.abs(distance) < np.abs(nearest)), distance, nearest)
         passage = np.clip(1 - np.abs(distance) / rng.uniform(0.08, 0.25), 0, 1)
-        shade = np.where(active & (distance * rng.choice([-1, 1]) > 0), shade * (1 + rng.choice([-0.5, 0.28]) * passage), shade)
+        shade = np.where(
+            active & (distance * rng.choice([-1, 1]) > 0), shade * (1 + rng.choice([-0.5, 0.28]) * passage), shade
+        )
     _, facet = np.unique(signature, return_inverse=True)
     facet = facet.reshape(n, n)
     count = int(facet.max()) + 1
-    shift = rng.normal(0, 0.07, (count, 2)).astype("f4")[facet]
+    shift = rng.normal(0, 0.07, (count, 2))[facet]
     seen = motif[
-        np.clip(((y + shift[..., 1]) * 192).astype(int), 0, 191), np.clip(((x + shift[..., 0]) * 192).astype(int), 0, 191)
+        np.clip(((y + shift[..., 1]) * 192).astype(int), 0, 191),
+        np.clip(((x + shift[..., 0]) * 192).astype(int), 0, 191),
     ]
-    tone = rng.normal(0, 0.14, (count, 1)).astype("f4")[facet]
+    tone = rng.normal(0, 0.14, (count, 1))[facet]
     image = _recolour(np.clip(seen * 0.75 + 0.12 + tone, 0, 1), palette, 30) * np.clip(shade, 0.35, 1.4)[..., None]
     starts = _scatter(rng, 0.022)
-    width = (0.026 * rng.uniform(0.7, 1.3, len(starts))).astype("f4")
+    width = 0.026 * rng.uniform(0.7, 1.3, len(starts))
     touches = _lay(n, starts, np.full((8, 8), main + 0.78, "f4"), width * 2.2, width, 0.2)
     height = _bristles(rng, touches)
-    image = image * (0.85 + 0.2 * height + rng.normal(0, 0.05, len(starts))[touches.index])[..., None]
+    image = image * (0.85 + 0.2 * height + rng.normal(0, 0.05, len(starts))[touches.top])[..., None]
     line = smoothstep(0.0055, 0.002, np.abs(nearest)) * (0.35 + 0.65 * (fractal(rng, n, 5) > 0.45))
-    over(image, palette[luminance(palette).argmin()], 0.8 * line.astype("f4"))
-    return _impasto(image.astype("f4"), height, 0.45) * _canvas(rng, n, 0.04)
+    over(image, palette[luminance(palette).argmin()], 0.8 * line)
+    return _impasto(image, height, 0.45) * _canvas(rng, n, 0.04)
 
 
 # --------------------------------------------------------------------------------------------- paper, ink, water
@@ -462,7 +491,7 @@ def engraving(rng: Rng, n: int) -> Array:
     dy, dx = np.gradient(blur(light, 0.006))
     drawn = np.maximum(drawn, smoothstep(0.012, 0.03, np.hypot(dx, dy) * n / 512) * 0.8)  # contours
     image = _paper(rng, n, paper, 0.04)
-    over(image, ink, (drawn * (0.82 + 0.3 * (fractal(rng, n, 64, gain=0.9) - 0.5))).astype("f4"))
+    over(image, ink, (drawn * (0.82 + 0.3 * (fractal(rng, n, 64, gain=0.9) - 0.5))))
     return image
 
 
@@ -486,14 +515,15 @@ def watercolour(rng: Rng, n: int) -> Array:
     edge = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
     sheet = smoothstep(0.035, 0.05, edge + 0.06 * (wander - 0.5))
     image = _paper(rng, n, rgb("f8f4ea"), 0.025)
-    return (image * (1 + (light - 1) * sheet[..., None])).astype("f4")
+    return image * (1 + (light - 1) * sheet[..., None])
 
 
 def woodblock(rng: Rng, n: int) -> Array:
     """Flat printed colours with gradations, key-block outlines, waves and a red seal."""
     palette = _palette(rng, "edo", "edo", "vermilion", "sakura")
     order = palette[luminance(palette).argsort()]
-    dark, deep, middle, pale, cream = order[0], order[2], order[3], order[-2], order[-1]
+    dark, pale, cream = order[0], order[-2], order[-1]
+    deep, middle = order[rng.choice([1, 2, 3, 4], 2, replace=False)]
     red = palette[(palette[:, 0] - palette[:, 1:].mean(1)).argmax()]
     x, y = grid(n)
     grain = fractal(rng, n, 48, gain=0.7, tall=0.08)  # of the wood
@@ -508,20 +538,29 @@ def woodblock(rng: Rng, n: int) -> Array:
         over(image, cream, np.clip((r - np.hypot(np.maximum(np.abs(x - cx) - half, 0), y - cy)) * n, 0, 1))
 
     def layer(line: Array, colour: Array, fade: Array, reach: float) -> None:
-        depth = (y - line[None]).astype("f4")
-        over(image, fade + (colour - fade) * np.clip(depth / reach, 0, 1)[..., None] if reach > 0 else colour, np.clip(depth * n + 0.5, 0, 1))
+        depth = y - line[None]
+        over(
+            image,
+            fade + (colour - fade) * np.clip(depth / reach, 0, 1)[..., None] if reach > 0 else colour,
+            np.clip(depth * n + 0.5, 0, 1),
+        )
         over(image, dark, np.clip((0.0028 - np.abs(depth)) * n + 0.5, 0, 1))
 
     if rng.random() < 0.7:  # the great mountain
         peak, top = rng.uniform(0.3, 0.7), horizon - rng.uniform(0.22, 0.38)
         rise = np.abs(x[0] - peak)
         line = top + 0.62 * np.maximum(rise - 0.03, 0) ** 0.82 + 0.004 * profile(rng, n, 12)
-        layer(line.astype("f4"), middle, deep, 0.25)
-        snow = y - line[None] - 0.07 - 0.03 * np.abs(((x * 14 + rng.random()) % 1) - 0.5) * 2 * (1 + profile(rng, n, 6, 0.4)[None] * 0.4)
-        over(image, cream, (np.clip(-snow * n, 0, 1) * np.clip((y - line[None] - 0.0028) * n, 0, 1)).astype("f4"))
+        layer(line, middle, deep, 0.25)
+        snow = (
+            y
+            - line[None]
+            - 0.07
+            - 0.03 * np.abs(((x * 14 + rng.random()) % 1) - 0.5) * 2 * (1 + profile(rng, n, 6, 0.4)[None] * 0.4)
+        )
+        over(image, cream, (np.clip(-snow * n, 0, 1) * np.clip((y - line[None] - 0.0028) * n, 0, 1)))
     for k in range(int(rng.integers(1, 4))):
         line = horizon - 0.05 + 0.05 * k + 0.035 * profile(rng, n, 3, 0.35)
-        layer(line.astype("f4"), (middle, deep, pale)[k % 3], (deep, middle, middle)[k % 3], 0.12)
+        layer(line, (middle, deep, pale)[k % 3], (deep, middle, middle)[k % 3], 0.12)
     if rng.random() < 0.5:
         _seigaiha(image, horizon + 0.1, rng.uniform(0.05, 0.08), np.stack([deep, cream, middle]), dark)
     else:
@@ -529,13 +568,15 @@ def woodblock(rng: Rng, n: int) -> Array:
     image *= (0.95 + 0.28 * (grain - 0.36))[..., None]
     if rng.random() < 0.35:  # rain
         slant = (x + 0.22 * y) * 90
-        streak = (np.abs(slant % 1 - 0.5) < 0.06) * (sample(fractal(rng, 256, 24, tall=8.0), x + 0.22 * y, y * 0.5) > 0.5)
-        over(image, dark, 0.5 * streak.astype("f4"))
+        streak = (np.abs(slant % 1 - 0.5) < 0.06) * (
+            sample(fractal(rng, 256, 24, tall=8.0), x + 0.22 * y, y * 0.5) > 0.5
+        )
+        over(image, dark, 0.5 * streak)
     part, px, py = window(n, 0.88, 0.06, 0.94, 0.17)
     image[part] = red
-    over(image[part], cream, (np.abs(np.sin(px * 210) * np.cos(py * 170)) > 0.72).astype("f4") * 0.9)
+    over(image[part], cream, (np.abs(np.sin(px * 210) * np.cos(py * 170)) > 0.72) * 0.9)
     paper = _paper(rng, n, np.ones(3, np.float32), 0.035)
-    return (image * paper).astype("f4")
+    return image * paper
 
 
 def _seigaiha(image: Array, top: float, radius: float, colours: Array, dark: Array) -> None:
@@ -558,17 +599,17 @@ def _crests(rng: Rng, image: Array, top: float, deep: Array, middle: Array, foam
     x, y = grid(n)
     for row in range(4):
         waves, phase, tall = rng.uniform(1.2, 2.6), rng.random(), 0.05 + 0.05 * row
-        swell = ((x[0] * waves + phase) % 1).astype("f4")
+        swell = (x[0] * waves + phase) % 1
         line = top + 0.12 * row + tall * (0.4 - np.exp(-(((swell - 0.55) / 0.22) ** 2)) - 0.4 * swell * (swell > 0.5))
         claws = 0.014 * np.abs(np.sin(x[0] * 60 * (1 + 0.1 * row) + 5 * swell))
-        depth = (y - line[None]).astype("f4")
+        depth = y - line[None]
         stripes = np.sin((depth + 0.35 * swell * depth) * 150) > 0.35
-        body = np.where(stripes[..., None], middle, deep).astype("f4")
+        body = np.where(stripes[..., None], middle, deep)
         over(body, deep, np.clip(depth * 4, 0, 1))
         over(image, body, np.clip(depth * n, 0, 1))
-        over(image, foam, (np.clip(depth * n, 0, 1) * np.clip((0.016 + claws + 0.006 * row - depth) * n, 0, 1)).astype("f4"))
+        over(image, foam, (np.clip(depth * n, 0, 1) * np.clip((0.016 + claws + 0.006 * row - depth) * n, 0, 1)))
         for edge in (depth, depth - 0.016 - claws - 0.006 * row):
-            over(image, dark, np.clip((0.0024 - np.abs(edge)) * n + 0.5, 0, 1).astype("f4"))
+            over(image, dark, np.clip((0.0024 - np.abs(edge)) * n + 0.5, 0, 1))
 
 
 # ------------------------------------------------------------------------------------------------------ abstract
@@ -590,9 +631,12 @@ def neoplastic(rng: Rng, n: int) -> Array:
         else:
             cut = top + where * (bottom - top)
             boxes += [(left, top, right, cut), (left, cut, right, bottom)]
-    for left, top, right, bottom in boxes:
-        part, _, _ = window(n, left, top, right, bottom)
-        if rng.random() < 0.55:
+    vivid = palette[np.ptp(palette, axis=1).argsort()[::-1]]
+    for number, place in enumerate(rng.permutation(len(boxes))):
+        part, _, _ = window(n, *boxes[place])
+        if number < 3:  # never only white
+            image[part] = vivid[number]
+        elif rng.random() < 0.45:
             image[part] = palette[rng.integers(len(palette))]
     for left, top, right, bottom in boxes:
         for box in ((left - bar / 2, top, left + bar / 2, bottom), (left, top - bar / 2, right, top + bar / 2)):
@@ -600,7 +644,7 @@ def neoplastic(rng: Rng, n: int) -> Array:
             image[part] = rgb("161616")
     brushed = fractal(rng, n, 24, gain=0.8, tall=0.15) + fractal(rng, n, 24, gain=0.8, tall=8)
     image = image * (1 + 0.1 * (brushed - 1))[..., None]
-    return _impasto(image.astype("f4"), brushed, 0.5) * _canvas(rng, n, 0.025)
+    return _impasto(image, brushed, 0.5) * _canvas(rng, n, 0.025)
 
 
 def composition(rng: Rng, n: int) -> Array:
@@ -615,7 +659,7 @@ def composition(rng: Rng, n: int) -> Array:
         return np.asarray(palette[rng.integers(len(palette))], np.float32)
 
     for _ in range(3):  # large transparent shapes first
-        points: Points = [tuple(p) for p in rng.uniform(-0.1, 1.1, (3, 2)).tolist()]  # type: ignore[misc]
+        points: Points = [(px, py) for px, py in rng.uniform(-0.1, 1.1, (3, 2)).tolist()]
         over(image, colour(), polygon(n, points) * rng.uniform(0.35, 0.8) * (0.6 + 0.8 * mottle))
     for _ in range(int(rng.integers(5, 10))):
         cx, cy, r = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.03, 0.17)
@@ -628,19 +672,27 @@ def composition(rng: Rng, n: int) -> Array:
         cx, cy, side, angle = *rng.uniform(0.1, 0.9, 2), rng.uniform(0.05, 0.13), rng.uniform(0, np.pi)
         u, v = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle), (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         inside = (np.abs(u) < side) & (np.abs(v) < side * 0.7)
-        over(image, colour(), inside.astype("f4") * 0.9)
-        over(image, colour(), (inside & ((np.floor(u / side * 3) + np.floor(v / side * 3)) % 2 == 0)).astype("f4"))
+        over(image, colour(), inside * 0.9)
+        over(image, colour(), (inside & ((np.floor(u / side * 3) + np.floor(v / side * 3)) % 2 == 0)))
     for _ in range(int(rng.integers(5, 12))):  # straight lines and wedges
         a, b = rng.uniform(0, 1, 2), rng.uniform(0, 1, 2)
         w = rng.uniform(0.002, 0.012)
-        over(image, order[0] if rng.random() < 0.7 else colour(), polygon(n, [(a[0], a[1]), (b[0] - w, b[1] + w), (b[0] + w, b[1] - w)]))
+        over(
+            image,
+            order[0] if rng.random() < 0.7 else colour(),
+            polygon(n, [(a[0], a[1]), (b[0] - w, b[1] + w), (b[0] + w, b[1] - w)]),
+        )
     for _ in range(int(rng.integers(2, 5))):  # whiplash lines
-        wave = rng.uniform(0.1, 0.9) + rng.uniform(0.02, 0.12) * np.sin(x * rng.uniform(5, 22) + rng.uniform(0, 6)) + (x - 0.5) * rng.uniform(-0.6, 0.6)
+        wave = (
+            rng.uniform(0.1, 0.9)
+            + rng.uniform(0.02, 0.12) * np.sin(x * rng.uniform(5, 22) + rng.uniform(0, 6))
+            + (x - 0.5) * rng.uniform(-0.6, 0.6)
+        )
         width = 0.002 + 0.005 * np.abs(np.sin(x * rng.uniform(2, 6)))
-        reach = (np.abs(x - rng.uniform(0.3, 0.7)) < rng.uniform(0.15, 0.35)).astype("f4")
-        over(image, order[0], np.clip((width - np.abs(y - wave)) * n, 0, 1).astype("f4") * reach)
+        reach = np.abs(x - rng.uniform(0.3, 0.7)) < rng.uniform(0.15, 0.35)
+        over(image, order[0], np.clip((width - np.abs(y - wave)) * n, 0, 1) * reach)
     image = image * (0.94 + 0.12 * fractal(rng, n, 20, gain=0.8))[..., None]
-    return (image * _canvas(rng, n, 0.04)).astype("f4")
+    return image * _canvas(rng, n, 0.04)
 
 
 def discs(rng: Rng, n: int) -> Array:
@@ -658,9 +710,11 @@ def discs(rng: Rng, n: int) -> Array:
         ring, sector = (distance / rings).astype(int), (angle / (2 * np.pi) * sectors).astype(int) % sectors
         table = palette[rng.integers(0, len(palette), (int(2 / rings) + 2, sectors))]
         brush = sample(furrows, distance * 6, angle / (2 * np.pi) * 0.5)
-        shaded = table[ring, sector] * (0.78 + 0.3 * (angle / (2 * np.pi) * sectors % 1) + 0.5 * (brush - 0.5))[..., None]
+        shaded = (
+            table[ring, sector] * (0.78 + 0.3 * (angle / (2 * np.pi) * sectors % 1) + 0.5 * (brush - 0.5))[..., None]
+        )
         mask = np.clip((size - distance) * n, 0, 1)
-        over(image, shaded.astype("f4"), mask)
+        over(image, shaded, mask)
         height += (brush - height) * mask
     return _impasto(image, height, 1.6) * _canvas(rng, n, 0.03)
 
@@ -689,8 +743,8 @@ def ornament(rng: Rng, n: int) -> Array:
     patch = np.where(pattern[..., None], first, np.where((kinds[index] == 0)[..., None], image, second))
     patch = np.where((eyes == 1)[..., None] & (kinds[index] == 1)[..., None], rgb("f0e2b8"), patch)
     bare = (rng.random(len(points)) < 0.25)[index]
-    over(image, patch.astype("f4") * (0.8 + 0.4 * flake)[..., None], 0.92 * (~bare & (border > 0.008)).astype("f4"))
-    raised = (pattern & ~bare).astype("f4")
+    over(image, patch * (0.8 + 0.4 * flake)[..., None], 0.92 * (~bare & (border > 0.008)))
+    raised = pattern & ~bare
     over(image, gold[3], smoothstep(0.01, 0.006, border))
     return _impasto(image, blur(raised, 0.006) + 0.5 * flake, 1.0)
 

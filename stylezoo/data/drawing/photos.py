@@ -18,6 +18,7 @@ from stylezoo.data.drawing.noise import (
     polygon,
     profile,
     ramp,
+    relief,
     resize,
     rgb,
     sample,
@@ -107,11 +108,12 @@ def _conifers(rng: Rng, image: Array, ground: Array, count: int, height: float, 
         over(image[part], colour * np.clip(lit, 0.15, 1.6)[..., None], mask)
 
 
-def _crown(rng: Rng, image: Array, centre: tuple[float, float], radius: float, colour: Array, light: Array) -> None:
-    """A broad-leaved tree: trunk, then clumps of leaves from the back to the front, each a lit ball with ragged edge."""
+def _crown(
+    rng: Rng, image: Array, centre: tuple[float, float], radius: float, colour: Array, light: Array, leaves: Array
+) -> None:
+    """A broad-leaved tree: trunk, then clumps of leaves from back to front, each a lit ball with a ragged edge."""
     n = len(image)
     cx, cy = centre
-    leaves = fractal(rng, n, 40, gain=0.8)
     foot = cy + radius * 1.75
     part, x, y = window(n, cx - radius * 0.4, cy, cx + radius * 0.4, foot)
     width = radius * (0.08 + 0.12 * smoothstep(cy + radius * 0.9, foot, y) ** 3)
@@ -129,14 +131,19 @@ def _crown(rng: Rng, image: Array, centre: tuple[float, float], radius: float, c
         over(image[part], colour * (0.28 + light * 0.95 * np.clip(lit, 0, 1.3)[..., None]), mask)
 
 
+def _shape(n: int, x: float, y: float, size: float, points: Points) -> Array:
+    """The mask of a polygon given around (0, 0) in units of `size`."""
+    return polygon(n, [(x + px * size, y + py * size) for px, py in points])
+
+
 def _boat(rng: Rng, image: Array, x: float, y: float, size: float) -> None:
     n = len(image)
     sail, trim = rgb("fbf6ea", "e9e2cf", "d2452f", "f2b138")[rng.permutation(4)[:2]]
     hull = rgb("3a2a22", "8c2f26", "1f3f5c", "e8e4da")[rng.integers(4)]
     lean = rng.uniform(-0.06, 0.06)
-    over(image, sail * 0.94, polygon(n, [(x - 0.02 * size, y - 0.16 * size), (x - 0.52 * size, y - 0.2 * size), (x + lean * size, y - 1.35 * size)]))
-    over(image, trim * 0.85, polygon(n, [(x + 0.04 * size, y - 0.17 * size), (x + 0.46 * size, y - 0.17 * size), (x + lean * size + 0.02 * size, y - 1.2 * size)]))
-    over(image, hull, polygon(n, [(x - 0.62 * size, y - 0.13 * size), (x + 0.68 * size, y - 0.16 * size), (x + 0.42 * size, y + 0.04 * size), (x - 0.45 * size, y + 0.04 * size)]))
+    over(image, sail * 0.94, _shape(n, x, y, size, [(-0.02, -0.16), (-0.52, -0.2), (lean, -1.35)]))
+    over(image, trim * 0.85, _shape(n, x, y, size, [(0.04, -0.17), (0.46, -0.17), (lean + 0.02, -1.2)]))
+    over(image, hull, _shape(n, x, y, size, [(-0.62, -0.13), (0.68, -0.16), (0.42, 0.04), (-0.45, 0.04)]))
 
 
 # ---------------------------------------------------------------------------------------------------- landscapes
@@ -167,7 +174,7 @@ def mountains(rng: Rng, n: int) -> Array:
     depth = np.geomspace(0.1, 2.4, 240, dtype=np.float32)[:, None]
     u0, v0 = rng.random(2)
     u, v = u0 + (x - 0.5) * depth * 0.9, v0 - depth * 0.6
-    rise = smoothstep(0.25, 1.3, depth) * 1.15 + 0.1
+    rise = smoothstep(0.2, 1.2, depth) * rng.uniform(1.2, 2.0) + 0.1
     z = (sample(height, u, v) - (0.42 if lake else 0.3)) * rise
     steps = len(depth)
     outline = np.minimum.accumulate(horizon + (0.13 - z * rng.uniform(0.75, 1.05)) * 0.45 / depth, axis=0)
@@ -182,14 +189,17 @@ def mountains(rng: Rng, n: int) -> Array:
     far = depth[hit, 0] + part * (depth[hit, 0] - depth[hit - 1, 0])
 
     u, v = u0 + (x - 0.5) * far * 0.9, v0 - far * 0.6
-    tall, facing, flat, grain = np.moveaxis(sample(np.stack([height, shade, slope, fractal(rng, 512, 12, gain=0.75)], 2), u, v), 2, 0)
+    tall, facing, flat, grain = np.moveaxis(
+        sample(np.stack([height, shade, slope, fractal(rng, 512, 12, gain=0.75)], 2), u, v), 2, 0
+    )
     grain2 = sample(fractal(rng, 256, 16, gain=0.8), u * 6, v * 6)
     level = (tall - 0.3) * (smoothstep(0.15, 1.1, far) * 0.75 + 0.25) * 1.6 + 0.35 * (grain - 0.5)
     if strata:
         level = 0.5 + 0.5 * np.sin(tall * 40 + 3 * grain)
     else:
         level = level + 0.35 * (flat - 0.55)  # snow and grass slide off steep faces
-    colour = ramp(land, level) * (0.55 + 0.9 * grain2)[..., None]
+    grain2 = grain2 + 0.8 * np.clip(0.7 - far, 0, 1) * (fractal(rng, n, 40, gain=0.8, tall=0.5) - 0.5)
+    colour = ramp(land, level) * (0.6 + 0.8 * grain2)[..., None]
     colour *= mood.ambient * 0.8 + 1.05 * facing[..., None] * mood.sun
     over(colour, mood.sky[2] * 0.93, 1 - np.exp(-(far**1.5) * rng.uniform(0.15, 0.42)))
     over(image, colour, seen.astype(np.float32))
@@ -197,8 +207,11 @@ def mountains(rng: Rng, n: int) -> Array:
         shore = horizon + rng.uniform(0.08, 0.14)
         _reflect(rng, image, shore, rgb("1f3b4a", "24505c", "2d4a3e")[rng.integers(3)], ripple=rng.uniform(0.15, 0.7))
     if not strata and rng.random() < 0.6:
-        ground = 1.02 + 0.06 * profile(rng, n, 3) - 0.12 * np.abs(np.linspace(-1, 1, n) + rng.uniform(-0.6, 0.6)) ** 2
-        _conifers(rng, image, ground.astype("f4"), int(rng.integers(6, 16)), rng.uniform(0.25, 0.5), rgb("2f4a2a") * (0.6 + 0.4 * mood.sun))
+        ground = 1.0 + 0.06 * profile(rng, n, 3) - 0.12 * np.abs(np.linspace(-1, 1, n) + rng.uniform(-0.6, 0.6)) ** 2
+        firs = rgb("2f4a2a", "3a4a2a", "26403a")[rng.integers(3)] * (0.6 + 0.4 * mood.sun)
+        bank = np.clip((grid(n)[1] - ground[None] - 0.012) * n, 0, 1)
+        over(image, firs * (0.4 + 1.3 * fractal(rng, n, 40, gain=0.8))[..., None], bank)
+        _conifers(rng, image, ground, int(rng.integers(6, 16)), rng.uniform(0.25, 0.5), firs)
     return image
 
 
@@ -207,25 +220,25 @@ def misty_ridges(rng: Rng, n: int) -> Array:
     mood = _mood(rng, "dawn", "golden", "sunset", "dusk", "hazy")
     horizon = rng.uniform(0.5, 0.62)
     image = _sky(rng, n, mood, horizon + 0.1)
-    x, y = grid(n)
+    _, y = grid(n)
     near = rgb("16261f", "1c2433", "2b2030", "2a2a1c")[rng.integers(4)]
     haze = 0.7 * mood.sky[2] + 0.3 * mood.sky[1]
     layers = int(rng.integers(5, 8))
-    grain = fractal(rng, n, 24, gain=0.75)
+    grain = 0.5 * fractal(rng, n, 5) + 0.5 * fractal(rng, n, 60, gain=0.8, tall=2.2)
     for layer in range(layers):
         close = (layer + 1) / layers
         line = horizon - 0.12 + 0.5 * close**1.4 + 0.05 * (0.5 + close) * profile(rng, n, 2 + layer // 2, 0.48)
         if layer >= layers - 3:  # tree tops
             spikes = np.abs(profile(rng, n, int(70 / close), 0.7)) * 0.011 * close**2
             line = line - spikes
-        mask = np.clip((y - line[None]) * n + 0.5, 0, 1).astype("f4")
+        mask = np.clip((y - line[None]) * n + 0.5, 0, 1)
         tone = haze + (near - haze) * close**0.8
-        mist = np.clip((y - line[None]) / (0.1 + 0.2 * close), 0, 1).astype("f4")
-        colour = tone + (haze - tone) * (0.65 * mist**1.3 * (1.05 - close))[..., None]
-        colour = colour * (1 + (0.15 + 1.2 * close**2) * (grain - 0.5))[..., None]
-        over(image, colour.astype("f4"), mask)
+        mist = np.clip((y - line[None]) / (0.08 + 0.16 * close), 0, 1)
+        colour = tone + (haze - tone) * (0.85 * mist**1.2 * (1.1 - close))[..., None]
+        colour = colour * (1 + (0.08 + 1.3 * close**3) * (grain - 0.5))[..., None]
+        over(image, colour, mask)
     if rng.random() < 0.6:
-        ground = (0.98 + 0.05 * profile(rng, n, 3)).astype("f4")
+        ground = 0.98 + 0.05 * profile(rng, n, 3)
         _conifers(rng, image, ground, int(rng.integers(8, 22)), rng.uniform(0.2, 0.4), near * 1.5 + 0.02)
     return image
 
@@ -256,16 +269,22 @@ def seascape(rng: Rng, n: int) -> Array:
     image[first:] = colour
     over(image, mood.sky[2], 0.5 * np.exp(-np.abs(y - horizon) * 70) + 0 * x)
     if rng.random() < 0.7:  # headlands, the farther first
-        rock = fractal(rng, n, 12, gain=0.7, tall=0.5)
+        rock = fractal(rng, n, 7, gain=0.55, tall=0.7, ridged=True)
+        facets = relief(rock, 14 * n / 512)
         for k in range(int(rng.integers(1, 4))):
             side, reach = rng.choice([-1, 1]), rng.uniform(0.3, 0.75)
             edge = np.clip((x[0] - 0.5) * side - 0.5 + reach, 0, 1)
-            line = horizon + 0.004 + 0.01 * k - np.clip(rng.uniform(0.25, 0.6) * edge**0.8 * (1 + 0.3 * profile(rng, n, 4)), 0, 0.4)
+            line = (
+                horizon
+                + 0.004
+                + 0.01 * k
+                - np.clip(rng.uniform(0.25, 0.6) * edge**0.8 * (1 + 0.3 * profile(rng, n, 4)), 0, 0.4)
+            )
             mask = np.clip((y - line) * n + 0.5, 0, 1) * np.clip((horizon + 0.008 + 0.014 * k - y) * n, 0, 1)
             tone = rgb("54604c", "8b7a66", "4a5560")[rng.integers(3)] * (0.3 + 0.7 * mood.sun)
-            cliff = tone * np.clip(0.85 + 2.2 * (rock - np.roll(rock, 3, 1)) * 3 + (rock - 0.5), 0.2, 1.6)[..., None]
+            cliff = tone * (np.clip(0.35 + 0.55 * facets, 0.25, 1.5) * (0.7 + 0.6 * rock))[..., None]
             over(cliff, mood.sky[2], np.float32(0.45 - 0.15 * k) + 0 * rock)
-            over(image, cliff, (mask * (edge > 0)).astype("f4"))
+            over(image, cliff, (mask * (edge > 0)))
     for _ in range(int(rng.integers(0, 4))):
         at = rng.uniform(0.015, 0.2)
         _boat(rng, image, rng.uniform(0.1, 0.9), horizon + at, 0.05 + at * rng.uniform(0.6, 0.9))
@@ -280,14 +299,16 @@ def _beach(rng: Rng, image: Array, mood: Mood) -> None:
     x, y = grid(n)
     sand = rgb("d9bd8e", "c9a878", "e6d3ae")[rng.integers(3)] * (0.35 + 0.65 * mood.sun) * (0.6 + 0.6 * mood.ambient)
     line = rng.uniform(0.76, 0.88) + 0.3 * (x[0] - 0.5) * rng.uniform(-1, 1) + 0.02 * profile(rng, n, 3)
-    depth = (y - line[None]).astype("f4")
+    depth = y - line[None]
     grains = fractal(rng, n, 20, gain=0.85, tall=0.5)
     ground = sand * (0.75 + 0.6 * (grains - 0.2) * np.clip(0.4 + depth * 4, 0, 1))[..., None]
     ground *= (0.62 + 0.38 * smoothstep(0.0, 0.07, depth))[..., None]
     over(image, ground, np.clip(depth * n + 0.5, 0, 1))
     for offset in (-0.035, -0.012, 0.004):
         wash = depth - offset + 0.04 * (grains - 0.5)
-        over(image, mood.cloud[1], 0.85 * np.exp(-((wash / 0.006) ** 2)) + 0.3 * smoothstep(-0.03, 0, wash) * (wash < 0))
+        over(
+            image, mood.cloud[1], 0.85 * np.exp(-((wash / 0.006) ** 2)) + 0.3 * smoothstep(-0.03, 0, wash) * (wash < 0)
+        )
 
 
 def hills(rng: Rng, n: int) -> Array:
@@ -302,34 +323,43 @@ def hills(rng: Rng, n: int) -> Array:
         rgb("7f6bb0", "6f9a4a", "9a80c4", "b8b45a"),
         rgb("d8bf4a", "86a840", "b9b04c", "5f8a3c"),
     ][rng.integers(4)]
-    grain = fractal(rng, n, 32, gain=0.8, tall=0.6)
-    broad = fractal(rng, n, 4)
+    grain = fractal(rng, n, 64, gain=0.85, tall=0.5)
+    broad, leaves = fractal(rng, n, 4), fractal(rng, n, 40, gain=0.8)
     layers = int(rng.integers(3, 6))
     tops = horizon - 0.03 + 0.5 * (np.arange(layers) / layers) ** 1.3
     lit = mood.ambient + 0.75 * mood.sun
     for k, top in enumerate(tops):
         close = (k + 1) / layers
         slope = 0.045 * (0.6 + close) * profile(rng, n, 2, 0.3)
-        slope = np.interp(np.arange(n), np.arange(0, n, 4), blur(np.tile(slope[None], (8, 1)).astype("f4"), 0.05)[4][::4])
+        slope = np.interp(np.arange(n), np.arange(0, n, 4), blur(np.tile(slope[None], (8, 1)), 0.05)[4][::4])
         line = top + slope
-        depth = np.clip((y - line[None]), 0, 1).astype("f4")
+        depth = np.clip((y - line[None]), 0, 1)
         bend, lean = rng.uniform(0.5, 3), rng.uniform(-0.7, 0.7)
         rows = np.sin((x - 0.5 + lean * (1 - np.exp(-depth * 4))) / (0.15 + depth * bend) * rng.uniform(12, 26))
-        colour = season[rng.integers(4)] * (0.72 + 0.11 * rows * close + 1.1 * (grain - 0.4) * close + 0.7 * (broad - 0.5))[..., None]
-        second = season[rng.integers(4)] * (0.7 + 0.9 * (grain - 0.4) * close)[..., None]
-        over(colour, second, smoothstep(0.0, 0.012, np.sin(x * 5 * bend + 9 * depth * lean + k) * 0.1 + depth * 0.3 - 0.02))
+        colour = (
+            season[rng.integers(4)]
+            * (0.8 + 0.16 * rows * close + 0.8 * (grain - 0.5) * close + 0.8 * (broad - 0.5))[..., None]
+        )
+        second = season[rng.integers(4)] * (0.8 + 0.8 * (grain - 0.5) * close + 0.6 * (broad - 0.5))[..., None]
+        over(
+            colour,
+            second,
+            smoothstep(0.0, 0.012, np.sin(x * 5 * bend + 9 * depth * lean + k) * 0.1 + depth * 0.3 - 0.02),
+        )
         colour *= lit * (0.75 + 0.45 * np.exp(-depth * 9))[..., None]
         over(colour, mood.sky[2], np.float32(0.55 * (1 - close) ** 1.2) + 0 * depth)
-        over(image, colour, np.clip((y - line[None]) * n + 0.5, 0, 1).astype("f4"))
+        over(image, colour, np.clip((y - line[None]) * n + 0.5, 0, 1))
         green = rgb("3f6a2a", "54772f", "a8672a", "5f7f3a")[rng.integers(4)]
         trees = rng.integers(3, 9) if k < layers - 1 else rng.integers(0, 3)
         for _ in range(int(trees)):
             tx, radius = rng.uniform(0.02, 0.98), (0.012 + 0.055 * close**1.6) * rng.uniform(0.7, 1.4)
             ty = float(line[int(tx * n)]) - radius * 1.3 + rng.uniform(0, 0.05) * close
             tone = green * (1 - 0.45 * (1 - close)) + mood.sky[2] * 0.3 * (1 - close)
-            _crown(rng, image, (tx, ty), radius, tone, lit)
-    if rng.random() < 0.35:
-        _crown(rng, image, (rng.choice([rng.uniform(0.08, 0.25), rng.uniform(0.75, 0.92)]), rng.uniform(0.4, 0.5)), rng.uniform(0.2, 0.27), rgb("4a742e", "b06a2a", "5d7d34")[rng.integers(3)], lit)
+            _crown(rng, image, (tx, ty), radius, tone, lit, leaves)
+    if rng.random() < 0.35:  # a large tree in front
+        where = (rng.choice([rng.uniform(0.08, 0.25), rng.uniform(0.75, 0.92)]), rng.uniform(0.4, 0.5))
+        tone = rgb("4a742e", "b06a2a", "5d7d34")[rng.integers(3)]
+        _crown(rng, image, where, rng.uniform(0.2, 0.27), tone, lit, leaves)
     if rng.random() < 0.6:
         _flowers(rng, image, rgb("d9352c", "f2e24a", "f7f3ea", "8a6ad0", "e87ab0")[rng.integers(5)] * lit)
     return image
@@ -360,17 +390,25 @@ def dunes(rng: Rng, n: int) -> Array:
         close = (k + 1) / layers
         peak = rng.uniform(0.1, 0.9)
         tent = np.abs(x[0] - peak) ** 1.25 * rng.uniform(0.25, 0.6)
-        line = horizon - 0.04 + 0.55 * (k / layers) ** 1.2 + tent * (0.3 + 0.7 * close) + 0.012 * profile(rng, n, 2, 0.3)
-        depth = np.clip(y - line[None], 0, 1).astype("f4")
+        line = (
+            horizon - 0.04 + 0.55 * (k / layers) ** 1.2 + tent * (0.3 + 0.7 * close) + 0.012 * profile(rng, n, 2, 0.3)
+        )
+        depth = np.clip(y - line[None], 0, 1)
         # The crest runs down from the peak in an S towards the viewer and parts light from shade.
         crest = peak + side * (0.35 * depth - 0.25 * np.sin(depth * 7) * depth) + 0.1 * (bend - 0.5)
         shade = smoothstep(-0.004, 0.012 + 0.12 * depth.mean(), (x - crest) * side)
         ripple = np.sin((depth * 1.3 + 0.25 * (x - peak) * side + 0.09 * bend) * 420 / (0.6 + 3 * depth)) * close**2
-        tone = 1.06 - 0.55 * shade + 0.06 * ripple * (1 - 0.5 * shade) + 0.35 * (grain - 0.5) * close - 0.35 * (depth * (1 - shade))
+        tone = (
+            1.06
+            - 0.55 * shade
+            + 0.06 * ripple * (1 - 0.5 * shade)
+            + 0.35 * (grain - 0.5) * close
+            - 0.35 * (depth * (1 - shade))
+        )
         colour = sand * (mood.ambient * 0.5 + 0.75 * mood.sun * tone[..., None])
         over(colour, mood.sky[0] * 0.7, 0.3 * shade)
         over(colour, mood.sky[2], np.float32(0.45 * (1 - close)) + 0 * depth)
-        over(image, colour.astype("f4"), np.clip((y - line[None]) * n + 0.5, 0, 1).astype("f4"))
+        over(image, colour, np.clip((y - line[None]) * n + 0.5, 0, 1))
     return image
 
 
@@ -393,19 +431,37 @@ def skyline(rng: Rng, n: int) -> Array:
             width = rng.uniform(0.05, 0.12) * (0.6 + 0.5 * close)
             towering = 1.5 if rng.random() < 0.2 else 1.0
             height = towering * rng.uniform(0.16, 0.4) * (1.25 - 0.5 * close)
-            _tower(rng, image, mood, (left, shore - height, left + width, shore), walls[rng.integers(8)], night, close, grain)
+            _tower(
+                rng,
+                image,
+                mood,
+                (left, shore - height, left + width, shore),
+                walls[rng.integers(8)],
+                night,
+                close,
+                grain,
+            )
             left += width * rng.uniform(0.85, 1.25)
     quay = np.clip((y - shore + 0.018) * n, 0, 1) + 0 * x
     over(image, mood.sky[2] * 0.3 + 0.03, quay)
     if night:
         for lamp in np.arange(rng.uniform(0, 0.08), 1, rng.uniform(0.06, 0.1)):
             part, px, py = window(n, lamp - 0.03, shore - 0.05, lamp + 0.03, shore + 0.01)
-            over(image[part], rgb("ffdf9a"), np.exp(-np.hypot(px - lamp, py - shore + 0.02) * 160).astype("f4"))
-    _reflect(rng, image, shore, rgb("101c2c") if night else rgb("3f5a62"), ripple=rng.uniform(0.8, 1.5))
+            over(image[part], rgb("ffdf9a"), np.exp(-np.hypot(px - lamp, py - shore + 0.02) * 160))
+    _reflect(rng, image, shore, rgb("101c2c") if night else rgb("3f5a62"), ripple=rng.uniform(0.35, 0.8))
     return image
 
 
-def _tower(rng: Rng, image: Array, mood: Mood, box: tuple[float, float, float, float], wall: Array, night: bool, close: float, grain: Array) -> None:
+def _tower(
+    rng: Rng,
+    image: Array,
+    mood: Mood,
+    box: tuple[float, float, float, float],
+    wall: Array,
+    night: bool,
+    close: float,
+    grain: Array,
+) -> None:
     """One building: a lit and a shaded face, a grid of windows, a roof line."""
     n = len(image)
     left, top, right, bottom = box
@@ -421,14 +477,21 @@ def _tower(rng: Rng, image: Array, mood: Mood, box: tuple[float, float, float, f
     bright = (0.22 + 0.25 * v * close) if night else (mood.ambient + 0.55)
     colour = wall * (face * bright * (0.8 + 0.5 * (grain[part] - 0.3)))[..., None] * (0.4 + 0.6 * mood.sun)
     cu, cv = u * columns, v * rows
-    pane = ((cu % 1 > 0.24) & (cu % 1 < rng.choice([0.76, 0.98])) & (cv % 1 > 0.3) & (cv % 1 < 0.86)).astype("f4")
-    lights = rng.random((rows + 1, columns + 1)).astype("f4")
+    pane = (cu % 1 > 0.24) & (cu % 1 < rng.choice([0.76, 0.98])) & (cv % 1 > 0.3) & (cv % 1 < 0.86)
+    lights = rng.random((rows + 1, columns + 1))
     cell = lights[np.minimum(cv.astype(int), rows), np.minimum(cu.astype(int), columns)]
     if night:
-        glow = np.where((cell > 0.52)[..., None], ramp(rgb("ffb65c", "ffe3a0", "fff3d8", "d6e8ff"), (cell * 7) % 1) * 0.95, colour * 0.45)
+        glow = np.where(
+            (cell > 0.52)[..., None],
+            ramp(rgb("ffb65c", "ffe3a0", "fff3d8", "d6e8ff"), (cell * 7) % 1) * 0.95,
+            colour * 0.45,
+        )
     else:
-        glow = ramp(np.stack([mood.sky[1] * 0.35, mood.sky[1] * 0.6, mood.sky[2] * 0.95]), cell * (1.1 - 0.5 * v)) * face[..., None]
-    over(colour, glow.astype("f4"), pane)
+        glow = (
+            ramp(np.stack([mood.sky[1] * 0.35, mood.sky[1] * 0.6, mood.sky[2] * 0.95]), cell * (1.1 - 0.5 * v))
+            * face[..., None]
+        )
+    over(colour, glow, pane)
     over(colour, mood.sky[2], np.float32(0.5 * (1 - close)) + 0 * pane)
     image[part] = colour
 
@@ -445,46 +508,58 @@ def street(rng: Rng, n: int) -> Array:
     wall_far = half / np.maximum(np.abs(dx), 1e-3) + 0 * y
     road_far = eye / np.maximum(dy, 1e-3) + 0 * x
     is_wall = wall_far < road_far
-    far = np.minimum(np.minimum(wall_far, road_far), 60).astype("f4")
+    far = np.minimum(np.minimum(wall_far, road_far), 60)
     side = (dx > 0).astype(int) + np.zeros((n, 1), int)
 
     # Houses along each side: ends by depth, heights, plaster colours.
     ends = np.cumsum(rng.uniform(0.7, 1.5, (2, 48)), axis=1)
-    which = np.stack([np.searchsorted(ends[s], far[:, :]) for s in (0, 1)])
+    which = np.stack([np.searchsorted(ends[s], far) for s in (0, 1)])
     house = np.minimum(np.where(side == 0, which[0], which[1]), 47)
     tall = rng.uniform(0.75, 1.5, (2, 48))[side, house]
-    plaster = rgb("d8b98a", "c98f6a", "e6dcc6", "a85f48", "b9b4a4", "d9a860", "8fa0a0", "e0b8a4", "9a8a78")[rng.integers(0, 9, (2, 48))[side, house]]
+    plaster = rgb("d8b98a", "c98f6a", "e6dcc6", "a85f48", "b9b4a4", "d9a860", "8fa0a0", "e0b8a4", "9a8a78")[
+        rng.integers(0, 9, (2, 48))[side, house]
+    ]
     up = eye - dy * far  # height above the street
     storey, bay = up / 0.23, far / 0.27
-    sunny = np.where(side == rng.integers(2), 1.0, 0.5).astype("f4")
+    sunny = np.where(side == rng.integers(2), 1.0, 0.5)
     grain = sample(fractal(rng, 256, 8, gain=0.7), far * 0.35, up * 0.9)
     colour = plaster * ((0.2 if night else mood.ambient * 0.55 + 0.6 * sunny) * (0.75 + 0.6 * (grain - 0.1)))[..., None]
-    colour = (colour * (0.35 + 0.65 * mood.sun)).astype("f4")
+    colour = colour * (0.35 + 0.65 * mood.sun)
     fine = np.clip(1.6 - far * 0.13, 0, 1)
-    lit = rng.random((64, 8)).astype("f4")[np.minimum(bay.astype(int), 63), np.clip(storey.astype(int), 0, 7)]
-    pane = ((bay % 1 > 0.3) & (bay % 1 < 0.72) & (storey % 1 > 0.28) & (storey % 1 < 0.8) & (up < tall - 0.1)).astype("f4")
-    frame = ((bay % 1 > 0.24) & (bay % 1 < 0.78) & (storey % 1 > 0.22) & (storey % 1 < 0.84) & (up < tall - 0.06)).astype("f4")
+    lit = rng.random((64, 8))[np.minimum(bay.astype(int), 63), np.clip(storey.astype(int), 0, 7)]
+    pane = (bay % 1 > 0.3) & (bay % 1 < 0.72) & (storey % 1 > 0.28) & (storey % 1 < 0.8) & (up < tall - 0.1)
+    frame = (bay % 1 > 0.24) & (bay % 1 < 0.78) & (storey % 1 > 0.22) & (storey % 1 < 0.84) & (up < tall - 0.06)
     over(colour, plaster * (0.3 if night else 0.95 * mood.ambient + 0.4), frame * 0.6 * fine)
     glass = np.where(((lit > 0.55) & night)[..., None], rgb("ffcf7a"), mood.sky[1] * (0.15 + 0.35 * lit)[..., None])
-    over(colour, glass.astype("f4"), pane * fine)
+    over(colour, glass, pane * fine)
     shop = rgb("a8322c", "2f6a52", "2a4a7c", "d9a83a", "6a3a5c", "e8e0d0")[rng.integers(0, 6, (2, 48))[side, house]]
-    over(colour, shop * (0.35 if night else 0.4 + 0.5 * sunny[..., None]), (np.abs(up - 0.2) < 0.03).astype("f4") * fine)
-    over(colour, rgb("ffd58a") * 0.9 if night else rgb("2a2622"), ((up < 0.165) & (up > 0.03) & (bay * 0.5 % 1 > 0.12)).astype("f4") * 0.7 * fine)
-    over(colour, plaster * 0.35, (np.abs(up - tall + 0.02) < 0.02).astype("f4"))
+    over(colour, shop * (0.35 if night else 0.4 + 0.5 * sunny[..., None]), (np.abs(up - 0.2) < 0.03) * fine)
+    over(
+        colour,
+        rgb("ffd58a") * 0.9 if night else rgb("2a2622"),
+        ((up < 0.165) & (up > 0.03) & (bay * 0.5 % 1 > 0.12)) * 0.7 * fine,
+    )
+    over(colour, plaster * 0.35, (np.abs(up - tall + 0.02) < 0.02))
 
     ground = np.abs(dx * far) / half
     cobbles = sample(fractal(rng, 256, 24, gain=0.8), dx * far * 1.2, far * 0.8)
-    stone = rgb("6a6660", "5a5654", "807464")[rng.integers(3)] * ((0.3 if night else 0.55 + 0.5 * mood.ambient) * (0.55 + 0.9 * cobbles))[..., None]
-    over(stone, stone * 1.5 + 0.03, (ground > 0.68).astype("f4"))
-    over(stone, stone * 0.45, ((ground > 0.655) & (ground < 0.69)).astype("f4"))
+    joints = np.maximum(np.abs((dx * far * 26) % 1 - 0.5), np.abs((far * 14 + 0.5 * np.floor(dx * far * 26)) % 1 - 0.5))
+    cobbles = cobbles - 0.35 * smoothstep(0.38, 0.46, joints) * np.clip(1.5 - far * 0.7, 0, 1)
+    stone = (
+        rgb("6a6660", "5a5654", "807464")[rng.integers(3)]
+        * ((0.3 if night else 0.55 + 0.5 * mood.ambient) * (0.55 + 0.9 * cobbles))[..., None]
+    )
+    over(stone, stone * 1.5 + 0.03, (ground > 0.68))
+    over(stone, stone * 0.45, ((ground > 0.655) & (ground < 0.69)))
     if not night and rng.random() < 0.8:  # the shadow of the shaded row falls across the street
-        over(stone, stone * 0.5, smoothstep(-0.02, 0.02, (dx * far / half) * (1 if sunny[0, 0] == 0.5 else -1) * -1 - 0.1 + 0.12 * np.sin(far * 2.2)))
+        towards_sun = dx * far / half * (-1 if sunny[0, 0] == 0.5 else 1)
+        over(stone, stone * 0.5, smoothstep(-0.02, 0.02, towards_sun - 0.1 + 0.12 * np.sin(far * 2.2)))
     if night:
-        stone += (rgb("ffb65c") * 0.5 * np.exp(-((1 - ground) ** 2) * 6) * (0.4 + cobbles)[..., None][..., 0])[..., None] if False else rgb("ffb65c") * (0.28 * ground * (0.4 + cobbles))[..., None]
+        stone += rgb("ffb65c") * (0.28 * ground * (0.4 + cobbles))[..., None]
     solid = np.where(is_wall, (up < tall), dy > 0)
-    scene = np.where(is_wall[..., None], colour, stone).astype("f4")
-    over(scene, mood.sky[2], (1 - np.exp(-far * (0.03 if night else 0.055))).astype("f4"))
-    over(image, scene, (solid & (far < 55)).astype("f4"))
+    scene = np.where(is_wall[..., None], colour, stone)
+    over(scene, mood.sky[2], (1 - np.exp(-far * (0.03 if night else 0.055))))
+    over(image, scene, (solid & (far < 55)))
     for _ in range(int(rng.integers(2, 7))):
         _walker(rng, image, (vx, vy), eye, rng.uniform(1.0, 5), rng.uniform(-0.8, 0.8) * half, 0.35 if night else 1.0)
     if night:
@@ -492,22 +567,29 @@ def street(rng: Rng, n: int) -> Array:
             for edge in (-0.72, 0.72):
                 lx, ly = vx + edge * half / depth, vy - 0.24 / depth
                 part, px, py = window(n, lx - 0.2 / depth, ly - 0.2 / depth, lx + 0.2 / depth, ly + 0.2 / depth)
-                over(image[part], rgb("ffe0a0"), np.exp(-np.hypot(px - lx, py - ly) * depth * 22).astype("f4"))
+                over(image[part], rgb("ffe0a0"), np.exp(-np.hypot(px - lx, py - ly) * depth * 22))
     return image
 
 
-def _walker(rng: Rng, image: Array, vanishing: tuple[float, float], eye: float, depth: float, across: float, light: float) -> None:
+def _walker(
+    rng: Rng, image: Array, vanishing: tuple[float, float], eye: float, depth: float, across: float, light: float
+) -> None:
     """A passer-by: legs, coat and head, with a shadow."""
     n = len(image)
     x, foot, s = vanishing[0] + across / depth, vanishing[1] + eye / depth, 0.2 / depth
     coat = rgb("20242c", "7c2a24", "2f4a6a", "c9b48a", "3a3f2a", "e8e0d4")[rng.integers(6)] * light
-    over(image, image * 0.5, polygon(n, [(x - 0.1 * s, foot), (x + 0.1 * s, foot), (x + 0.9 * s, foot + 0.18 * s), (x + 0.6 * s, foot + 0.2 * s)]))
+    over(image, image * 0.5, _shape(n, x, foot, s, [(-0.1, 0), (0.1, 0), (0.9, 0.18), (0.6, 0.2)]))
     step = rng.uniform(0.06, 0.16)
-    legs: list[Points] = [[(x + sign * step * s - 0.05 * s, foot), (x + sign * step * s + 0.05 * s, foot), (x + 0.09 * s, foot - 0.5 * s), (x - 0.09 * s, foot - 0.5 * s)] for sign in (-1, 1)]
-    over(image, rgb("1c1c22") * light, polygon(n, *legs))
-    over(image, coat, polygon(n, [(x - 0.17 * s, foot - 0.35 * s), (x + 0.17 * s, foot - 0.35 * s), (x + 0.14 * s, foot - 0.8 * s), (x, foot - 0.86 * s), (x - 0.14 * s, foot - 0.8 * s)]))
+    for leg in (-step, step):
+        legs = _shape(n, x, foot, s, [(leg - 0.05, 0), (leg + 0.05, 0), (0.09, -0.5), (-0.09, -0.5)])
+        over(image, rgb("1c1c22") * light, legs)
+    over(image, coat, _shape(n, x, foot, s, [(-0.17, -0.35), (0.17, -0.35), (0.14, -0.8), (0, -0.86), (-0.14, -0.8)]))
     part, px, py = window(n, x - 0.2 * s, foot - 1.1 * s, x + 0.2 * s, foot - 0.7 * s)
-    over(image[part], rgb("c98f6a", "7a4f36")[rng.integers(2)] * light, np.clip((0.085 * s - np.hypot(px - x, py - foot + 0.93 * s)) * n, 0, 1))
+    over(
+        image[part],
+        rgb("c98f6a", "7a4f36")[rng.integers(2)] * light,
+        np.clip((0.085 * s - np.hypot(px - x, py - foot + 0.93 * s)) * n, 0, 1),
+    )
 
 
 # --------------------------------------------------------------------------------------------------- near things
@@ -525,24 +607,64 @@ class Turned(NamedTuple):
 
 
 FRUIT = [
-    Turned([0.12, 0.36, 0.49, 0.55, 0.57, 0.55, 0.48, 0.34, 0.08], rgb("8f1d1c", "c8322a", "e0a03c"), 0.5, "streak", 0.34),
-    Turned([0.12, 0.36, 0.49, 0.55, 0.57, 0.55, 0.48, 0.34, 0.08], rgb("7c9a2a", "a8bf3f", "d9cf5a"), 0.5, "streak", 0.34),
+    Turned(
+        [0.12, 0.36, 0.49, 0.55, 0.57, 0.55, 0.48, 0.34, 0.08], rgb("8f1d1c", "c8322a", "e0a03c"), 0.5, "streak", 0.34
+    ),
+    Turned(
+        [0.12, 0.36, 0.49, 0.55, 0.57, 0.55, 0.48, 0.34, 0.08], rgb("7c9a2a", "a8bf3f", "d9cf5a"), 0.5, "streak", 0.34
+    ),
     Turned([0.1, 0.33, 0.46, 0.51, 0.52, 0.5, 0.44, 0.32, 0.06], rgb("c9671a", "e8892a", "f0a04a"), 0.3, "peel", 0.33),
-    Turned([0.1, 0.3, 0.41, 0.45, 0.44, 0.37, 0.26, 0.18, 0.14, 0.05], rgb("8a9a3a", "c2b64c", "d9a24a"), 0.3, "streak", 0.5),
+    Turned(
+        [0.1, 0.3, 0.41, 0.45, 0.44, 0.37, 0.26, 0.18, 0.14, 0.05],
+        rgb("8a9a3a", "c2b64c", "d9a24a"),
+        0.3,
+        "streak",
+        0.5,
+    ),
     Turned([0.05, 0.25, 0.42, 0.5, 0.52, 0.5, 0.42, 0.25, 0.04], rgb("d9b82a", "f0d64a", "f4e27a"), 0.35, "peel", 0.27),
     Turned([0.08, 0.32, 0.45, 0.5, 0.5, 0.46, 0.36, 0.2, 0.03], rgb("3a1f42", "5c2f5a", "8a4a7a"), 0.55, "plain", 0.25),
 ]
 VESSELS = [
-    Turned([0.16, 0.2, 0.27, 0.32, 0.33, 0.3, 0.22, 0.13, 0.1, 0.1, 0.14], rgb("1f4a7c", "2f6aa0", "dfe6ea"), 0.9, "bands", 1.0, True),
-    Turned([0.13, 0.16, 0.2, 0.22, 0.22, 0.2, 0.13, 0.07, 0.055, 0.055, 0.065], rgb("1d3f2a", "2f5c3a", "4a7c4a"), 1.2, "plain", 1.05, True),
-    Turned([0.22, 0.3, 0.37, 0.4, 0.39, 0.33, 0.25, 0.22, 0.25], rgb("a85a34", "c9764a", "8a4428"), 0.25, "glaze", 0.7, True),
+    Turned(
+        [0.16, 0.2, 0.27, 0.32, 0.33, 0.3, 0.22, 0.13, 0.1, 0.1, 0.14],
+        rgb("1f4a7c", "2f6aa0", "dfe6ea"),
+        0.9,
+        "bands",
+        1.0,
+        True,
+    ),
+    Turned(
+        [0.13, 0.16, 0.2, 0.22, 0.22, 0.2, 0.13, 0.07, 0.055, 0.055, 0.065],
+        rgb("1d3f2a", "2f5c3a", "4a7c4a"),
+        1.2,
+        "plain",
+        1.05,
+        True,
+    ),
+    Turned(
+        [0.22, 0.3, 0.37, 0.4, 0.39, 0.33, 0.25, 0.22, 0.25],
+        rgb("a85a34", "c9764a", "8a4428"),
+        0.25,
+        "glaze",
+        0.7,
+        True,
+    ),
     Turned([0.3, 0.34, 0.36, 0.37, 0.38, 0.385, 0.39], rgb("e8e2d4", "f4efe4", "2a4a7c"), 0.8, "bands", 0.5, True),
-    Turned([0.2, 0.22, 0.24, 0.3, 0.34, 0.33, 0.24, 0.16, 0.15, 0.2], rgb("d9d2c0", "eee6d4", "5a7c7a"), 0.7, "glaze", 0.85, True),
+    Turned(
+        [0.2, 0.22, 0.24, 0.3, 0.34, 0.33, 0.24, 0.16, 0.15, 0.2],
+        rgb("d9d2c0", "eee6d4", "5a7c7a"),
+        0.7,
+        "glaze",
+        0.85,
+        True,
+    ),
     Turned([0.25, 0.42, 0.55, 0.64, 0.7, 0.74], rgb("c9a23a", "d8b44c", "7c5a1c"), 1.1, "plain", 0.36, True),
 ]
 
 
-def _turn(rng: Rng, image: Array, body: Turned, foot: tuple[float, float], height: float, light: Array, bounce: Array) -> None:
+def _turn(
+    rng: Rng, image: Array, body: Turned, foot: tuple[float, float], height: float, light: Array, bounce: Array
+) -> None:
     """Draws a turned body seen slightly from above, lit by a window: diffuse, bounce from the table, highlights."""
     n = len(image)
     cx, cy = foot
@@ -554,8 +676,8 @@ def _turn(rng: Rng, image: Array, body: Turned, foot: tuple[float, float], heigh
     outline = np.interp(fine, ends, body.outline)
     for _ in range(2):  # round off the control points
         outline = np.convolve(np.pad(outline, 8, mode="edge"), np.ones(17) / 17, mode="valid")
-    outline = (outline * height).astype("f4")
-    slope = np.gradient(outline, height / 255).astype("f4")
+    outline = outline * height
+    slope = np.gradient(outline, height / 255)
     t = np.clip((cy - y) / height, 0, 1) + 0 * side
     for _ in range(4):  # the camera looks down: the front of a ring appears lower than its axis
         radius = outline[(t * 255).astype(int)]
@@ -579,13 +701,15 @@ def _turn(rng: Rng, image: Array, body: Turned, foot: tuple[float, float], heigh
         over(albedo, accent, np.clip(2.6 * (streaks - 0.5) + 0.9 * (t - 0.55) + 0.4 * normal_x, 0, 0.9))
     elif body.pattern == "bands":
         where = rng.uniform(0.3, 0.7)
-        over(albedo, accent, (np.abs(t - where) < 0.06).astype("f4"))
+        over(albedo, accent, (np.abs(t - where) < 0.06))
         zigzag = np.abs(((around * rng.integers(8, 16)) % 1) - 0.5) * 0.16
-        over(albedo, accent, (np.abs(t - where - 0.12 - zigzag + 0.04) < 0.012).astype("f4"))
-        over(albedo, dark, (np.abs(np.abs(t - where) - 0.07) < 0.008).astype("f4"))
+        over(albedo, accent, (np.abs(t - where - 0.12 - zigzag + 0.04) < 0.012))
+        over(albedo, dark, (np.abs(np.abs(t - where) - 0.07) < 0.008))
     elif body.pattern == "glaze":
         over(albedo, accent, smoothstep(-0.01, 0.01, t - rng.uniform(0.4, 0.65) + 0.25 * (grain - 0.5)))
-    bump = 0.12 * (sample(fractal(rng, 256, 48, gain=0.8), around * 1.5 + 0 * t, t) - 0.5) if body.pattern == "peel" else 0
+    bump = (
+        0.12 * (sample(fractal(rng, 256, 48, gain=0.8), around * 1.5 + 0 * t, t) - 0.5) if body.pattern == "peel" else 0
+    )
     diffuse = np.clip(normal_x * light[0] + normal_y * light[1] + normal_z * light[2] + bump, 0, 1)
     under = np.clip(-normal_y, 0, 1) * 0.35 + np.clip(-normal_x * light[0], 0, 1) * 0.1
     colour = albedo * (0.2 + 0.95 * diffuse)[..., None] + albedo * bounce * under[..., None]
@@ -595,13 +719,13 @@ def _turn(rng: Rng, image: Array, body: Turned, foot: tuple[float, float], heigh
     rim = (1 - normal_z) ** 4 * 0.25
     colour += (body.gloss * (0.75 * smoothstep(0.93, 0.985, facing) + 0.18 * facing**6) + rim * body.gloss)[..., None]
     colour *= (1 - 0.45 * np.exp(-t * 14))[..., None]  # contact shade at the foot
-    over(image[part], colour.astype("f4"), mask.astype("f4"))
+    over(image[part], colour, mask)
     if body.open:
         _mouth(image, cx, cy - height, float(outline[-1]), body, light)
     else:
-        stem = rng.uniform(-0.05, 0.05)
-        top = cy - height * 0.95
-        over(image, rgb("3f2c1a"), polygon(n, [(cx - 0.012 * height, top), (cx + 0.02 * height, top), (cx + (0.03 + stem) * height, top - 0.16 * height), (cx + stem * height, top - 0.16 * height)]))
+        lean = rng.uniform(-0.05, 0.05)
+        stem: Points = [(-0.012, 0.05), (0.02, 0.05), (0.03 + lean, -0.11), (lean, -0.11)]
+        over(image, rgb("3f2c1a"), _shape(n, cx, cy - height, height, stem))
 
 
 def _mouth(image: Array, cx: float, cy: float, radius: float, body: Turned, light: Array) -> None:
@@ -611,7 +735,7 @@ def _mouth(image: Array, cx: float, cy: float, radius: float, body: Turned, ligh
     edge = len(image) * radius * 0.3
     over(image[part], np.clip(body.colours[1] * 1.15 + 0.12, 0, 1), np.clip((1.06 - distance) * edge, 0, 1))
     inside = body.colours[0] * (0.3 + 0.35 * np.clip((x - cx) / radius * -light[0], -1, 1) + 0 * y)[..., None]
-    over(image[part], inside.astype("f4"), np.clip((0.9 - distance) * edge, 0, 1))
+    over(image[part], inside, np.clip((0.9 - distance) * edge, 0, 1))
 
 
 def still_life(rng: Rng, n: int) -> Array:
@@ -623,7 +747,7 @@ def still_life(rng: Rng, n: int) -> Array:
     wall = rgb("3a4a4c", "6a5a48", "8a9a9a", "2a2a30", "7c3a34", "b8a888", "46546a", "c9c4b8")[rng.integers(8)]
     mottled = fractal(rng, n, 3, gain=0.55)
     beam = np.exp(-(((x - 0.5) * side - (y - 0.4) * 0.6 - 0.25) ** 2) * 5)
-    image = wall * (0.35 + 0.75 * beam + 0.5 * (mottled - 0.5))[..., None]
+    image: Array = wall * (0.35 + 0.75 * beam + 0.5 * (mottled - 0.5))[..., None]
     if rng.random() < 0.45:
         _curtain(rng, image, side)
 
@@ -643,17 +767,25 @@ def still_life(rng: Rng, n: int) -> Array:
     else:  # stone or linen
         stone = rgb("b8ae9c", "8a8078", "d8d0c0", "5a4a40")[rng.integers(4)]
         colour = stone * (0.55 + 0.9 * sample(fractal(rng, 256, 6, gain=0.75), u * 0.7, v * 0.7))[..., None]
-    colour = colour * (0.45 + 0.65 * np.exp(-(((x - 0.5) * side - 0.1) ** 2) * 3) * (0.7 + 0.5 * (y - table)))[..., None]
+    colour = (
+        colour * (0.45 + 0.65 * np.exp(-(((x - 0.5) * side - 0.1) ** 2) * 3) * (0.7 + 0.5 * (y - table)))[..., None]
+    )
     bounce = colour[-n // 4 :].mean((0, 1))
-    over(image, colour.astype("f4"), np.clip((y - table) * n, 0, 1) + 0 * x)
+    over(image, colour, np.clip((y - table) * n, 0, 1) + 0 * x)
     over(image, image * 0.55, np.exp(-np.abs(y - table) * 45) * 0.5 + 0 * x)
 
     # Place things from back to front, the tall ones behind.
     scale = rng.uniform(0.44, 0.58)
     things = [VESSELS[i] for i in rng.permutation(len(VESSELS))[: rng.integers(1, 4)]]
     fruit = [FRUIT[i] for i in rng.integers(0, len(FRUIT), rng.integers(3, 7))]
-    slots = [(0.5 + 0.3 * (i - (len(things) - 1) / 2) + rng.uniform(-0.06, 0.06), rng.uniform(0.06, 0.16)) for i in range(len(things))]
-    slots += [(0.5 + 0.78 * ((i + 0.5) / len(fruit) - 0.5) + rng.uniform(-0.05, 0.05), rng.uniform(0.16, 0.3)) for i in range(len(fruit))]
+    slots = [
+        (0.5 + 0.3 * (i - (len(things) - 1) / 2) + rng.uniform(-0.06, 0.06), rng.uniform(0.06, 0.16))
+        for i in range(len(things))
+    ]
+    slots += [
+        (0.5 + 0.78 * ((i + 0.5) / len(fruit) - 0.5) + rng.uniform(-0.05, 0.05), rng.uniform(0.16, 0.3))
+        for i in range(len(fruit))
+    ]
     placed = sorted(zip(slots, things + fruit, strict=True), key=lambda item: item[0][1])
     for (px, depth), body in placed:
         height = scale * body.ratio * (0.85 + 0.7 * depth)
@@ -661,7 +793,11 @@ def still_life(rng: Rng, n: int) -> Array:
         cast_x, cast_y = px - side * width * 1.3, py - height * 0.02
         shadow = np.exp(-((((x - cast_x) / (width * 1.9)) ** 2 + ((y - cast_y) / (width * 0.5)) ** 2) ** 1.5))
         contact = np.exp(-((((x - px) / (width * 0.95)) ** 2 + ((y - py) / (width * 0.33)) ** 2) ** 2))
-        over(image, image * rgb("2a2420") * 1.6, np.maximum(0.85 * shadow, 0.9 * contact) * smoothstep(table - 0.005, table + 0.01, y))
+        over(
+            image,
+            image * rgb("2a2420") * 1.6,
+            np.maximum(0.85 * shadow, 0.9 * contact) * smoothstep(table - 0.005, table + 0.01, y),
+        )
         _turn(rng, image, body, (px, py), height, light, bounce)
     return image
 
@@ -675,13 +811,17 @@ def _curtain(rng: Rng, image: Array, side: float) -> None:
     phase = (x * side + sway) * rng.uniform(24, 40)
     folds = 0.5 + 0.5 * np.sin(phase + 1.3 * np.sin(phase * 0.37))
     edge = (0.5 - x) * -side + 0.12 - 0.22 * (1 - y) ** 2 + rng.uniform(-0.1, 0.1)
-    over(image, cloth * (0.2 + 0.95 * folds**1.5)[..., None], smoothstep(0, 0.008, -edge.astype("f4") + 0.0))
+    over(image, cloth * (0.2 + 0.95 * folds**1.5)[..., None], smoothstep(0, 0.008, -edge))
 
 
 def blossoms(rng: Rng, n: int) -> Array:
     """Flowers close up before a blurred garden."""
     x, y = grid(n)
-    garden = rgb("16301a", "2f5a2a", "6a9a3f", "b8cc6a") if rng.random() < 0.7 else rgb("1c2433", "3a4a6a", "8a7a9a", "e0b8a8")
+    garden = (
+        rgb("16301a", "2f5a2a", "6a9a3f", "b8cc6a")
+        if rng.random() < 0.7
+        else rgb("1c2433", "3a4a6a", "8a7a9a", "e0b8a8")
+    )
     image = ramp(garden, 0.15 + 0.7 * fractal(rng, n, 3, gain=0.35) + 0.15 * (1 - y))
     for _ in range(int(rng.integers(15, 40))):  # discs of light out of focus
         cx, cy, r = rng.random(), rng.random(), rng.uniform(0.02, 0.08)
@@ -689,19 +829,30 @@ def blossoms(rng: Rng, n: int) -> Array:
         disc = smoothstep(1.0, 0.85, np.hypot(px - cx, py - cy) / r)
         over(image[part], garden[rng.integers(1, 4)] * 1.15, disc * rng.uniform(0.15, 0.5))
     petals = [
-        rgb("8f1420", "d9303a", "ff8a7a"), rgb("c9862a", "f7c92f", "fff0a0"), rgb("d8d4dc", "f6f3f2", "ffffff"), rgb("6a2a8a", "a45ac9", "e0b0f0"),
-        rgb("b83a7c", "ee7ab0", "ffd0e0"), rgb("2a3fa0", "5a7ae0", "b8ccff"), rgb("c9481a", "f4802a", "ffc47a"),
-    ]  # fmt: skip
+        rgb("8f1420", "d9303a", "ff8a7a"),
+        rgb("c9862a", "f7c92f", "fff0a0"),
+        rgb("d8d4dc", "f6f3f2", "ffffff"),
+        rgb("6a2a8a", "a45ac9", "e0b0f0"),
+        rgb("b83a7c", "ee7ab0", "ffd0e0"),
+        rgb("2a3fa0", "5a7ae0", "b8ccff"),
+        rgb("c9481a", "f4802a", "ffc47a"),
+    ]
     colours = petals[rng.integers(len(petals))]
     count = int(rng.choice([1, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.2]))
     sizes = np.sort(rng.uniform(0.13, 0.24, count)) if count > 1 else np.array([rng.uniform(0.3, 0.42)])
-    heads = [(0.5 + 0.3 * np.cos(2.4 * i + 1) * (count > 1) + rng.uniform(-0.06, 0.06), 0.45 + 0.22 * np.sin(2.4 * i + 1) * (count > 1)) for i in range(count)]
+    heads = [
+        (
+            0.5 + 0.3 * np.cos(2.4 * i + 1) * (count > 1) + rng.uniform(-0.06, 0.06),
+            0.45 + 0.22 * np.sin(2.4 * i + 1) * (count > 1),
+        )
+        for i in range(count)
+    ]
     grain = fractal(rng, n, 24, gain=0.8)
     for (cx, cy), size in zip(heads, sizes, strict=True):  # stems and leaves
         bend = rng.uniform(-0.15, 0.15)
         stem = cx + bend * (y - cy) ** 2
         mask = np.clip((size * 0.055 - np.abs(x - stem)) * n, 0, 1) * (y > cy)
-        over(image, rgb("4a7a2f") * (0.7 + 8 * np.clip(stem - x, -0.05, 0.05) + 0.6 * (grain - 0.5))[..., None], mask.astype("f4"))
+        over(image, rgb("4a7a2f") * (0.7 + 8 * np.clip(stem - x, -0.05, 0.05) + 0.6 * (grain - 0.5))[..., None], mask)
         for leaf_side in (-1, 1):
             _leaf(rng, image, (cx + bend * 0.05, cy + size * 1.4), size * rng.uniform(0.9, 1.4), leaf_side, grain)
     kind = (int(rng.choice([5, 6, 8, 13, 21])), int(rng.integers(1, 4)), rng.uniform(0.5, 1.6))
@@ -719,10 +870,22 @@ def _leaf(rng: Rng, image: Array, root: tuple[float, float], length: float, side
     width = 0.24 * np.sqrt(np.clip(along * (1 - along), 0, 1)) * (1.3 - along)
     veins = np.abs(((along * 9 - np.abs(across) * 14) % 1) - 0.5) < 0.08
     tone = 0.75 + 0.5 * (across > 0) - 0.25 * veins + 0.9 * (grain[part] - 0.5) + 0.5 * np.exp(-((across / 0.012) ** 2))
-    over(image[part], rgb("3f7030") * tone[..., None], (np.clip((width - np.abs(across)) * n * length, 0, 1) * (along > 0)).astype("f4"))
+    over(
+        image[part],
+        rgb("3f7030") * tone[..., None],
+        (np.clip((width - np.abs(across)) * n * length, 0, 1) * (along > 0)),
+    )
 
 
-def _flower(rng: Rng, image: Array, centre: tuple[float, float], size: float, colours: Array, kind: tuple[int, int, float], grain: Array) -> None:
+def _flower(
+    rng: Rng,
+    image: Array,
+    centre: tuple[float, float],
+    size: float,
+    colours: Array,
+    kind: tuple[int, int, float],
+    grain: Array,
+) -> None:
     """Rings of petals from the outside in, each shading the one below, around a disc of florets."""
     n = len(image)
     cx, cy = centre
@@ -739,13 +902,25 @@ def _flower(rng: Rng, image: Array, centre: tuple[float, float], size: float, co
         which = turn * petals / (2 * np.pi)
         local = (which % 1 - 0.5) * 2  # -1..1 across one petal
         jitter = rng.uniform(0.85, 1.08, petals + 1)[np.floor(which).astype(int) % petals]
-        outline = reach * jitter * np.clip(1 - np.abs(local) ** (2.6 * pointed), 0, 1) ** 0.45 * (0.99 + 0.05 * grain[part])
+        outline = (
+            reach * jitter * np.clip(1 - np.abs(local) ** (2.6 * pointed), 0, 1) ** 0.45 * (0.99 + 0.05 * grain[part])
+        )
         rise = distance / np.maximum(outline, 1e-3)
         tone = np.clip(0.2 + 0.75 * rise + 0.9 * (grain[part] - 0.5) * 0.5 + 0.1 * np.cos(local * 26) * rise, 0, 1)
-        colour = ramp(colours, tone) * (0.8 + 0.22 * local * np.cos(turn * 1.0) + 0.25 * np.clip(-py * 0.6 - px * 0.3, -1, 1) - 0.3 * np.exp(-((1 - np.abs(local)) ** 2) * 30))[..., None]
-        shadow = smoothstep(1.25, 0.85, np.hypot(px - 0.03, py - 0.05) / np.maximum(reach, 1e-3)) * (0.35 if ring else 0)
-        over(image[part], image[part] * 0.6, shadow.astype("f4"))
-        over(image[part], colour.astype("f4"), np.clip((outline - distance) * size * n, 0, 1).astype("f4"))
+        colour = (
+            ramp(colours, tone)
+            * (
+                0.8
+                + 0.22 * local * np.cos(turn)
+                + 0.25 * np.clip(-py * 0.6 - px * 0.3, -1, 1)
+                - 0.3 * np.exp(-((1 - np.abs(local)) ** 2) * 30)
+            )[..., None]
+        )
+        shadow = smoothstep(1.25, 0.85, np.hypot(px - 0.03, py - 0.05) / np.maximum(reach, 1e-3)) * (
+            0.35 if ring else 0
+        )
+        over(image[part], image[part] * 0.6, shadow)
+        over(image[part], colour, np.clip((outline - distance) * size * n, 0, 1))
     # Florets stand on Fermat's spiral; drawn as the ripple of two families of arms.
     inner = distance / heart
     spiral = np.cos(angle * 13 - 9 * np.sqrt(inner) * 3) * np.cos(angle * 8 + 9 * np.sqrt(inner) * 3)
@@ -754,9 +929,115 @@ def _flower(rng: Rng, image: Array, centre: tuple[float, float], size: float, co
     over(image[part], ramp(core, tone), np.clip((heart * (0.97 + 0.1 * spiral) - distance) * size * n, 0, 1))
 
 
+def portrait(rng: Rng, n: int) -> Array:
+    """A head and shoulders as a relief under studio light: of marble, bronze or clay, or of flesh and cloth."""
+    x, y = grid(n)
+    side = rng.choice([-1.0, 1.0])
+    mottled = fractal(rng, n, 3, gain=0.5)
+    wall = rgb("4a5a5c", "7a6a54", "2a2d33", "8a3f36", "b8a888", "3f4f6f", "6f7f5a")[rng.integers(7)]
+    image: Array = (
+        wall
+        * (0.45 + 0.6 * np.exp(-((x - 0.5 - 0.2 * side) ** 2 + (y - 0.35) ** 2) * 4) + 0.45 * (mottled - 0.5))[
+            ..., None
+        ]
+    )
+    scale, lean = rng.uniform(0.82, 1.0), rng.uniform(-0.12, 0.12)
+    py = (y - 0.44) / scale
+    px = (x - 0.5 - rng.uniform(-0.06, 0.06)) / scale + lean * np.clip(py, -1, 0.3)
+    turn = rng.uniform(-0.07, 0.07)
+    slim = rng.uniform(0.9, 1.08)
+    living = rng.random() < 0.6
+
+    def ball(cx: float, cy: float, rx: float, ry: float) -> Array:
+        return np.asarray(1 - ((px - cx) / rx) ** 2 - ((py - cy) / ry) ** 2, np.float32)
+
+    def bump(cx: float, cy: float, rx: float, ry: float) -> Array:
+        return np.asarray(np.exp(-(((px - cx) / rx) ** 2) - ((py - cy) / ry) ** 2), np.float32)
+
+    # Depth of each part towards the viewer, negative where it is not.
+    jaw = 1 + 0.25 * np.clip(py, 0, 1)
+    skull = 1 - (px * jaw / (0.225 * slim)) ** 2 - ((py + 0.02) / 0.31) ** 2
+    face = 0.26 * np.sqrt(np.clip(skull, 0, 1)) + 0 * py
+    eyes = [(turn + eye * 0.088 * slim, -0.045) for eye in (-1, 1)]
+    face = face + 0.075 * bump(turn * 1.3, 0.055, 0.03, 0.04) + 0.045 * bump(turn * 1.15, -0.01, 0.02, 0.075)
+    for cx, cy in eyes:
+        face = face - 0.035 * bump(cx, cy - 0.005, 0.055, 0.035) + 0.016 * bump(cx, cy, 0.03, 0.018)
+        face = face + 0.018 * bump(cx, cy - 0.055, 0.06, 0.018) + 0.012 * bump(cx * 1.15, 0.08, 0.06, 0.05)
+    lips = bump(turn, 0.138, 0.055, 0.011) + bump(turn, 0.162, 0.045, 0.012)
+    face = face + 0.02 * lips + 0.02 * bump(turn, 0.235, 0.05, 0.035) - 0.012 * bump(turn, 0.2, 0.05, 0.018)
+    collar = 0.098 + 1.6 * np.clip(py - 0.27, 0, 1) ** 1.7  # the neck widens into the shoulders
+    neck = 0.15 * np.sqrt(np.clip(1 - (px / collar) ** 2, 0, 1)) * (py > 0) - 0.03
+    wide = rng.uniform(0.4, 0.48)
+    trunk = 0.24 * np.clip(ball(0, 0.8, wide, 0.45), 0, 1) ** 0.6 - 0.01
+    style, long = int(rng.integers(3)), rng.random() < 0.5
+    strands = fractal(rng, n, 20, gain=0.6, tall=2.5)
+    parting = 0.08 * side * (style > 0)
+    locks = 0.5 + 0.5 * np.sin(34 * np.arctan2(px - parting, np.abs(py + 0.46) + 0.1) + 14 * strands + 3 * style * py)
+    cap = ball(0.0, -0.085, 0.25 * slim, 0.275)
+    fringe = py < -0.175 + 0.5 * (px - turn - 0.04 * side) ** 2 * (8 if style else 4) + 0.02 * (strands - 0.5)
+    temples = np.abs(px - turn * 0.6) > 0.185 * slim + 0.03 * (strands - 0.5)
+    hair = (cap > 0) & (fringe | (temples & (py < 0.1)))
+    if long:
+        fall = 1 - (px / (0.29 + 0.05 * np.sin(py * 9))) ** 2 + 0 * py
+        behind = (np.abs(px) > collar) & (skull < 0) | temples
+        hair = hair | ((fall > 0) & behind & (py > -0.1) & (py < 0.36 + 0.06 * locks))
+    coat = (trunk > neck) & (trunk > 0) & (py > 0.26 + 0.9 * np.clip(0.12 - np.abs(px), 0, 1) * rng.uniform(0.4, 1.2))
+
+    on_head = skull > 0
+    depth = np.where(on_head, face, np.maximum(np.maximum(neck, trunk), 0))
+    depth = np.where(hair, np.maximum(depth, 0.2 * np.sqrt(np.clip(cap, 0, 1)) + 0.085) + 0.007 * locks, depth)
+    folds = fractal(rng, n, 4, gain=0.5, tall=2.5, ridged=True)
+    depth = np.where(coat, depth + 0.035 * folds, depth)
+    seen = on_head | hair | (neck > 0) & (py < 0.6) & (py > 0) | (trunk > 0)
+
+    smooth = 0.6 * blur(depth, 0.006) + 0.4 * depth
+    dy, dx = np.gradient(smooth * n * scale)
+    light = unit(0.5 * side, 0.42, 0.75)
+    facing = (-dx * light[0] + dy * light[1] + light[2]) / np.sqrt(dx**2 + dy**2 + 1)
+    hollow = np.clip(1 - 5 * (blur(depth, 0.06) - depth), 0.55, 1.1)
+    upward = 1 / np.sqrt(dx**2 + dy**2 + 1)
+    grain = fractal(rng, n, 40, gain=0.8)
+    if living:
+        skin = rgb("e0b08a", "c98f66", "8a5a3c", "f0cbb0", "a8704a", "5f3d2a")[rng.integers(6)]
+        colour = skin * (0.94 + 0.12 * grain)[..., None]
+        over(
+            colour,
+            skin * rgb("f08070"),
+            0.35 * (bump(turn - 0.11, 0.07, 0.05, 0.04) + bump(turn + 0.11, 0.07, 0.05, 0.04)),
+        )
+        over(colour, skin * 0.4 + rgb("a8323a") * 0.45, np.clip(1.5 * lips - 0.35, 0, 0.85))
+        iris = rgb("3a2a1c", "3f6a7a", "4f6a3a")[rng.integers(3)]
+        for cx, cy in eyes:
+            white = np.clip(ball(cx, cy, 0.042, 0.02) * 4, 0, 1)
+            over(colour, rgb("d8cfc4"), white)
+            over(colour, iris, np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.0195, 0.0205) * 4, 0, 1) * white)
+            over(colour, rgb("080808"), np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.009, 0.0095) * 4, 0, 1) * white)
+            over(colour, rgb("2a1a14"), np.clip(bump(cx, cy - 0.019, 0.042, 0.006) * 1.3, 0, 0.85))
+            over(colour, rgb("2a1c14"), np.clip(bump(cx * 1.03, cy - 0.052, 0.045, 0.009) * 1.1 - 0.15, 0, 0.75))
+        tresses = rgb("1c1512", "4a2f1c", "8a5a2a", "c9a05a", "7a3018", "b8b0a8")[rng.integers(6)]
+        over(colour, tresses * (0.72 + 0.3 * locks + 0.8 * (strands - 0.5))[..., None], hair)
+        cloth = rgb("7c2028", "24406a", "e6dfd0", "2f5a42", "c99a3a", "26262c", "8a5a7a")[rng.integers(7)]
+        over(colour, cloth * (0.8 + 0.4 * folds)[..., None], coat)
+        gloss, ambient = 0.08, 0.4
+    else:
+        material = rgb("e8e4da", "7a5a34", "b8694a", "8f9a94")[rng.integers(4)]
+        veins = smoothstep(0.46, 0.5, fractal(rng, n, 3, gain=0.65)) * smoothstep(
+            0.54, 0.5, fractal(rng, n, 3, gain=0.65)
+        )
+        colour = material * (0.92 + 0.16 * grain - 0.2 * veins)[..., None]
+        gloss, ambient = 0.22, 0.32
+    shaded = colour * ((ambient + 0.85 * np.clip(facing, 0, 1)) * hollow)[..., None]
+    shaded += (gloss * smoothstep(0.93, 1.0, facing) + 0.25 * (1 - upward) ** 2 * np.clip(-dx * -side, 0, 1) * 0.5)[
+        ..., None
+    ]
+    over(image, image * 0.6, 0.8 * blur(np.roll(seen, int(-0.05 * side * n), 1), 0.08))
+    over(image, shaded, np.clip(seen, 0, 1))
+    return image
+
+
 FAMILIES: dict[str, Callable[[Rng, int], Array]] = {
     scene.__name__: scene
-    for scene in (mountains, still_life, street, seascape, blossoms, hills, skyline, misty_ridges, dunes)
+    for scene in (mountains, still_life, street, portrait, seascape, blossoms, hills, skyline, misty_ridges, dunes)
 }
 
 

@@ -1,0 +1,218 @@
+"""What holds for every system and every recipe: registry x YAML. A new system is covered without an edit here."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from torch import Tensor
+
+import stylezoo
+from stylezoo import StyleModel, checkpoints, registry
+from stylezoo.cli import main
+from stylezoo.losses import STYLE_STATISTICS
+
+SYSTEMS = stylezoo.list_models()
+RECIPES = [
+    path
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
+    if "class_path" in yaml.safe_load(path.read_text()).get("model", {})  # others are laid over a recipe
+]
+THIN = "vgg19_random/8"
+
+
+def small(name: str, **settings: object) -> StyleModel:
+    """The system with the thinnest encoder, so that a zoo is tested in seconds.
+
+    PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
+    """
+    if "encoder" in inspect.signature(registry.get(name)).parameters:
+        settings.setdefault("encoder", THIN)
+    torch.manual_seed(0)
+    model = stylezoo.create_model(name, **settings)
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.ndim == 4:
+            torch.nn.init.kaiming_normal_(parameter)
+    return model
+
+
+def pair(batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, batch, 3, height, width, generator=generator).unbind()
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+def test_every_system_has_a_recipe_and_every_recipe_a_system() -> None:
+    stems = {path.stem for path in RECIPES}
+    assert set(SYSTEMS) <= stems
+    classes = {registry.get(name).__name__: name for name in SYSTEMS}
+    for path in RECIPES:
+        name = classes[yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1]]
+        assert path.stem == name or path.stem.startswith(f"{name}_"), path
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_names_and_sources(name: str) -> None:
+    cls = registry.get(name)
+    assert cls.system == name and cls.kind in registry.KINDS and cls.paper.startswith("https://")
+    assert 2015 <= cls.year <= 2030 and "Deviations:" in (inspect.getmodule(cls).__doc__ or "")
+    assert name in stylezoo.list_models(cls.kind)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
+    model = small(name).train()
+    terms = model.losses(*pair())
+    assert all(term.ndim == 0 and torch.isfinite(term) and term >= 0 for term in terms.values())
+    torch.stack(list(terms.values())).sum().backward()
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+            assert parameter.grad.abs().sum() > 0, f"{key} never learns"
+        else:
+            assert parameter.grad is None, key
+
+
+@pytest.mark.parametrize("statistic", STYLE_STATISTICS)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_style_statistic_is_one_setting(name: str, statistic: str) -> None:
+    terms = small(name, style_loss=statistic).losses(*pair())
+    assert torch.isfinite(terms["style"]) and terms["style"] > 0
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_batch_is_its_singles(name: str) -> None:
+    model, (content, style) = small(name).eval(), pair()
+    with torch.no_grad():
+        both = model(content, style)
+        close(both, torch.cat([model(c[None], s[None]) for c, s in zip(content, style, strict=True)]))
+        close(model(content, style[:1]), model(content, style[:1].expand_as(content)))  # one style for all
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 16), (37, 50), (64, 41), (100, 128)])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) -> None:
+    model = small(name).eval()
+    with torch.no_grad():
+        output = model(torch.rand(1, 3, *size), torch.rand(1, 3, 33, 70))
+        assert output.shape == (1, 3, *size) and torch.isfinite(output).all()
+        assert model(torch.rand(1, 3, 40, 40), torch.rand(1, 3, *size)).shape == (1, 3, 40, 40)
+
+
+@pytest.mark.parametrize("name", stylezoo.list_models("arbitrary"))
+def test_the_two_halves(name: str) -> None:
+    """encode_style and decode are forward; alpha and blends behave."""
+    model, (content, style) = small(name).eval(), pair(1)
+    other = 1 - style
+    with torch.no_grad():
+        code, second = model.encode_style(style), model.encode_style(other)
+        assert all(isinstance(tensor, Tensor) for tensor in code.values())
+        close(model.decode(content, code), model(content, style))
+        close(model.decode(content, [code, second], weights=[1, 0]), model(content, style))
+        close(model.decode(content, [code, code], weights=[1, 5]), model(content, style))
+        blend = model.decode(content, [code, second])
+        assert not torch.allclose(blend, model(content, style), atol=1e-2)
+        close(blend, model.decode(content, [second, code], weights=[2, 2]))
+        close(
+            model.decode(content, [code, second], weights=[3, 1]), model.decode(content, [second, code], weights=[1, 3])
+        )
+        half, none = model.decode(content, code, alpha=0.5), model.decode(content, code, alpha=0.0)
+        assert not torch.allclose(half, none, atol=1e-2) and not torch.allclose(half, model(content, style), atol=1e-2)
+        close(none, model.decode(content, second, alpha=0.0))  # no style left
+    with pytest.raises(ValueError, match="2 styles but 1 style weights"):
+        model.decode(content, [code, second], weights=[1])
+    with pytest.raises(ValueError, match="sum to 0"):
+        model.decode(content, [code, second], weights=[1, -1])
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_self_contained_file(name: str, tmp_path: Path) -> None:
+    model, (content, style) = small(name).eval(), pair(1)
+    file = tmp_path / "model.safetensors"
+    stylezoo.save_model(model, file)
+    loaded = stylezoo.load_model(file)
+    assert type(loaded) is type(model) and not loaded.training
+    torch.testing.assert_close(loaded(content, style), model(content, style), rtol=0, atol=0)
+    again = tmp_path / "again.safetensors"
+    stylezoo.save_model(loaded, again)
+    assert again.read_bytes() == file.read_bytes()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["again.safetensors", "model.safetensors"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
+    """fit, validate, test and predict through the command line, on tiny pictures and the thinnest encoder."""
+    settings = yaml.safe_load(recipe.read_text())
+    common = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={pictures}"]
+    if settings["data"].get("style") is not None:
+        common += ["--data.style=Folder", f"--data.style.root={pictures}"]
+    if "encoder" in settings["model"].get("init_args", {}):
+        common.append(f"--model.encoder={THIN}")
+    common += ["--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
+    common += ["--trainer.accelerator=cpu", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=run"]
+    fit = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1"]
+    main(["fit", *common, *fit, "--images.every_n_steps=1"])
+    run = tmp_path / "run" / "version_0"
+    rows = (run / "metrics.csv").read_text()
+    assert "train/loss" in rows and "val/loss" in rows and "lr-Adam" in rows
+    assert sorted(p.name for p in (run / "images").iterdir()) == ["step_0000001.png", "step_0000002.png"]
+
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    model = stylezoo.load_model(checkpoint)
+    for attribute, encoder in model.encoders():
+        assert saved["stylezoo"]["encoders"][attribute] == {"name": encoder.name, "sha256": encoder.sha256}
+        assert not [key for key in saved["state_dict"] if key.startswith(f"{attribute}.")]
+    polymorphic = StyleModel.load_from_checkpoint(checkpoint)
+    assert type(polymorphic) is type(model)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(polymorphic.state_dict()[key], value, rtol=0, atol=0)
+
+    for command in ("validate", "test", "predict"):
+        main([command, *common, f"--ckpt_path={checkpoint}"])
+    assert len(list((tmp_path / "run").glob("version_*/predictions/*.png"))) >= 1
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_other_encoder_weights_are_refused(name: str, tmp_path: Path) -> None:
+    model = small(name)
+    if not list(model.encoders()):
+        pytest.skip(f"{name} has no frozen encoder at inference")
+    checkpoint: dict[str, object] = {}
+    model.on_save_checkpoint(checkpoint)
+    small(name).on_load_checkpoint(checkpoint)
+    with pytest.raises(
+        ValueError, match=r"trained on vgg19_random/8 with sha256 .* but the encoder here is vgg19_random/16"
+    ):
+        small(name, encoder="vgg19_random/16").on_load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_settings_are_primitives(name: str) -> None:
+    """Anything else could not be loaded with weights_only=True."""
+
+    def primitive(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(k, str) and primitive(v) for k, v in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(primitive(v) for v in value)
+        return value is None or isinstance(value, (int, float, str, bool))
+
+    assert all(primitive(value) for value in small(name).hparams.values())
+
+
+def test_did_you_mean() -> None:
+    with pytest.raises(ValueError, match="no system 'adian': did you mean 'adain'"):
+        stylezoo.create_model("adian")
+    with pytest.raises(ValueError, match="the zoo has adain"):
+        registry.get("zzz")
+    with pytest.raises(ValueError, match="no kind 'any'"):
+        stylezoo.list_models("any")  # type: ignore[arg-type]
+    assert checkpoints.FORMAT == "stylezoo-1"
