@@ -30,6 +30,8 @@ def save_model(model: StyleModel, path: str | Path) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     encoders = {}
     for name, vgg in model.encoders():
+        if name == "_loss_network":  # painting does without it
+            continue
         tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
         encoders[name] = {"name": vgg.name, "sha256": vgg.sha256}
     settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k != "encoder_weights"}
@@ -124,6 +126,9 @@ def import_checkpoint(
     cls = registry.get(system)
     named, unnamed = _split_parts(files)
     contents = {path: weights.read_tensors(path) for path in [*named.values(), *unnamed]}
+    for path, tensors in contents.items():
+        contents[path], needed = cls.read_public(tensors)
+        settings = {**needed, **settings}
     encoder = named.pop("encoder", None)
     if encoder is None:
         candidates = [path for path in unnamed if is_vgg(contents[path])]

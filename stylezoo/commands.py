@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stylezoo import checkpoints, registry, weights
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
-from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture
+from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture, load_styles
 
 
 def list_systems(
@@ -75,7 +75,8 @@ def stylize(
             (`python -m stylezoo list --pretrained true`).
         content: Pictures to paint: files, folders (with the folders in them) or globs.
         output: A picture file if one picture is painted, else a folder.
-        style: Style pictures: files, folders or globs.
+        style: Style pictures: files, folders or globs; for multi-style systems numbers or names of their styles (all of
+            them if left out), nothing for single-style ones.
         alpha: Strength of the style, 0 to 1.
         style_weights: Blend the styles, with these weights, for example 1,2,1.
         preserve_color: Keep the content's colours: coral recolours the style first, luminance paints brightness only.
@@ -89,19 +90,23 @@ def stylize(
         quality: Of JPEG and WebP files, 1 to 100.
     """
     together = style_weights is not None or bool(mask)
-    jobs = plan(content, style or [], Path(output), together, format)
     network = checkpoints.load_model(model).to(default_device() if device == "auto" else device)
+    if network.kind in ("multi", "single"):
+        styles = style or (network.styles if network.kind == "multi" else [])
+    else:
+        styles = [str(path) for pattern in style or [] for path, _ in expand(pattern)]
+    jobs = plan(content, styles, Path(output), together, format)
     masks = load_masks(mask or [], len(jobs[0].styles))
     failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("painting", total=len(jobs))
-        for styles, group in groupby(jobs, key=lambda job: job.styles):
+        for chosen, group in groupby(jobs, key=lambda job: job.styles):
             pending = list(group)
             try:
                 painter = Painter(
                     network,
-                    [load_picture(path, style_size) for path in styles],
+                    load_styles(network, chosen, style_size),
                     alpha=alpha,
                     style_weights=parse_weights(style_weights),
                     preserve_color=preserve_color,
@@ -124,16 +129,16 @@ class Job:
     """One picture to paint: a content, the styles that go into it, and where it is written."""
 
     content: Path
-    styles: tuple[Path, ...]
+    styles: tuple[str, ...]
     target: Path
 
 
-def plan(content: list[str], style: list[str], output: Path, together: bool, format: str) -> list[Job]:
+def plan(content: list[str], styles: list[str], output: Path, together: bool, format: str) -> list[Job]:
     """What `stylize` will paint, ordered so that pictures of one style follow each other.
 
     Args:
         content: Files, folders or globs.
-        style: Files, folders or globs.
+        styles: Files, or names of trained styles.
         output: A picture file or a folder.
         together: Whether all styles go into each picture, instead of one picture per style.
         format: Suffix of the files in an output folder.
@@ -142,8 +147,7 @@ def plan(content: list[str], style: list[str], output: Path, together: bool, for
         ImageError: If a folder or glob holds no picture, or many pictures were to go into one file.
     """
     contents = [item for pattern in content for item in expand(pattern)]
-    styles = [path for pattern in style for path, _ in expand(pattern)]
-    choices = [tuple(styles)] if together or not styles else [(path,) for path in styles]
+    choices = [tuple(styles)] if together or not styles else [(style,) for style in styles]
     single_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
     if single_file:
         if len(contents) * len(choices) != 1:
@@ -156,7 +160,7 @@ def plan(content: list[str], style: list[str], output: Path, together: bool, for
     jobs = []
     for path, chosen, name in names:
         if counts[name] > 1:  # a.jpg beside a.png: their suffixes tell them apart
-            suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *chosen))
+            suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *map(Path, chosen)))
             name = name.with_name(f"{name.name}_{suffixes}")
         jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
     for target, count in Counter(job.target for job in jobs).items():
@@ -165,8 +169,8 @@ def plan(content: list[str], style: list[str], output: Path, together: bool, for
     return jobs
 
 
-def _name(relative: Path, styles: tuple[Path, ...]) -> Path:
-    return relative.with_name("_".join([relative.stem, "stylized", *(style.stem for style in styles)]))
+def _name(relative: Path, styles: tuple[str, ...]) -> Path:
+    return relative.with_name("_".join([relative.stem, "stylized", *(Path(style).stem for style in styles)]))
 
 
 def expand(pattern: str) -> list[tuple[Path, Path]]:

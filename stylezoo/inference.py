@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -21,6 +21,9 @@ PreserveColor = Literal["none", "coral", "luminance"]
 Picture = str | Path | Image.Image | Tensor
 """A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
 
+Style = Tensor | int | str | None
+"""A style picture, or the number or name of a trained style."""
+
 SMALLEST_SIDE = 16
 
 
@@ -29,12 +32,13 @@ class Painter:
 
     Args:
         model: Any system; switched to eval mode.
-        styles: Style pictures, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; none for systems without style argument.
+        styles: For arbitrary systems style pictures, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; for multi-style
+            systems numbers or names of trained styles; nothing for single-style ones.
         alpha: Strength, 0 to 1.
         style_weights: One per style, normalised to sum 1; None blends equally.
-        preserve_color: ``coral`` gives the styles the content's colours before they are encoded (AdaIN-style), so that
-            colours stay and contrast follows the style; ``luminance`` takes only brightness from the output and the
-            colours from the content (Gatys et al. 2017, arXiv:1606.05897).
+        preserve_color: ``coral`` gives the styles the content's colours before they are encoded (where the model takes
+            no style picture: recolours the output), so that colours stay and contrast follows the style;
+            ``luminance`` takes only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
         masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
 
     Raises:
@@ -44,7 +48,7 @@ class Painter:
     def __init__(
         self,
         model: StyleModel,
-        styles: Sequence[Tensor] = (),
+        styles: Sequence[Style] = (),
         *,
         alpha: float = 1.0,
         style_weights: Sequence[float] | None = None,
@@ -55,19 +59,19 @@ class Painter:
             raise ValueError(f"preserve_color is none, coral or luminance, not {preserve_color!r}.")
         if not (math.isfinite(alpha) and 0 <= alpha <= 1):
             raise ValueError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
-        if not styles:
-            raise ValueError(
-                f"{model.system} paints with any picture as style: give at least one (style=..., --style)."
-            )
-        self.weights = normalised_weights(None if style_weights is None else list(style_weights), len(styles))
+        check_styles(model, styles)
         self.model = model.eval()
-        self.styles = [style.reshape(1, *style.shape[-3:]).to(model.device) for style in styles]
         self.alpha = alpha
         self.preserve_color = preserve_color
         self.masks = masks if masks is None else masks.to(model.device)
+        if model.kind == "single":
+            styles = [None]
+        self.weights = normalised_weights(None if style_weights is None else list(style_weights), len(styles))
+        self.pictures = [s.reshape(1, *s.shape[-3:]).to(model.device) for s in styles if isinstance(s, Tensor)]
+        # Styles that are recoloured depend on the content, all others are encoded once.
+        self.recolor_styles = preserve_color == "coral" and bool(self.pictures)
         with torch.inference_mode():
-            # The coral-coloured styles depend on the content, all others are encoded once.
-            self.codes = None if preserve_color == "coral" else [model.encode_style(s) for s in self.styles]
+            self.codes = [] if self.recolor_styles else [model.encode_style(s) for s in self.pictures or styles]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
@@ -83,20 +87,37 @@ class Painter:
                 f"A content picture of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed."
             )
         codes = self.codes
-        if codes is None:
-            coloured = ([coral(style[0], content).clamp(0, 1) for content in contents] for style in self.styles)
+        if self.recolor_styles:
+            coloured = ([coral(picture[0], content).clamp(0, 1) for content in contents] for picture in self.pictures)
             codes = [self.model.encode_style(torch.stack(batch)) for batch in coloured]
         if self.masks is not None:
             output = self.model.decode_regions(contents, codes, self.masks, self.alpha)
         else:
             output = self.model.decode(contents, codes, self.alpha, self.weights)
         output = output.clamp(0, 1)
-        return keep_luminance(output, contents) if self.preserve_color == "luminance" else output
+        if self.preserve_color == "luminance":
+            return keep_luminance(output, contents)
+        if self.preserve_color == "coral" and not self.recolor_styles:
+            return torch.stack([coral(o, c) for o, c in zip(output, contents, strict=True)]).clamp(0, 1)
+        return output
+
+
+def check_styles(model: StyleModel, styles: Sequence[Style]) -> None:
+    """Raises a ValueError that names what the model takes, if these are no styles for it."""
+    names = ", ".join(model.styles)
+    if model.kind in ("arbitrary", "optimisation"):
+        if not styles or not all(isinstance(s, Tensor) for s in styles):
+            raise ValueError(f"{model.system} paints with any picture as style: give at least one (style, --style).")
+    elif model.kind == "multi":
+        if not styles or any(isinstance(s, Tensor) for s in styles):
+            raise ValueError(f"{model.system} paints with the styles it was trained on, by number or name: {names}.")
+    elif styles:
+        raise ValueError(f"{model.system} paints with the one style it was trained on ({names}): leave style out.")
 
 
 def stylize(
     content: Picture,
-    style: Picture | Sequence[Picture] | None = None,
+    style: Picture | int | Sequence[Picture | int] | None = None,
     model: str | Path | StyleModel = "adain",
     *,
     alpha: float = 1.0,
@@ -111,7 +132,8 @@ def stylize(
 
     Args:
         content: The picture to paint.
-        style: A style picture or several; several are blended, or spread over regions with ``masks``.
+        style: A style picture or several; several are blended, or spread over regions with ``masks``. For
+            multi-style systems numbers or names of trained styles; nothing for single-style ones.
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
         alpha: Strength, 0 to 1.
         style_weights: One per style, normalised to sum 1.
@@ -136,7 +158,7 @@ def stylize(
     styles, mask_list = _listed(style), _listed(masks)
     painter = Painter(
         model,
-        [load_picture(s, style_size) for s in styles],
+        load_styles(model, styles, style_size),
         alpha=alpha,
         style_weights=style_weights,
         preserve_color=preserve_color,
@@ -145,12 +167,21 @@ def stylize(
     return to_image(painter(load_picture(content, size).unsqueeze(0)))
 
 
-def _listed(pictures: Picture | Sequence[Picture] | None) -> list[Picture]:
-    if pictures is None:
+def _listed(value: Any) -> list[Any]:
+    if value is None:
         return []
-    if isinstance(pictures, (str, Path, Image.Image, Tensor)):
-        return [pictures]
-    return list(pictures)
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def load_styles(model: StyleModel, styles: Sequence[Picture | int], size: int | None = None) -> list[Style]:
+    """Styles as `Painter` takes them: pictures are read for systems that paint with pictures.
+
+    Raises:
+        ImageError: If a picture cannot be read.
+    """
+    if model.kind in ("multi", "single"):
+        return [int(s) if isinstance(s, str) and s.isdecimal() else s for s in styles]  # type: ignore[misc]
+    return [load_picture(s, size) for s in styles]  # type: ignore[arg-type]
 
 
 def load_picture(picture: Picture, size: int | None = None) -> Tensor:

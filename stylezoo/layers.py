@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.losses import mean_std
+from stylezoo.losses import at_least_float32, mean_std, normalise
 
 
 def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
@@ -52,6 +53,39 @@ def mirrored_decoder(channels: dict[str, int]) -> nn.Sequential:
 
 def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     return nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 3), nn.ReLU(inplace=True)
+
+
+class StyleAttention(nn.Module):
+    """Content positions attend to style positions (SANet, Park & Lee 2019, section 3.2; arXiv:1812.02342).
+
+    1,050,624 parameters at 512 channels. Queries and keys are normalised features, values raw ones, the content is
+    added to what it attends to.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.f = nn.Conv2d(channels, channels, 1)
+        self.g = nn.Conv2d(channels, channels, 1)
+        self.h = nn.Conv2d(channels, channels, 1)
+        self.out_conv = nn.Conv2d(channels, channels, 1)
+
+    def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
+        key = self.g(normalise(style)).flatten(2).transpose(1, 2)
+        value = self.h(style).flatten(2).transpose(1, 2)
+        return key, value
+
+    def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
+        query = self.f(normalise(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
+        # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
+        with torch.autocast(content.device.type, enabled=False):
+            query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
+            key, value = key.expand(query.shape[0], -1, -1, -1), value.expand(query.shape[0], -1, -1, -1)
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, 1, H*W, C)
+        attended = attended.squeeze(1).transpose(1, 2).reshape(content.shape)
+        result: Tensor = self.out_conv(attended) + content
+        return result
 
 
 def normalised_weights(weights: list[float] | None, count: int) -> list[float]:

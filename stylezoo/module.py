@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stylezoo.registry import Kind
 from stylezoo.vgg import VGG
+from stylezoo.weights import Tensors
 
 Code = dict[str, Tensor]
 """What a style is to a model: a few tensors that can be cached, saved and blended."""
@@ -24,6 +25,9 @@ class StyleModel(LightningModule):
 
     A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
     ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
+
+    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary``; for ``multi`` the number or
+    name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing (None) for ``single``.
     """
 
     system: ClassVar[str]
@@ -34,9 +38,28 @@ class StyleModel(LightningModule):
 
     def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
         super().__init__()
+        self._trained_encoders: dict[str, dict[str, str]] = {}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """Turns style pictures (B, 3, H, W) into the code that `decode` paints with."""
+    @property
+    def styles(self) -> list[str]:
+        """The names of the styles that a ``multi`` or ``single`` system was trained on."""
+        return []
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Gives the tensors of one public file this system's names, for `stylezoo.import_checkpoint`.
+
+        Args:
+            tensors: As the file has them.
+
+        Returns:
+            The tensors named as in the state dict of the part (the child module) that they belong to, and the
+            constructor arguments that they need.
+        """
+        return tensors, {}
+
+    def encode_style(self, style: Any) -> Code:
+        """Turns a style into the code that `decode` paints with."""
         raise NotImplementedError(f"{type(self).__name__} does not define encode_style.")
 
     def decode(
@@ -49,16 +72,16 @@ class StyleModel(LightningModule):
         """Paints each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped."""
         raise ValueError(f"{self.system} cannot paint regions with different styles: masks work with adain.")
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def losses(self, content: Tensor, style: Any) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what training minimises."""
         raise NotImplementedError(f"{type(self).__name__} does not define losses.")
 
-    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+    def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
         """Styles the content, (B, 3, H, W) in [0, 1] -> (B, 3, H, W), not clamped: losses need the gradient.
 
         Args:
             content: (B, 3, H, W).
-            style: (B or 1, 3, H', W').
+            style: For arbitrary systems (B or 1, 3, H', W'); see the class for the others.
             alpha: Strength, 0 to 1.
         """
         return self.decode(content, self.encode_style(style), alpha)
@@ -90,6 +113,21 @@ class StyleModel(LightningModule):
         optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
         schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def loss_network(self) -> VGG:
+        """The frozen network of the losses, for systems that paint without one; built when first asked for.
+
+        It is the ``encoder`` (with ``encoder_weights``) of the settings, with the options of `loss_network_options`.
+        """
+        if "_loss_network" not in self._modules:
+            network = VGG(self.hparams["encoder"], self.hparams["encoder_weights"], **self.loss_network_options)
+            self._check_encoder("_loss_network", network)
+            self._loss_network = network.to(next(self.parameters()))
+        return self._loss_network
+
+    loss_network_options: ClassVar[dict[str, Any]] = {}
+    """How `loss_network` is built: keyword arguments of `stylezoo.vgg.VGG`, such as ``last`` and ``pooling``."""
 
     # Frozen encoders: named in a checkpoint with the sha256 of their weights, never copied into it.
 
@@ -123,14 +161,18 @@ class StyleModel(LightningModule):
         Raises:
             ValueError: If an encoder's weights differ; the message names both.
         """
-        for name, trained in checkpoint.get("stylezoo", {}).get("encoders", {}).items():
-            present = dict(self.encoders())[name]
-            if present.sha256 != trained["sha256"]:
-                raise ValueError(
-                    f"This checkpoint was trained on {trained['name']} with sha256 {trained['sha256'][:12]}..., but the"
-                    f" {name} here is {present.name} with sha256 {present.sha256[:12]}...: give the file it was trained"
-                    " with (encoder_weights)."
-                )
+        self._trained_encoders = checkpoint.get("stylezoo", {}).get("encoders", {})
+        for name, encoder in self.encoders():
+            self._check_encoder(name, encoder)
+
+    def _check_encoder(self, name: str, encoder: VGG) -> None:
+        trained = self._trained_encoders.get(name)
+        if trained is not None and trained["sha256"] != encoder.sha256:
+            raise ValueError(
+                f"This checkpoint was trained on {trained['name']} with sha256 {trained['sha256'][:12]}..., but the"
+                f" encoder here is {encoder.name} with sha256 {encoder.sha256[:12]}...: give the file it was trained"
+                " with (encoder_weights)."
+            )
 
 
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:

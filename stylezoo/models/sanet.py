@@ -19,43 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import mirrored_decoder, normalised_weights
-from stylezoo.losses import PerceptualLoss, at_least_float32, identity_losses, normalise
+from stylezoo.layers import StyleAttention, mirrored_decoder, normalised_weights
+from stylezoo.losses import PerceptualLoss, identity_losses
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 ATTENDED = ("relu4_1", "relu5_1")
-
-
-class StyleAttention(nn.Module):
-    """One style-attentional network (section 3.2): content positions attend to style positions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.f = nn.Conv2d(channels, channels, 1)
-        self.g = nn.Conv2d(channels, channels, 1)
-        self.h = nn.Conv2d(channels, channels, 1)
-        self.out_conv = nn.Conv2d(channels, channels, 1)
-
-    def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
-        key = self.g(normalise(style)).flatten(2).transpose(1, 2)
-        value = self.h(style).flatten(2).transpose(1, 2)
-        return key, value
-
-    def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
-        query = self.f(normalise(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
-        # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
-        with torch.autocast(content.device.type, enabled=False):
-            query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
-            key, value = key.expand(query.shape[0], -1, -1, -1), value.expand(query.shape[0], -1, -1, -1)
-            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, 1, H*W, C)
-        attended = attended.squeeze(1).transpose(1, 2).reshape(content.shape)
-        result: Tensor = self.out_conv(attended) + content
-        return result
 
 
 class Transform(nn.Module):

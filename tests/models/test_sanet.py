@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import Case, gradient_norms
 
-from stylezoo.models.sanet import SANet, StyleAttention
+from stylezoo.layers import StyleAttention
+from stylezoo.models.sanet import SANet
 
 Parity = Callable[[str], Case]
 

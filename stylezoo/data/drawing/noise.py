@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 Array = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.floating[Any] | np.bool]
+Mask = npt.NDArray[np.floating[Any] | np.bool_]
 Rng = np.random.Generator
 Points = list[tuple[float, float]]
 

@@ -272,7 +272,7 @@ def seascape(rng: Rng, n: int) -> Array:
         rock = fractal(rng, n, 7, gain=0.55, tall=0.7, ridged=True)
         facets = relief(rock, 14 * n / 512)
         for k in range(int(rng.integers(1, 4))):
-            side, reach = rng.choice([-1, 1]), rng.uniform(0.3, 0.75)
+            side, reach = float(rng.choice([-1, 1])), rng.uniform(0.3, 0.75)
             edge = np.clip((x[0] - 0.5) * side - 0.5 + reach, 0, 1)
             line = (
                 horizon
@@ -332,7 +332,7 @@ def hills(rng: Rng, n: int) -> Array:
         close = (k + 1) / layers
         slope = 0.045 * (0.6 + close) * profile(rng, n, 2, 0.3)
         slope = np.interp(np.arange(n), np.arange(0, n, 4), blur(np.tile(slope[None], (8, 1)), 0.05)[4][::4])
-        line = top + slope
+        line = (top + slope).astype(np.float32)
         depth = np.clip((y - line[None]), 0, 1)
         bend, lean = rng.uniform(0.5, 3), rng.uniform(-0.7, 0.7)
         rows = np.sin((x - 0.5 + lean * (1 - np.exp(-depth * 4))) / (0.15 + depth * bend) * rng.uniform(12, 26))
@@ -385,7 +385,7 @@ def dunes(rng: Rng, n: int) -> Array:
     grain = fractal(rng, n, 40, gain=0.9)
     bend = fractal(rng, n, 3)
     layers = int(rng.integers(4, 7))
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1, 1]))  # a NumPy scalar would turn everything into float64
     for k in range(layers):
         close = (k + 1) / layers
         peak = rng.uniform(0.1, 0.9)
@@ -742,7 +742,7 @@ def still_life(rng: Rng, n: int) -> Array:
     """Fruit and vessels on a wooden table or a cloth in front of a wall or a curtain."""
     x, y = grid(n)
     table = rng.uniform(0.52, 0.64)
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1, 1]))  # a NumPy scalar would turn everything into float64
     light = unit(0.62 * side, 0.6, 0.55)
     wall = rgb("3a4a4c", "6a5a48", "8a9a9a", "2a2a30", "7c3a34", "b8a888", "46546a", "c9c4b8")[rng.integers(8)]
     mottled = fractal(rng, n, 3, gain=0.55)
@@ -791,13 +791,11 @@ def still_life(rng: Rng, n: int) -> Array:
         height = scale * body.ratio * (0.85 + 0.7 * depth)
         py, width = table + depth, max(body.outline) * height
         cast_x, cast_y = px - side * width * 1.3, py - height * 0.02
-        shadow = np.exp(-((((x - cast_x) / (width * 1.9)) ** 2 + ((y - cast_y) / (width * 0.5)) ** 2) ** 1.5))
-        contact = np.exp(-((((x - px) / (width * 0.95)) ** 2 + ((y - py) / (width * 0.33)) ** 2) ** 2))
-        over(
-            image,
-            image * rgb("2a2420") * 1.6,
-            np.maximum(0.85 * shadow, 0.9 * contact) * smoothstep(table - 0.005, table + 0.01, y),
-        )
+        # Only the part that the shadows reach; both fade to nothing within twice their size.
+        part, sx, sy = window(n, cast_x - 4 * width, max(table, py - 1.1 * width), cast_x + 4 * width, py + 1.1 * width)
+        shadow = np.exp(-((((sx - cast_x) / (width * 1.9)) ** 2 + ((sy - cast_y) / (width * 0.5)) ** 2) ** 1.5))
+        contact = np.exp(-((((sx - px) / (width * 0.95)) ** 2 + ((sy - py) / (width * 0.33)) ** 2) ** 2))
+        over(image[part], image[part] * rgb("2a2420") * 1.6, np.maximum(0.85 * shadow, 0.9 * contact))
         _turn(rng, image, body, (px, py), height, light, bounce)
     return image
 
@@ -932,7 +930,7 @@ def _flower(
 def portrait(rng: Rng, n: int) -> Array:
     """A head and shoulders as a relief under studio light: of marble, bronze or clay, or of flesh and cloth."""
     x, y = grid(n)
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1, 1]))  # a NumPy scalar would turn everything into float64
     mottled = fractal(rng, n, 3, gain=0.5)
     wall = rgb("4a5a5c", "7a6a54", "2a2d33", "8a3f36", "b8a888", "3f4f6f", "6f7f5a")[rng.integers(7)]
     image: Array = (
