@@ -34,7 +34,7 @@ def save_model(model: StyleModel, path: str | Path) -> None:
             continue
         tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
         encoders[name] = {"name": vgg.name, "sha256": vgg.sha256}
-    settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k != "encoder_weights"}
+    settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k not in model.local_settings}
     card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
 
-from stylezoo.losses import at_least_float32, mean_std, normalise
+from stylezoo.images import read_image, to_tensor
+from stylezoo.losses import Moments, at_least_float32, mean_std, normalise
+from stylezoo.vgg import VGG
 
 
 def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
@@ -60,10 +66,15 @@ class StyleAttention(nn.Module):
 
     1,050,624 parameters at 512 channels. Queries and keys are normalised features, values raw ones, the content is
     added to what it attends to.
+
+    Args:
+        channels: Of content, style and result.
+        norm: Normalises content and style before queries and keys are made of them.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Callable[[Tensor], Tensor] = normalise) -> None:
         super().__init__()
+        self.norm = norm
         self.f = nn.Conv2d(channels, channels, 1)
         self.g = nn.Conv2d(channels, channels, 1)
         self.h = nn.Conv2d(channels, channels, 1)
@@ -71,13 +82,13 @@ class StyleAttention(nn.Module):
 
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
-        key = self.g(normalise(style)).flatten(2).transpose(1, 2)
+        key = self.g(self.norm(style)).flatten(2).transpose(1, 2)
         value = self.h(style).flatten(2).transpose(1, 2)
         return key, value
 
     def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
-        query = self.f(normalise(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
+        query = self.f(self.norm(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
         # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
         with torch.autocast(content.device.type, enabled=False):
             query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
@@ -104,3 +115,70 @@ def normalised_weights(weights: list[float] | None, count: int) -> list[float]:
     if abs(total) < 1e-12 or not torch.isfinite(torch.tensor(total)):
         raise ValueError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
     return [w / total for w in weights]
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation with a trained scale and shift (Ulyanov et al. 2016, arXiv:1607.08022), biased variance.
+
+    nn.InstanceNorm2d(affine=True) computes the same but gives up the channels_last layout.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, channels, eps)
+
+
+def oihw(kernel: Tensor) -> Tensor:
+    """A TensorFlow kernel (height, width, in, out) as a PyTorch one; of transposed convolutions (out, in) swap too."""
+    return kernel.permute(3, 2, 0, 1).contiguous()
+
+
+def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
+    """A picture that a system is to learn as its style, (1, 3, H, W), RGB in [0, 1].
+
+    Args:
+        path: The picture.
+        long_side: Pixels that the longer side is resized to (antialiased); None keeps the size.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ImageError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no style picture {path}: training needs the picture whose style it is to learn, so put one"
+            " there or name another in the recipe."
+        )
+    picture = to_tensor(read_image(path)).unsqueeze(0)
+    if long_side is not None:
+        scale = long_side / max(picture.shape[-2:])
+        size = [max(1, round(n * scale)) for n in picture.shape[-2:]]
+        picture = transforms.resize(picture, size, antialias=True).clamp(0, 1)
+    return picture
+
+
+def measure_styles(network: VGG, pictures: Iterable[Tensor], layers: Iterable[str]) -> dict[str, Moments]:
+    """What the style losses need of fixed styles, layer by layer, measured once instead of at every step.
+
+    Args:
+        network: The loss network.
+        pictures: One (1, 3, H, W) per style, of any sizes.
+        layers: The layers of the style loss.
+
+    Returns:
+        {layer: moments of as many styles as there are pictures}.
+    """
+    layers, device = list(layers), next(network.parameters())
+    measured = []
+    # Lightning validates in inference mode, whose tensors training could not use afterwards.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.device.type, enabled=False):
+        for picture in pictures:
+            measured.append({name: Moments.of(f) for name, f in network(picture.to(device), layers).items()})
+    return {name: Moments.cat(style[name] for style in measured) for name in layers}
+
+
+def check_full_strength(system: str, alpha: float) -> None:
+    """Raises a ValueError unless alpha is 1, for systems whose network paints with one strength only."""
+    if alpha != 1:
+        raise ValueError(
+            f"{system} paints with the strength it was trained for: leave alpha at 1, it cannot be {alpha}."
+        )

@@ -26,94 +26,156 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def mean_std(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Moments:
+    """All that style losses want to know of a style's features, whatever the size of its picture.
+
+    Every style statistic takes it in place of the features, so that systems with fixed styles measure these once.
+
+    Attributes:
+        gram: (B, C, C), raw.
+        mean: (B, C, 1, 1).
+        std: (B, C, 1, 1), unbiased, without any eps.
+        positions: H * W of each style's features, (B, 1, 1).
+    """
+
+    gram: Tensor
+    mean: Tensor
+    std: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Moments:
+        """Measures features (B, C, H, W)."""
+        mean, std = mean_std(x, 0.0, outside=True)
+        raw = gram(x)
+        return cls(raw, mean, std, torch.full_like(raw[:, :1, :1], x.shape[-2] * x.shape[-1]))
+
+    @classmethod
+    def cat(cls, parts: Iterable[Moments]) -> Moments:
+        """Joins styles, whose pictures may differ in size, to one batch."""
+        gram, mean, std, positions = zip(*((m.gram, m.mean, m.std, m.positions) for m in parts), strict=True)
+        return cls(torch.cat(gram), torch.cat(mean), torch.cat(std), torch.cat(positions))
+
+    def to(self, device: torch.device) -> Moments:
+        """The same on another device."""
+        return Moments(*(t.to(device) for t in (self.gram, self.mean, self.std, self.positions)))
+
+    def __getitem__(self, index: Tensor | slice) -> Moments:
+        """Some of the styles: numbers (B,), or a slice."""
+        return Moments(self.gram[index], self.mean[index], self.std[index], self.positions[index])
+
+
+def mean_std(x: Tensor | Moments, eps: float = 1e-5, outside: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over positions, per sample and channel.
 
     Unbiased variance, eps inside the root: naoto0804/pytorch-AdaIN@47950d0 function.py, and SANet and StyTr2 after it.
     A map of a single position has standard deviation sqrt(eps).
 
+    ``mean_std(x, 1e-6, outside=True)`` is the definition of irasin/Pytorch_AdaIN@2882d72 and the multi-level systems
+    after it: what is divided by it grows up to 3,000 times larger where a channel hardly varies.
+
     Args:
         x: (B, C, H, W).
         eps: Added to the variance.
+        outside: Whether eps is added to the standard deviation instead, outside the root.
 
     Returns:
         Two tensors (B, C, 1, 1).
     """
+    if isinstance(x, Moments):
+        return x.mean, x.std + eps if outside else (x.std.square() + eps).sqrt()
     x = at_least_float32(x)
     correction = 1 if x.shape[-2] * x.shape[-1] > 1 else 0
+    if outside:  # the gradient of std_mean is 0 at a channel without variation, that of a root of var_mean NaN
+        std, mean = torch.std_mean(x, dim=(2, 3), keepdim=True, correction=correction)
+        return mean, std + eps
     variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=correction)
     return mean, (variance + eps).sqrt()
 
 
-def normalise(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Features with mean 0 and standard deviation 1 per sample and channel ("mean-variance normalised")."""
-    mean, std = mean_std(x, eps)
+def normalise(x: Tensor, eps: float = 1e-5, outside: bool = False) -> Tensor:
+    """Features with mean 0 and standard deviation 1 per sample and channel ("mean-variance normalised").
+
+    The arguments are those of `mean_std`.
+    """
+    mean, std = mean_std(x, eps, outside)
     return (x - mean) / std
 
 
-def gram(x: Tensor) -> Tensor:
+def gram(x: Tensor | Moments) -> Tensor:
     """Raw Gram matrix F F^T, (B, C, H, W) -> (B, C, C), accumulated in float32 whatever the autocast type.
 
     >>> gram(torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]]))
     tensor([[[ 5., 11.],
              [11., 25.]]])
     """
+    if isinstance(x, Moments):
+        return x.gram
     with torch.autocast(x.device.type, enabled=False):
         flat = at_least_float32(x).flatten(2)  # (B, C, H*W)
         return flat @ flat.transpose(1, 2)
 
 
-def _positions(x: Tensor) -> int:
-    return x.shape[-2] * x.shape[-1]
+def _positions(x: Tensor | Moments) -> int | Tensor:
+    """H * W; of moments one number per style."""
+    return x.positions if isinstance(x, Moments) else x.shape[-2] * x.shape[-1]
 
 
-def mean_std_loss(output: Tensor, style: Tensor) -> Tensor:
+def mean_std_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """MSE of means plus MSE of standard deviations (naoto0804/pytorch-AdaIN@47950d0 net.py calc_style_loss)."""
     output_mean, output_std = mean_std(output)
     style_mean, style_std = mean_std(style)
     return F.mse_loss(output_mean, style_mean) + F.mse_loss(output_std, style_std)
 
 
-def _gram_mse(output: Tensor, style: Tensor, output_scale: float, style_scale: float) -> Tensor:
+def mean_std_outside_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+    """`mean_std_loss` with 1e-6 added outside the root (GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2)."""
+    output_mean, output_std = mean_std(output, 1e-6, outside=True)
+    style_mean, style_std = mean_std(style, 1e-6, outside=True)
+    return F.mse_loss(output_mean, style_mean) + F.mse_loss(output_std, style_std)
+
+
+def _gram_mse(output: Tensor, style: Tensor | Moments, output_scale: int | Tensor, style_scale: int | Tensor) -> Tensor:
     return F.mse_loss(gram(output) / output_scale, gram(style) / style_scale)
 
 
-def gram_gatys_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_gatys_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / (4 C^2 M^2): the paper's E_l (Gatys et al. 2016, equation 4)."""
     return _gram_mse(output, style, _positions(output), _positions(style)) / 4
 
 
-def gram_author_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_author_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2) x 1000 / C^2 (leongatys/PytorchNeuralStyleTransfer@be6c8e2)."""
     return _gram_mse(output, style, _positions(output), _positions(style)) * (1e3 / output.shape[1] ** 2)
 
 
-def gram_johnson_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_johnson_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / (C^4 M^2): neural-style, fast-neural-style, pytorch/examples, MSG-Net."""
     channels = output.shape[1]
     return _gram_mse(output, style, channels * _positions(output), channels * _positions(style))
 
 
-def gram_magenta_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_magenta_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2): magenta/magenta@526d3eb image_stylization/learning.py."""
     return _gram_mse(output, style, _positions(output), _positions(style))
 
 
-def gram_linear_transfer_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_linear_transfer_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2) summed over the entries, plus the squared difference of the means, per sample
     (sunshineatnoon/LinearStyleTransfer@188e8e5 libs/Criterion.py)."""
     batch, channels = output.shape[:2]
     difference = gram(output) / (channels * _positions(output)) - gram(style) / (channels * _positions(style))
-    means = at_least_float32(output).mean((2, 3)) - at_least_float32(style).mean((2, 3))
+    means = mean_std(output)[0] - mean_std(style)[0]
     return (difference.square().sum() + means.square().sum()) / batch
 
 
-def gram_raw_loss(output: Tensor, style: Tensor) -> Tensor:
+def gram_raw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """S / C^2, Gram matrices not normalised: the "classic" loss of Cheng et al. 2021 (arXiv:2104.10064, section 3)."""
     return _gram_mse(output, style, 1, 1)
 
 
-def balanced_gram_loss(output: Tensor, style: Tensor) -> Tensor:
+def balanced_gram_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """The classic loss divided by its supremum, in [0, 1] (Cheng et al. 2021, equation 5, with N^l = C^2).
 
     |G_o - G_s|^2 / (|G_o|^2 + |G_s|^2) per sample: Gram normalisation and feature scale drop out, and since ReLU
@@ -129,14 +191,15 @@ def balanced_gram_loss(output: Tensor, style: Tensor) -> Tensor:
     return (difference / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)).mean()
 
 
-def balanced_gram_hw_loss(output: Tensor, style: Tensor) -> Tensor:
+def balanced_gram_hw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """`balanced_gram_loss` with the other reading of the paper's N^l, H*W instead of C^2: no bound, and layers weigh
     H*W / C^2 of what they weigh there (16 at relu1_2 and 1/256 at relu4_3 of a 256-pixel picture)."""
     return balanced_gram_loss(output, style) * (_positions(output) / output.shape[1] ** 2)
 
 
-STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor | Moments], Tensor]] = {
     "mean_std": mean_std_loss,
+    "mean_std_outside": mean_std_outside_loss,
     "gram_gatys": gram_gatys_loss,
     "gram_author": gram_author_loss,
     "gram_johnson": gram_johnson_loss,
@@ -159,9 +222,15 @@ def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
     return F.mse_loss(normalise(output), normalise(content))
 
 
+def normalised_outside_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """`normalised_content_loss` with 1e-6 added outside the root (GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2)."""
+    return F.mse_loss(normalise(output, 1e-6, outside=True), normalise(content, 1e-6, outside=True))
+
+
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "plain": content_loss,
     "normalised": normalised_content_loss,
+    "normalised_outside": normalised_outside_content_loss,
 }
 
 
@@ -228,14 +297,18 @@ class PerceptualLoss:
         return list(dict.fromkeys([*self.style_layers, *self.content_layers]))
 
     def __call__(
-        self, output: Features, *, content: Features | None = None, style: Features | None = None
+        self,
+        output: Features,
+        *,
+        content: Features | None = None,
+        style: Mapping[str, Tensor] | Mapping[str, Moments] | None = None,
     ) -> dict[str, Tensor]:
         """Compares the output's features with those of a content and of a style.
 
         Args:
             output: Features of the output at `layers`.
             content: Target features at ``content_layers``; None leaves the term out.
-            style: Features at ``style_layers``; None leaves the term out.
+            style: Features at ``style_layers``, or their `Moments`; None leaves the term out.
 
         Returns:
             The unweighted terms, scalars: {"content": ..., "style": ...}.
@@ -245,8 +318,8 @@ class PerceptualLoss:
             compare = CONTENT_LOSSES[self.content_loss]
             terms["content"] = _sum(w * compare(output[n], content[n]) for n, w in self.content_layers.items())
         if style is not None:
-            compare = STYLE_STATISTICS[self.style_loss]
-            terms["style"] = _sum(w * compare(output[n], style[n]) for n, w in self.style_layers.items())
+            measure = STYLE_STATISTICS[self.style_loss]
+            terms["style"] = _sum(w * measure(output[n], style[n]) for n, w in self.style_layers.items())
         return terms
 
 

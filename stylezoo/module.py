@@ -121,13 +121,17 @@ class StyleModel(LightningModule):
         It is the ``encoder`` (with ``encoder_weights``) of the settings, with the options of `loss_network_options`.
         """
         if "_loss_network" not in self._modules:
-            network = VGG(self.hparams["encoder"], self.hparams["encoder_weights"], **self.loss_network_options)
-            self._check_encoder("_loss_network", network)
-            self._loss_network = network.to(next(self.parameters()))
+            with torch.inference_mode(False):  # Lightning's first validation asks for it; training needs its gradients
+                network = VGG(self.hparams["encoder"], self.hparams["encoder_weights"], **self.loss_network_options)
+                self._check_encoder("_loss_network", network)
+                self._loss_network = network.to(next(self.parameters()))
         return self._loss_network
 
     loss_network_options: ClassVar[dict[str, Any]] = {}
     """How `loss_network` is built: keyword arguments of `stylezoo.vgg.VGG`, such as ``last`` and ``pooling``."""
+
+    local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights"})
+    """Settings that name files of this machine: they stay out of published files, and painting does without them."""
 
     # Frozen encoders: named in a checkpoint with the sha256 of their weights, never copied into it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import stylezoo
 from stylezoo import StyleModel
 from stylezoo.images import write_image
+from stylezoo.registry import get
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
@@ -101,3 +103,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = torch.nn.functional.interpolate(low, size=size, mode="bilinear")
         write_image(picture, folder / f"{index:02d}.png")
     return folder
+
+
+THIN = "vgg19_random/8"
+
+
+def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:
+    """The system with the thinnest encoder, so that a zoo is tested in seconds.
+
+    PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
+    """
+    if "encoder" in inspect.signature(get(name)).parameters:
+        settings.setdefault("encoder", THIN)
+    torch.manual_seed(0)
+    model = stylezoo.create_model(name, **settings)
+    for parameter in model.parameters():
+        if he_init and parameter.requires_grad and parameter.ndim == 4:
+            torch.nn.init.kaiming_normal_(parameter)
+    return model

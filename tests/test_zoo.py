@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 import stylezoo
 from stylezoo import StyleModel, checkpoints, registry
 from stylezoo.cli import main
+from stylezoo.images import write_image
 from stylezoo.losses import STYLE_STATISTICS
 
 SYSTEMS = stylezoo.list_models()
@@ -30,8 +34,10 @@ def small(name: str, **settings: object) -> StyleModel:
 
     PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
     """
-    if "encoder" in inspect.signature(registry.get(name)).parameters:
+    arguments = inspect.signature(registry.get(name)).parameters
+    if "encoder" in arguments:
         settings.setdefault("encoder", THIN)
+    settings = {**trained_styles(arguments), **settings}
     torch.manual_seed(0)
     model = stylezoo.create_model(name, **settings)
     for parameter in model.parameters():
@@ -40,9 +46,34 @@ def small(name: str, **settings: object) -> StyleModel:
     return model
 
 
-def pair(batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Tensor]:
+@cache
+def style_folder() -> TemporaryDirectory[str]:
+    """A folder of two small pictures of different sizes, gone when the tests are."""
+    folder = TemporaryDirectory()
+    for index in range(2):
+        picture = torch.rand(3, 40, 32 + 8 * index, generator=torch.Generator().manual_seed(index))
+        write_image(picture, Path(folder.name) / f"{index}.png")
+    return folder
+
+
+def trained_styles(arguments: Any) -> dict[str, object]:
+    """What systems that learn given styles are created with: one picture (style_image), or a folder of them (styles)."""
+    folder = style_folder().name
+    paths = {"style_image": f"{folder}/0.png", "styles": folder}
+    return {name: path for name, path in paths.items() if name in arguments}
+
+
+def pair(name: str, batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Any]:
+    """A content batch, and a style for each of its pictures as the system's kind takes them."""
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(2, batch, 3, height, width, generator=generator).unbind()
+    content, picture = torch.rand(2, batch, 3, height, width, generator=generator).unbind()
+    kind = registry.get(name).kind
+    return content, {"single": None, "multi": torch.arange(batch)}.get(kind, picture)
+
+
+def of(style: Any, index: slice) -> Any:
+    """The styles of some pictures."""
+    return None if style is None else style[index]
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -69,7 +100,7 @@ def test_names_and_sources(name: str) -> None:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     model = small(name).train()
-    terms = model.losses(*pair())
+    terms = model.losses(*pair(name))
     assert all(term.ndim == 0 and torch.isfinite(term) and term >= 0 for term in terms.values())
     torch.stack(list(terms.values())).sum().backward()
     for key, parameter in model.named_parameters():
@@ -83,17 +114,19 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
 @pytest.mark.parametrize("statistic", STYLE_STATISTICS)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_style_statistic_is_one_setting(name: str, statistic: str) -> None:
-    terms = small(name, style_loss=statistic).losses(*pair())
+    terms = small(name, style_loss=statistic).losses(*pair(name))
     assert torch.isfinite(terms["style"]) and terms["style"] > 0
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_batch_is_its_singles(name: str) -> None:
-    model, (content, style) = small(name).eval(), pair()
+    model, (content, style) = small(name).eval(), pair(name)
     with torch.no_grad():
         both = model(content, style)
-        close(both, torch.cat([model(c[None], s[None]) for c, s in zip(content, style, strict=True)]))
-        close(model(content, style[:1]), model(content, style[:1].expand_as(content)))  # one style for all
+        singles = [slice(i, i + 1) for i in range(len(content))]
+        close(both, torch.cat([model(content[i], of(style, i)) for i in singles]))
+        first = of(style, singles[0])  # one style for all
+        close(model(content, first), torch.cat([model(content[i], first) for i in singles]))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (37, 50), (64, 41), (100, 128)])
@@ -101,15 +134,16 @@ def test_a_batch_is_its_singles(name: str) -> None:
 def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) -> None:
     model = small(name).eval()
     with torch.no_grad():
-        output = model(torch.rand(1, 3, *size), torch.rand(1, 3, 33, 70))
-        assert output.shape == (1, 3, *size) and torch.isfinite(output).all()
-        assert model(torch.rand(1, 3, 40, 40), torch.rand(1, 3, *size)).shape == (1, 3, 40, 40)
+        for content_size, style_size in ((size, (33, 70)), ((40, 40), size)):
+            content, style = torch.rand(1, 3, *content_size), pair(name, 1, *style_size)[1]
+            output = model(content, style)
+            assert output.shape == content.shape and torch.isfinite(output).all()
 
 
 @pytest.mark.parametrize("name", stylezoo.list_models("arbitrary"))
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave."""
-    model, (content, style) = small(name).eval(), pair(1)
+    model, (content, style) = small(name).eval(), pair(name, 1)
     other = 1 - style
     with torch.no_grad():
         code, second = model.encode_style(style), model.encode_style(other)
@@ -134,7 +168,7 @@ def test_the_two_halves(name: str) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_self_contained_file(name: str, tmp_path: Path) -> None:
-    model, (content, style) = small(name).eval(), pair(1)
+    model, (content, style) = small(name).eval(), pair(name, 1)
     file = tmp_path / "model.safetensors"
     stylezoo.save_model(model, file)
     loaded = stylezoo.load_model(file)
@@ -155,6 +189,8 @@ def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tm
         common += ["--data.style=Folder", f"--data.style.root={pictures}"]
     if "encoder" in settings["model"].get("init_args", {}):
         common.append(f"--model.encoder={THIN}")
+    styles = trained_styles(settings["model"].get("init_args", {}))
+    common += [f"--model.{name}={value}" for name, value in styles.items()]
     common += ["--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
     common += ["--trainer.accelerator=cpu", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=run"]
     fit = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1"]

@@ -1,0 +1,401 @@
+"""CIN - A Learned Representation for Artistic Style (Dumoulin, Shlens & Kudlur, ICLR 2017, arXiv:1610.07629).
+
+One network for N styles: all convolutions are shared, and a style is only the scales and shifts of the instance norms
+behind them (conditional instance normalisation), 3,206 numbers against 1.67 million. Styles can be blended, and a new
+one can be learnt by training its numbers alone.
+
+    python -m stylezoo fit --config experiments/cin.yaml --model.styles data/styles
+    python -m stylezoo fit --config experiments/cin.yaml --model.styles data/new --model.finetune cin.safetensors
+    python -m stylezoo import --system cin --files cin26_google_android.pth --output cin.android.safetensors
+    python -m stylezoo stylize --model cin.android.safetensors --style 3 7 --style_weights 1,2 --content a.jpg --output b.png
+
+Deviations: none from magenta/magenta@526d3eb image_stylization (re-implemented by reading it), but for the output's
+size: the content's own, where the reference rounds up to a multiple of 4 (ours is its top-left crop).
+Paper and code differ: the paper divides content and style loss by the number of units and leaves the style weight free;
+the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training pictures are ImageNet's in both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.checkpoints import load_model
+from stylezoo.images import list_images
+from stylezoo.layers import check_full_strength, measure_styles, normalised_weights, oihw, read_style
+from stylezoo.losses import Moments, PerceptualLoss
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.weights import Tensors
+
+CHANNELS = (32, 64, 128, 64, 32)
+CONTENT_LAYERS = {"relu3_3": 1.0}
+STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
+
+
+class Transformer(nn.Module):
+    """The shared convolutions, without biases: 1,674,432 parameters; and 3,206 scales and shifts for each style.
+
+    Rows of ``scale`` and ``shift`` are styles; a row holds all layers one after the other, in network order.
+    """
+
+    def __init__(self, channels: tuple[int, ...], blocks: int, styles: int) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = channels
+        self.contract = nn.ModuleList([_conv(3, c1, 9), _conv(c1, c2, 3, 2), _conv(c2, c3, 3, 2)])
+        self.residual = nn.ModuleList([_conv(c3, c3, 3) for _ in range(2 * blocks)])
+        self.expand = nn.ModuleList([_conv(c3, c4, 3), _conv(c4, c5, 3), _conv(c5, 3, 9)])
+        self.channels = [int(conv.weight.shape[0]) for conv in self.convs()]
+        self.scale = nn.Parameter(torch.ones(styles, sum(self.channels)))
+        self.shift = nn.Parameter(torch.zeros(styles, sum(self.channels)))
+
+    def convs(self) -> Iterator[nn.Conv2d]:
+        """The convolutions in network order."""
+        for part in (self.contract, self.residual, self.expand):
+            for conv in part:
+                assert isinstance(conv, nn.Conv2d)
+                yield conv
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """(B, 3, H, W) with scales and shifts (B or 1, 1603) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1]."""
+        scales = iter(torch.split(scale[:, :, None, None], self.channels, dim=1))
+        shifts = iter(torch.split(shift[:, :, None, None], self.channels, dim=1))
+
+        def layer(conv: nn.Module, x: Tensor) -> Tensor:
+            x = conv(x)
+            return torch.addcmul(next(shifts), F.group_norm(x, x.shape[1], eps=1e-5), next(scales))
+
+        for conv in self.contract:
+            x = F.relu(layer(conv, x))
+        convs = iter(self.residual)
+        for first, second in zip(convs, convs, strict=True):
+            x = x + layer(second, F.relu(layer(first, x)))
+        *convs_up, last = self.expand
+        for conv in convs_up:
+            x = F.relu(layer(conv, F.interpolate(x, scale_factor=2, mode="nearest")))
+        return torch.sigmoid(layer(last, x))
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, padding_mode="reflect", bias=False)
+    nn.init.normal_(conv.weight, std=0.01)  # model.py
+    return conv
+
+
+@register(
+    "cin",
+    paper="https://arxiv.org/abs/1610.07629",
+    year=2017,
+    kind="multi",
+    code="magenta/magenta@526d3eb image_stylization",
+)
+class CIN(StyleModel):
+    """Conditional instance normalisation (Dumoulin et al. 2017): one network for many styles.
+
+    A style is the number or the name of a trained one, a list or a tensor (B,) of such, or weights over all styles, (N,) or
+    (B, N), which may be negative and need not sum to 1: sum_k w_k style_k. Without a style, the pictures of a batch take
+    the styles in turn.
+
+    Args:
+        styles: Folder of the pictures whose styles are learnt, one each. Only training reads it.
+        style_names: What the styles are called; None takes the names of the pictures, sorted.
+        style_size: Pixels that the longer side of style pictures is resized to; None keeps their sizes.
+        style_coefficients: {name: factor} of the style loss, for styles that come out too weak or too strong.
+        finetune: A model of this system whose convolutions are taken over and stay as they are: only the scales and
+            shifts of the new styles are trained.
+        width: Multiplies the channels.
+        channels: Of the three convolutions down and the two up.
+        blocks: Number of residual blocks.
+        seed: Decides which style each training picture gets.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If there are no styles, or ``finetune`` is a model of another shape.
+    """
+
+    # Average pooling: vgg.py. The weights are caffe's, which slim's checkpoint holds in RGB order.
+    loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}
+    local_settings = StyleModel.local_settings | {"styles", "finetune"}
+
+    def __init__(
+        self,
+        styles: str | None = None,
+        style_names: list[str] | None = None,
+        style_size: int | None = None,
+        style_coefficients: dict[str, float] | None = None,
+        finetune: str | None = None,
+        width: float = 1.0,
+        channels: tuple[int, int, int, int, int] = CHANNELS,
+        blocks: int = 5,
+        seed: int = 0,
+        content_weight: float = 1.0,
+        style_weight: float = 1e-4,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        style_loss: str = "gram_magenta",
+        lr: float = 1e-3,
+        lr_decay: float = 0.0,
+        encoder: str = "vgg16_caffe",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        names = list(style_names) if style_names is not None else list(style_pictures(styles))
+        self.hparams["style_names"] = names
+        self.hparams["channels"] = list(channels)
+        for name in style_coefficients or {}:
+            if name not in names:
+                raise ValueError(f"style_coefficients name {name!r}, but the styles are {', '.join(names)}.")
+        self.transformer = Transformer(tuple(int(width * c) for c in channels), blocks, len(names))
+        if finetune is not None:
+            self._take_convs(finetune)
+            self.hparams["finetune"] = None  # done: the model loads without the other one
+        self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight}
+        self._measured: dict[str, Moments] = {}
+
+    def _take_convs(self, path: str) -> None:
+        """Takes over the convolutions of another model and freezes them."""
+        other = load_model(path)
+        convs = list(self.transformer.convs())
+        theirs = list(other.transformer.convs()) if isinstance(other, CIN) else []
+        if [c.weight.shape for c in theirs] != [c.weight.shape for c in convs]:
+            shape = ", ".join(f"{key} {other.hparams.get(key)}" for key in ("width", "channels", "blocks"))
+            raise ValueError(
+                f"finetune takes over a cin of the same shape, but {path} is a {other.system} with {shape}."
+            )
+        for conv, their in zip(convs, theirs, strict=True):
+            conv.load_state_dict(their.state_dict())
+            conv.requires_grad_(False)
+
+    @property
+    def styles(self) -> list[str]:
+        """The names of the styles, in the order of their numbers."""
+        return list(self.hparams["style_names"])
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Reads checkpoints of magenta's image_stylization and the 26 styles of TensorFlow's Android demo.
+
+        The shapes follow from the tensors; files know no names, so that styles are called style0, style1 ...
+        """
+        if "transformer/contract/conv1/weights" not in tensors:
+            return tensors, {}
+        blocks = sum(1 for key in tensors if re.fullmatch(r"transformer/residual/residual\d+/conv1/weights", key))
+        layers = {f"contract.{i}": f"contract/conv{i + 1}" for i in range(3)}
+        layers |= {f"residual.{i}": f"residual/residual{i // 2 + 1}/conv{i % 2 + 1}" for i in range(2 * blocks)}
+        layers |= {f"expand.{i}": f"expand/conv{i + 1}/conv" for i in range(3)}
+        norms = [f"transformer/{theirs}/InstanceNorm" for theirs in layers.values()]
+        wanted = [f"transformer/{theirs}/weights" for theirs in layers.values()]
+        missing = [
+            key for key in [*wanted, *(f"{n}/{k}" for n in norms for k in ("gamma", "beta"))] if key not in tensors
+        ]
+        if missing:
+            raise ValueError(f"This checkpoint of image_stylization lacks {missing[0]}.")
+        renamed = {f"{ours}.weight": oihw(tensors[key]) for ours, key in zip(layers, wanted, strict=True)}
+        renamed["scale"] = torch.cat([tensors[f"{norm}/gamma"] for norm in norms], 1)
+        renamed["shift"] = torch.cat([tensors[f"{norm}/beta"] for norm in norms], 1)
+        names = ("contract.0", "contract.1", "contract.2", "expand.0", "expand.1")
+        return renamed, {
+            "channels": [len(renamed[f"{name}.weight"]) for name in names],
+            "blocks": blocks,
+            "style_names": [f"style{i}" for i in range(len(renamed["scale"]))],
+        }
+
+    def encode_style(self, style: Any) -> Code:
+        """The scales and shifts of styles, each (B, 1603).
+
+        Args:
+            style: See the class.
+
+        Raises:
+            ValueError: If there is no such style.
+        """
+        scale, shift = self.transformer.scale, self.transformer.shift
+        if isinstance(style, (list, tuple)):
+            weights = any(isinstance(entry, float) for entry in style)
+            style = torch.tensor(style) if weights else torch.cat([self._numbers(entry) for entry in style])
+        if isinstance(style, Tensor) and style.is_floating_point():
+            mix = style.reshape(-1, style.shape[-1]) if style.ndim in (1, 2) else None
+            if mix is None or mix.shape[1] != len(scale):
+                raise ValueError(
+                    f"Weights over the {len(scale)} styles of cin have the shape ({len(scale)},) or (B, {len(scale)}), not"
+                    f" {tuple(style.shape)}; it paints with the styles it was trained on: {', '.join(self.styles)}."
+                )
+            mix = mix.to(scale)
+            return {"scale": mix @ scale, "shift": mix @ shift}
+        ids = self._numbers(style)
+        return {"scale": scale[ids], "shift": shift[ids]}
+
+    def _numbers(self, style: Any) -> Tensor:
+        """Numbers of styles as (B,) on the model's device, from a number, a name or such a tensor."""
+        count, names = len(self.styles), self.styles
+        if isinstance(style, str):
+            if style in names:
+                style = names.index(style)
+            elif style.isdecimal():
+                style = int(style)
+        if isinstance(style, int) and not isinstance(style, bool):
+            style = torch.tensor([style])
+        if not isinstance(style, Tensor) or style.ndim > 1 or not ((style >= 0) & (style < count)).all():
+            asked = tuple(style.shape) if isinstance(style, Tensor) and style.ndim > 1 else style
+            raise ValueError(
+                f"cin has no style {asked}: it has {count}, by number from 0 or by name: {', '.join(names)}."
+            )
+        return style.reshape(-1).to(self.device)
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their scales and shifts are.
+            alpha: 1; the network knows one strength.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: If alpha is not 1, or there are not as many weights as codes.
+        """
+        check_full_strength("cin", alpha)
+        codes = code if isinstance(code, list) else [code]
+        shares = normalised_weights(weights, len(codes))
+        scale = torch.stack([w * c["scale"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        shift = torch.stack([w * c["shift"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        output: Tensor = self.transformer(content, scale, shift)
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
+        """Styles the content, (B, 3, H, W) -> (B, 3, H, W) in [0, 1]; see the class for ``style``."""
+        return super().forward(content, self._in_turn(len(content)) if style is None else style, alpha)
+
+    def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
+        """Weighted loss terms ``content`` and ``style`` (section 2, equation 4, and learning.py).
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: A number, a name, or a tensor (B,) of numbers; without one, styles in turn.
+
+        Raises:
+            ValueError: If there is no such style, or no folder of ``styles``.
+            FileNotFoundError: If a style's picture is not there.
+        """
+        ids = self._in_turn(len(content)) if style is None else self._numbers(style).expand(len(content))
+        output = self(content, ids)
+        network = self.loss_network
+        with torch.no_grad():
+            content_features = network(content, self.perceptual.content_layers)
+        features = network(output, self.perceptual.layers)
+        terms = self.perceptual(features, content=content_features)
+        targets = {name: moments.to(self.device)[ids] for name, moments in self._targets().items()}
+        factors = self.hparams["style_coefficients"]
+        if not factors:
+            terms |= self.perceptual(features, style=targets)
+        else:  # a style's factor is on the losses of its own pictures
+            each = [
+                factors.get(self.styles[int(number)], 1.0)
+                * self.perceptual(
+                    {name: f[i : i + 1] for name, f in features.items()},
+                    style={name: moments[i : i + 1] for name, moments in targets.items()},
+                )["style"]
+                for i, number in enumerate(ids)
+            ]
+            terms["style"] = torch.stack(each).mean()
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _targets(self) -> dict[str, Moments]:
+        """The moments of all styles at every style layer."""
+        if not self._measured:
+            folder = self.hparams["styles"]
+            paths = style_pictures(folder)
+            for name in self.styles:
+                if name not in paths:
+                    raise FileNotFoundError(
+                        f"There is no picture of the style {name!r} in {folder}: training needs the pictures of all"
+                        f" its styles ({', '.join(self.styles)})."
+                    )
+            pictures = (read_style(paths[name], self.hparams["style_size"]) for name in self.styles)
+            self._measured = measure_styles(self.loss_network, pictures, self.perceptual.style_layers)
+        return self._measured
+
+    # Which picture gets which style
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """A style drawn for every picture, a function of (seed, batches trained so far, rank): a resumed run goes on."""
+        trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        ids = self.draw(len(batch["content"]), trained, self.global_rank)
+        return super().training_step({**batch, "style": ids}, batch_idx)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return super().validation_step(self._with_styles(batch, batch_idx), batch_idx)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return super().test_step(self._with_styles(batch, batch_idx), batch_idx)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The pictures of a batch, clamped to [0, 1], in the styles in turn."""
+        return super().predict_step(self._with_styles(batch, batch_idx), batch_idx)
+
+    def draw(self, count: int, batch: int, rank: int) -> Tensor:
+        """Independent styles for the pictures of a training batch, (count,)."""
+        generator = np.random.default_rng((self.hparams["seed"], batch, rank))
+        return torch.from_numpy(generator.integers(len(self.styles), size=count)).to(self.device)
+
+    def _with_styles(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        count = len(batch["content"])
+        return {**batch, "style": self._in_turn(count, batch_idx * count)}
+
+    def _in_turn(self, count: int, first: int = 0) -> Tensor:
+        return (first + torch.arange(count, device=self.device)) % len(self.styles)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other styles: rows of scales and shifts would be taken for other pictures'.
+
+        Raises:
+            ValueError: If the styles differ; the message names both.
+        """
+        super().on_load_checkpoint(checkpoint)
+        trained = checkpoint.get("hyper_parameters", {}).get("style_names", self.styles)
+        if trained != self.styles:
+            raise ValueError(
+                f"This checkpoint was trained on the styles {', '.join(trained)}, but there are"
+                f" {', '.join(self.styles)} here: give the folder that it was trained with (styles)."
+            )
+
+
+def style_pictures(folder: str | None) -> dict[str, Path]:
+    """The pictures of a folder by the names of the styles: those of the files, without suffix where that is enough.
+
+    Raises:
+        ValueError: If no folder was named.
+        FileNotFoundError: If there are no pictures in it.
+    """
+    if folder is None:
+        raise ValueError("cin learns the styles of a folder of pictures: name it (styles, --model.styles FOLDER).")
+    paths = list_images(folder, recursive=False)
+    if not paths:
+        raise FileNotFoundError(
+            f"There are no style pictures in {folder}: training needs one per style it is to learn, so put some there or"
+            " name another folder in the recipe."
+        )
+    unique = len({path.stem for path in paths}) == len(paths)
+    return {path.stem if unique else path.name: path for path in paths}

@@ -1,0 +1,384 @@
+"""Johnson - Perceptual Losses for Real-Time Style Transfer (Johnson, Alahi & Fei-Fei, ECCV 2016, arXiv:1603.08155).
+
+A residual network paints one style in a single pass: down-sampling by 4, five residual blocks, up-sampling by 4. It is
+trained on content features and style Gram matrices of a frozen VGG-16 that painting does without. Instance instead of
+batch normalisation (Ulyanov et al. 2016, arXiv:1607.08022) is what everybody uses since, the author too.
+
+    python -m stylezoo fit --config experiments/johnson.yaml --model.style_image data/styles/mosaic.jpg
+    python -m stylezoo import --system johnson --files mosaic.pth --output johnson.mosaic.safetensors
+    python -m stylezoo stylize --model johnson.mosaic.safetensors --content photo.jpg --output painted.png
+
+Deviations: the defaults are pytorch/examples@77f55b9 fast_neural_style; paper and author's code
+(jcjohnson/fast-neural-style@813c834) differ from it, and their recipes say how:
+- norm: batch (paper), instance (both codes); upsample: transposed convolutions (paper and author) or nearest and
+  convolution (pytorch/examples), which avoids checkerboards; ``subpixel`` is the third known way;
+- padding: one reflection of 40 pixels at the input and residual blocks without any (paper's supplement, author), or a
+  reflection before every convolution (pytorch/examples);
+- tail: "a scaled tanh" to the range of pixels (paper, section 3.1), 150 tanh in the space of VGG (author), or linear;
+- content layer: relu2_2 (paper, pytorch/examples) or relu3_3 (author's default);
+- total variation (paper, author): the author adds its gradient summed over the batch, here it is averaged like all terms;
+- the author's released instance-norm networks have half the width; his test script ends in a 3 x 3 median filter;
+- the output has the content's size, where the references round up to multiples of 4 (ours is the top-left crop).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.layers import InstanceNorm, check_full_strength, measure_styles, oihw, read_style
+from stylezoo.losses import Moments, PerceptualLoss, total_variation
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import CAFFE_MEAN_BGR
+from stylezoo.weights import Tensors
+
+Norm = Literal["instance", "batch"]
+Upsample = Literal["nearest", "transposed", "subpixel"]
+Padding = Literal["reflect", "reflect_start", "replicate", "zeros", "same"]
+Tail = Literal["none", "tanh150", "tanh150_grey", "scaled_tanh"]
+Pixels = Literal["rgb", "rgb255", "bgr255"]
+
+CONTENT_LAYERS = {"relu2_2": 1.0}
+STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
+BLOCKS = 5
+START = 40  # pixels of ``reflect_start``: what five residual blocks without padding take away, at a quarter of the size
+
+
+class Layer(nn.Module):
+    """Padding, convolution (or up-sampling by 2 with one), normalisation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        padding: Padding | Literal["none"],
+        norm: Norm | None,
+        upsample: Upsample | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.padding = padding
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if upsample == "transposed":
+            # TensorFlow's "same" cuts the doubled map at its end, PyTorch's padding 1 at its start: one pixel apart.
+            inside = 0 if padding == "same" else 1
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, inside, output_padding=inside)
+        else:
+            around = 0 if padding == "none" or (padding == "same" and stride == 2) else kernel // 2
+            mode = padding if padding in ("reflect", "replicate") else "zeros"
+            channels = 4 * out_channels if upsample == "subpixel" else out_channels
+            self.conv = nn.Conv2d(in_channels, channels, kernel, stride, around, padding_mode=mode)
+        self.norm: nn.Module | None = None
+        if norm is not None:
+            self.norm = InstanceNorm(out_channels, eps) if norm == "instance" else nn.BatchNorm2d(out_channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if self.upsample == "nearest":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        elif self.padding == "same" and self.conv.stride == (2, 2) and self.upsample is None:
+            x = F.pad(x, (width % 2, 1, height % 2, 1))  # TensorFlow pads the end, and the start too where needed
+        x = self.conv(x)
+        if self.upsample == "subpixel":
+            x = F.pixel_shuffle(x, 2)
+        elif self.upsample == "transposed":
+            x = x[..., : 2 * height, : 2 * width]
+        return x if self.norm is None else self.norm(x)
+
+
+class Transformer(nn.Module):
+    """The network, from pixels to pixels: 1,679,235 parameters, 424,899 at half width."""
+
+    def __init__(
+        self, norm: Norm, upsample: Upsample, padding: Padding, width: float, norm_last: bool, eps: float
+    ) -> None:
+        super().__init__()
+        c1, c2, c3 = (int(width * channels) for channels in (32, 64, 128))
+        start = padding == "reflect_start"
+        outer: dict[str, Any] = {"padding": "zeros" if start else padding, "norm": norm, "eps": eps}
+        inner: dict[str, Any] = {**outer, "padding": "none" if start else padding}
+        self.start = START if start else 0
+        self.contract = nn.ModuleList(
+            [Layer(3, c1, 9, **outer), Layer(c1, c2, 3, 2, **outer), Layer(c2, c3, 3, 2, **outer)]
+        )
+        self.residual = nn.ModuleList(
+            nn.ModuleList([Layer(c3, c3, **inner), Layer(c3, c3, **inner)]) for _ in range(BLOCKS)
+        )
+        self.expand = nn.ModuleList(
+            [Layer(c3, c2, **outer, upsample=upsample), Layer(c2, c1, **outer, upsample=upsample)]
+        )
+        self.last = Layer(c1, 3, 9, **{**outer, "norm": norm if norm_last else None})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4))."""
+        x = reflect(x, self.start)
+        for layer in self.contract:
+            x = F.relu(layer(x))
+        for block in self.residual:
+            assert isinstance(block, nn.ModuleList)
+            residual = block[1](F.relu(block[0](x)))
+            cut = (x.shape[-1] - residual.shape[-1]) // 2  # 2 where convolutions are not padded
+            x = F.pad(x, (-cut, -cut, -cut, -cut)) + residual
+        for layer in self.expand:
+            x = F.relu(layer(x))
+        output: Tensor = self.last(x)
+        return output
+
+
+def reflect(x: Tensor, pixels: int) -> Tensor:
+    """Extends all four sides by mirror images, of mirror images where the picture is smaller than that."""
+    while pixels > 0:
+        step = min(pixels, min(x.shape[-2:]) - 1)
+        x = F.pad(x, (step, step, step, step), mode="reflect")
+        pixels -= step
+    return x
+
+
+@register(
+    "johnson",
+    paper="https://arxiv.org/abs/1603.08155",
+    year=2016,
+    kind="single",
+    code="pytorch/examples@77f55b9",
+)
+class Johnson(StyleModel):
+    """Johnson et al. 2016: one network per style.
+
+    Args:
+        style_image: The picture whose style is learnt. Only training reads it.
+        style_name: What the style is called; None takes the name of its picture.
+        style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
+        norm: ``instance`` or ``batch`` normalisation.
+        upsample: ``nearest`` and a convolution, ``transposed`` convolutions, or ``subpixel``: convolutions to four
+            times the channels, which are shuffled into place.
+        padding: ``reflect``, ``replicate`` or ``zeros`` before every convolution; ``reflect_start`` reflects 40 pixels
+            at the input, does without padding in the residual blocks and pads zeros elsewhere; ``same`` pads zeros
+            where TensorFlow does.
+        tail: What follows the last convolution: ``none``; ``tanh150``, 150 tanh; ``tanh150_grey``, 150 tanh around
+            mid-grey, 127.5; ``scaled_tanh``, a tanh from black to white.
+        pixels: Colours inside the network: ``rgb`` in [0, 1], ``rgb255``, or ``bgr255`` less the mean of ImageNet.
+        width: Multiplies the channels; the author's released instance-norm networks have 0.5.
+        norm_last: Whether the last convolution is normalised too.
+        norm_eps: Added to variances.
+        norm_init: Scales of the normalisation start at ``ones``, or ``uniform`` in [0, 1) as in torch7.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        tv_weight: Weight of the total variation of the output, mean over pictures of the sum of squared differences.
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If a setting is none of these.
+    """
+
+    local_settings = StyleModel.local_settings | {"style_image"}
+
+    def __init__(
+        self,
+        style_image: str | None = None,
+        style_name: str | None = None,
+        style_size: int | None = None,
+        norm: Norm = "instance",
+        upsample: Upsample = "nearest",
+        padding: Padding = "reflect",
+        tail: Tail = "none",
+        pixels: Pixels = "rgb255",
+        width: float = 1.0,
+        norm_last: bool = False,
+        norm_eps: float = 1e-5,
+        norm_init: Literal["ones", "uniform"] = "ones",
+        content_weight: float = 1e5,
+        style_weight: float = 1e10,
+        tv_weight: float = 0.0,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        style_loss: str = "gram_johnson",
+        lr: float = 1e-3,
+        lr_decay: float = 0.0,
+        encoder: str = "vgg16_torchvision",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choices(Norm, norm, Upsample, upsample, Padding, padding, Tail, tail, Pixels, pixels)
+        self.save_hyperparameters()
+        if style_name is None and style_image is not None:
+            self.hparams["style_name"] = Path(style_image).stem
+        self.transformer = Transformer(norm, upsample, padding, width, norm_last, norm_eps)
+        if norm_init == "uniform":
+            for module in self.transformer.modules():
+                if isinstance(module, (InstanceNorm, nn.BatchNorm2d)):
+                    nn.init.uniform_(module.weight)
+        self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
+        self._measured: dict[str, Moments] = {}
+
+    @property
+    def styles(self) -> list[str]:
+        """The name of the style; public files know none."""
+        return [self.hparams["style_name"] or "unnamed"]
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Reads pytorch/examples' files, old ones with running statistics too, and those of lengstrom/fast-style-transfer.
+
+        The running statistics were never used: they are dropped.
+        """
+        if "Variable_47" in tensors or "Variable" in tensors:
+            return _read_lengstrom(tensors)
+        if "deconv3.conv2d.weight" in tensors:
+            renamed = {
+                _public_name(key): t for key, t in tensors.items() if not re.search(r"in\d\.(running_|num_)", key)
+            }
+            return renamed, {"width": len(tensors["conv1.conv2d.weight"]) / 32}
+        return tensors, {}
+
+    def encode_style(self, style: Any = None) -> Code:
+        """Nothing: the style is in the network.
+
+        Raises:
+            ValueError: If a style is given.
+        """
+        if style is not None:
+            raise ValueError(
+                f"johnson paints with the one style it was trained on ({self.styles[0]}): leave style out (in a recipe:"
+                " style: null under data)."
+            )
+        return {}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned: empty.
+            alpha: 1; the network knows one strength.
+            weights: Without effect on a single style.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If alpha is not 1.
+        """
+        check_full_strength("johnson", alpha)
+        output: Tensor = self._to_rgb(self.transformer(self._to_pixels(content)))
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` (section 3.2).
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: Nothing: the style is that of ``style_image``.
+
+        Raises:
+            ValueError: If a style is given, or there is no ``style_image``.
+            FileNotFoundError: If it is not there.
+        """
+        output = self(content, style)
+        network, layers = self.loss_network, self.perceptual.layers
+        with torch.no_grad():
+            content_features = network(content, self.perceptual.content_layers)
+        terms = self.perceptual(network(output, layers), content=content_features, style=self._targets(len(content)))
+        if self.loss_weights["tv"]:
+            terms["tv"] = total_variation(output)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _targets(self, count: int) -> dict[str, Moments]:
+        """The style's moments at every style layer, for a batch of pictures."""
+        if not self._measured:
+            path = self.hparams["style_image"]
+            if path is None:
+                raise ValueError(
+                    "johnson learns the style of one picture: name it (style_image, --model.style_image PATH)."
+                )
+            picture = read_style(path, self.hparams["style_size"])
+            self._measured = measure_styles(self.loss_network, [picture], self.perceptual.style_layers)
+        same = torch.zeros(count, dtype=torch.long)
+        return {name: moments.to(self.device)[same.to(self.device)] for name, moments in self._measured.items()}
+
+    def _to_pixels(self, image: Tensor) -> Tensor:
+        """RGB in [0, 1] as the network sees colours."""
+        pixels = self.hparams["pixels"]
+        if pixels == "bgr255":
+            return 255 * image.flip(1) - image.new_tensor(CAFFE_MEAN_BGR)[:, None, None]
+        return 255 * image if pixels == "rgb255" else image
+
+    def _to_rgb(self, output: Tensor) -> Tensor:
+        """What the last convolution returned as RGB in [0, 1]."""
+        tail, pixels = self.hparams["tail"], self.hparams["pixels"]
+        if tail == "scaled_tanh":
+            output = (torch.tanh(output) + 1) / 2
+            return output.flip(1) if pixels == "bgr255" else output
+        if tail in ("tanh150", "tanh150_grey"):
+            output = 150 * torch.tanh(output)
+        if tail == "tanh150_grey":
+            output = output + 127.5
+        if pixels == "bgr255":
+            return (output + output.new_tensor(CAFFE_MEAN_BGR)[:, None, None]).flip(1) / 255
+        return output / 255 if pixels == "rgb255" else output
+
+
+def _check_choices(*choices: Any) -> None:
+    for kind, value in zip(choices[::2], choices[1::2], strict=True):
+        if value not in kind.__args__:
+            raise ValueError(f"johnson has no {value!r} here: choose one of {', '.join(kind.__args__)}.")
+
+
+def _public_name(key: str) -> str:
+    """pytorch/examples' names as ours: res2.conv1.conv2d.weight is residual.1.0.conv.weight."""
+    key = key.replace("conv2d.", "")
+    number = {"conv1": "contract.0.conv", "conv2": "contract.1.conv", "conv3": "contract.2.conv"}
+    number |= {"in1": "contract.0.norm", "in2": "contract.1.norm", "in3": "contract.2.norm"}
+    number |= {"deconv1": "expand.0.conv", "deconv2": "expand.1.conv", "deconv3": "last.conv"}
+    number |= {"in4": "expand.0.norm", "in5": "expand.1.norm"}
+    if match := re.fullmatch(r"res(\d)\.(conv|in)(\d)\.(\w+)", key):
+        part = {"conv": "conv", "in": "norm"}[match[2]]
+        return f"residual.{int(match[1]) - 1}.{int(match[3]) - 1}.{part}.{match[4]}"
+    head, _, tail = key.partition(".")
+    return f"{number.get(head, head)}.{tail}"
+
+
+def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+    """lengstrom/fast-style-transfer src/transform.py: Variable (kernel), _1 (shift), _2 (scale), and so on in network
+    order. Its convolutions have no bias, which a normalisation would take away again."""
+    layers = [f"contract.{i}" for i in range(3)]
+    layers += [f"residual.{block}.{i}" for block in range(BLOCKS) for i in range(2)]
+    layers += ["expand.0", "expand.1", "last"]
+    renamed: Tensors = {}
+    for index, name in enumerate(layers):
+        kernel, shift, scale = (
+            tensors.get("Variable" + (f"_{n}" if n else "")) for n in range(3 * index, 3 * index + 3)
+        )
+        if kernel is None or shift is None or scale is None:
+            raise ValueError(f"These are not the 48 tensors of a fast-style-transfer network: {name} is missing.")
+        renamed[f"{name}.conv.weight"] = oihw(kernel)
+        renamed[f"{name}.conv.bias"] = torch.zeros_like(shift)
+        renamed[f"{name}.norm.weight"], renamed[f"{name}.norm.bias"] = scale, shift
+    settings = {
+        "width": len(renamed["contract.0.conv.weight"]) / 32,
+        "upsample": "transposed",
+        "padding": "same",
+        "tail": "tanh150_grey",
+        "pixels": "rgb255",
+        "norm_last": True,
+        "norm_eps": 1e-3,  # transform.py _instance_norm
+    }
+    return renamed, settings

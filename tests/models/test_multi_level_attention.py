@@ -1,0 +1,118 @@
+"""The attention variant of multi-level AdaIN against the reference implementation (parity fixtures)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Case, gradient_norms
+
+import stylezoo
+from stylezoo.models.multi_level_adain import imagenet_normalised, imagenet_restored
+from stylezoo.models.multi_level_attention import ATTENDED, MultiLevelAttention
+from stylezoo.vgg import FLAVOURS
+
+Parity = Callable[[str], Case]
+WEIGHTS = {"content": 1, "style": 3, "identity1": 50, "identity2": 1}
+
+
+def reference(case: Case) -> MultiLevelAttention:
+    """The model with the parameters of a case, read from a file as the reference saves it and an encoder's own."""
+    whole = case.part("model")
+    encoder = {re.sub(r"vgg_encoder\.slice\d", "features", k): v for k, v in whole.items() if k.startswith("vgg_")}
+    path = case.folder / "vgg19.pth"
+    torch.save(encoder, path)
+    model = stylezoo.import_checkpoint("multi_level_attention", [*case.files("model"), path])
+    assert isinstance(model, MultiLevelAttention)
+    return model
+
+
+def in_float64(model: MultiLevelAttention) -> MultiLevelAttention:
+    """In double precision, ImageNet's mean and standard deviation included, which the encoder has as float32."""
+    model = model.double()
+    flavour, preprocess = FLAVOURS["torchvision"], model.encoder.preprocess
+    with torch.no_grad():
+        preprocess.weight.copy_(torch.tensor(flavour.matrix, dtype=torch.float64)[:, :, None, None])
+        preprocess.bias.copy_(torch.tensor(flavour.bias, dtype=torch.float64))  # type: ignore[union-attr]
+    return model
+
+
+def test_parameter_counts() -> None:
+    model = MultiLevelAttention(encoder="vgg19_random")
+    assert sum(p.numel() for p in model.painter.att1.parameters()) == 1_050_624
+    assert sum(p.numel() for p in model.painter.decoder.parameters()) == 5_865_027
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 7_966_275
+    preprocess = sum(p.numel() for p in model.encoder.preprocess.parameters())  # no convolution in the reference
+    assert sum(p.numel() for p in model.parameters()) - preprocess == 20_911_235
+
+
+def test_stylise(parity: Parity) -> None:
+    """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
+    case = parity("gao_attention/stylise_odd")
+    model = reference(case)
+    with torch.no_grad():
+        code = model.encode_style(case["style"])
+        features = model.encoder(case["content"], ATTENDED)
+        case.check(output=model.painter.decoder(model.painter.merge(features, code)))
+        content = case["content"][..., :64, :96]
+        output = model.decode(content, code)
+        painted = model.painter.decoder(model.painter.merge(model.encoder(content, ATTENDED), code))
+    torch.testing.assert_close(output, imagenet_restored(painted))
+
+
+def test_training_losses(parity: Parity) -> None:
+    case = parity("gao_attention/train_b2_64x96")
+    model = reference(case)
+    with torch.no_grad():
+        terms = model.losses(case["content"], case["style"])
+        output = imagenet_normalised(model(case["content"], case["style"]))
+    case.check(**{f"loss_{name}": terms[name] / weight for name, weight in WEIGHTS.items()})
+    case.check(total=torch.stack(list(terms.values())).sum(), output=output)
+
+
+def test_training_gradients_in_float64(parity: Parity) -> None:
+    """In double precision: gradients through normalised features of tiny maps are ill-conditioned in float32."""
+    case = parity("gao_attention/train_b2_64x96")
+    model = in_float64(reference(case))
+    parts = {"decoder": model.painter.decoder, "att1": model.painter.att1, "att2": model.painter.att2}
+    terms = model.losses(case["content"].double(), case["style"].double())
+    values = gradient_norms(terms, **parts)
+    case.check(**values)
+    for name, weight in WEIGHTS.items():
+        values[f"loss_{name}"] = (terms[name] / weight).detach()
+        norms = gradient_norms({name: terms[name] / weight}, **parts)
+        values |= {f"{key}_of_loss_{name}": norm for key, norm in norms.items() if norm.ndim == 0}
+    values["total"] = torch.stack(list(terms.values())).sum().detach()
+    expected = case.meta["float64_scalars"]
+    assert expected.keys() <= values.keys()
+    for name, value in expected.items():
+        assert float(values[name]) == pytest.approx(value, rel=1e-9), name
+
+
+def test_file_keys_are_the_references(parity: Parity) -> None:
+    case = parity("gao_attention/stylise_odd")
+    state, whole = reference(case).painter.state_dict(), case.part("model")
+    assert state.keys() == {key for key in whole if not key.startswith("vgg_encoder.")}
+    assert all(torch.equal(state[key], whole[key]) for key in state)
+
+
+@pytest.mark.parametrize("flavour", ["vgg19_random/8", "vgg19_torchvision"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (40, 104), (72, 41)])
+def test_sizes_at_which_the_reference_fails(size: tuple[int, int], flavour: str, tmp_path: Path) -> None:
+    """floor(H/8) odd breaks the reference's sum of the two levels; pools may also round up."""
+    source = MultiLevelAttention(encoder="vgg19_random/8").encoder.tensors
+    torch.save({k: v for k, v in source.items() if not k.startswith("preprocess")}, tmp_path / "thin.pth")
+    model = MultiLevelAttention(encoder=flavour, encoder_weights=str(tmp_path / "thin.pth")).eval()
+    content, style = torch.rand(1, 3, *size), torch.rand(1, 3, 16, 35)
+    with torch.no_grad():
+        assert model(content, style).shape == content.shape
+        assert all(torch.isfinite(term) for term in model.losses(content, style).values())
+
+
+def test_alpha_zero_lets_the_content_attend_to_itself() -> None:
+    model = MultiLevelAttention(encoder="vgg19_random/8").eval()
+    content, style = torch.rand(2, 1, 3, 48, 48).unbind()
+    torch.testing.assert_close(model(content, style, alpha=0.0), model(content, content), rtol=1e-4, atol=1e-4)
