@@ -6,7 +6,9 @@ import importlib.util
 import inspect
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -113,11 +115,30 @@ def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:
 
     PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
     """
-    if "encoder" in inspect.signature(get(name)).parameters:
+    arguments = inspect.signature(get(name)).parameters
+    if "encoder" in arguments:
         settings.setdefault("encoder", THIN)
+    settings = {**trained_styles(arguments), **settings}
     torch.manual_seed(0)
     model = stylezoo.create_model(name, **settings)
     for parameter in model.parameters():
         if he_init and parameter.requires_grad and parameter.ndim == 4:
             torch.nn.init.kaiming_normal_(parameter)
     return model
+
+
+@cache
+def style_folder() -> TemporaryDirectory[str]:
+    """A folder of two small pictures of different sizes, gone when the tests are."""
+    folder = TemporaryDirectory()
+    for index in range(2):
+        picture = torch.rand(3, 40, 32 + 8 * index, generator=torch.Generator().manual_seed(index))
+        write_image(picture, Path(folder.name) / f"{index}.png")
+    return folder
+
+
+def trained_styles(arguments: Any) -> dict[str, object]:
+    """What systems that learn given styles are created with: one picture (style_image), or a folder of them (styles)."""
+    folder = style_folder().name
+    paths = {"style_image": f"{folder}/0.png", "styles": folder}
+    return {name: path for name, path in paths.items() if name in arguments}

@@ -29,11 +29,18 @@ TRAINABLE = [name for name in stylezoo.list_models() if get(name).kind != "optim
 
 def pairs(system: str, pictures: Path, **settings: int) -> Pairs:
     style = Folder(str(pictures)) if get(system).kind == "arbitrary" else None
-    return Pairs(Folder(str(pictures)), style, **{"batch_size": 2, "size": 48, "crop": 32, "num_workers": 0, **settings})
+    return Pairs(
+        Folder(str(pictures)), style, **{"batch_size": 2, "size": 48, "crop": 32, "num_workers": 0, **settings}
+    )
 
 
 def trainer(folder: Path, **settings: object) -> Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0, "log_every_n_steps": 1}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+    }
     settings.setdefault("callbacks", [])
     settings.setdefault("enable_checkpointing", bool(settings["callbacks"]))
     logger = CSVLogger(folder, name="", version="")
@@ -46,26 +53,33 @@ def losses(folder: Path) -> dict[int, str]:
         return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_two_processes_have_the_gradients_of_one(name: str, pictures: Path, tmp_path: Path) -> None:
-    """DDP over two real processes (gloo): the averaged gradients are those of one process on the joined batch."""
+@pytest.fixture(scope="module")
+def gradients_by_processes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of the gradients of every system after two steps: two processes with batch 2, one process with batch 4."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    gradients = []
-    for devices, batch_size in ((2, 2), (1, 4)):
-        out = tmp_path / f"{devices}.pt"
-        script = [sys.executable, str(ROOT / "tests" / "train_process.py")]
+    folders = {}
+    for processes, batch_size in ((2, 2), (1, 4)):
+        folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        script = [str(ROOT / "tests" / "train_process.py"), str(pictures), str(batch_size), str(folders[processes])]
         run = subprocess.run(
-            [*script, name, str(pictures), str(devices), str(batch_size), str(out)],
+            [sys.executable, *(launcher if processes > 1 else []), *script, *TRAINABLE],
             env=environment,
-            cwd=tmp_path,
+            cwd=folders[processes],
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
+            check=False,
         )
         assert run.returncode == 0, run.stderr[-3000:]
-        gradients.append(torch.load(out, weights_only=True))
-    both, one = gradients
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_two_processes_have_the_gradients_of_one(name: str, gradients_by_processes: dict[int, Path]) -> None:
+    """DDP over two real processes (gloo): the averaged gradients are those of one process on the joined batch."""
+    both, one = (torch.load(gradients_by_processes[n] / f"{name}.pt", weights_only=True) for n in (2, 1))
     assert both.keys() == one.keys() and one
     # Relative to the largest: a few gradients are 0 but for rounding (a bias that shifts all logits of a softmax).
     largest = max(float(gradient.abs().max()) for gradient in one.values())

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, THIN, thin_model, trained_styles
 from torch import Tensor
 
 import stylezoo
 from stylezoo import StyleModel, checkpoints, registry
 from stylezoo.cli import main
-from stylezoo.images import write_image
 from stylezoo.losses import STYLE_STATISTICS
 
 SYSTEMS = stylezoo.list_models()
@@ -26,41 +23,6 @@ RECIPES = [
     for path in sorted((ROOT / "experiments").glob("*.yaml"))
     if "class_path" in yaml.safe_load(path.read_text()).get("model", {})  # others are laid over a recipe
 ]
-THIN = "vgg19_random/8"
-
-
-def small(name: str, **settings: object) -> StyleModel:
-    """The system with the thinnest encoder, so that a zoo is tested in seconds.
-
-    PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
-    """
-    arguments = inspect.signature(registry.get(name)).parameters
-    if "encoder" in arguments:
-        settings.setdefault("encoder", THIN)
-    settings = {**trained_styles(arguments), **settings}
-    torch.manual_seed(0)
-    model = stylezoo.create_model(name, **settings)
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.ndim == 4:
-            torch.nn.init.kaiming_normal_(parameter)
-    return model
-
-
-@cache
-def style_folder() -> TemporaryDirectory[str]:
-    """A folder of two small pictures of different sizes, gone when the tests are."""
-    folder = TemporaryDirectory()
-    for index in range(2):
-        picture = torch.rand(3, 40, 32 + 8 * index, generator=torch.Generator().manual_seed(index))
-        write_image(picture, Path(folder.name) / f"{index}.png")
-    return folder
-
-
-def trained_styles(arguments: Any) -> dict[str, object]:
-    """What systems that learn given styles are created with: one picture (style_image), or a folder of them (styles)."""
-    folder = style_folder().name
-    paths = {"style_image": f"{folder}/0.png", "styles": folder}
-    return {name: path for name, path in paths.items() if name in arguments}
 
 
 def pair(name: str, batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Any]:
@@ -99,7 +61,7 @@ def test_names_and_sources(name: str) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
-    model = small(name).train()
+    model = thin_model(name).train()
     terms = model.losses(*pair(name))
     assert all(term.ndim == 0 and torch.isfinite(term) and term >= 0 for term in terms.values())
     torch.stack(list(terms.values())).sum().backward()
@@ -114,13 +76,13 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
 @pytest.mark.parametrize("statistic", STYLE_STATISTICS)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_style_statistic_is_one_setting(name: str, statistic: str) -> None:
-    terms = small(name, style_loss=statistic).losses(*pair(name))
+    terms = thin_model(name, style_loss=statistic).losses(*pair(name))
     assert torch.isfinite(terms["style"]) and terms["style"] > 0
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_batch_is_its_singles(name: str) -> None:
-    model, (content, style) = small(name).eval(), pair(name)
+    model, (content, style) = thin_model(name).eval(), pair(name)
     with torch.no_grad():
         both = model(content, style)
         singles = [slice(i, i + 1) for i in range(len(content))]
@@ -132,7 +94,7 @@ def test_a_batch_is_its_singles(name: str) -> None:
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (37, 50), (64, 41), (100, 128)])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) -> None:
-    model = small(name).eval()
+    model = thin_model(name).eval()
     with torch.no_grad():
         for content_size, style_size in ((size, (33, 70)), ((40, 40), size)):
             content, style = torch.rand(1, 3, *content_size), pair(name, 1, *style_size)[1]
@@ -143,7 +105,7 @@ def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) ->
 @pytest.mark.parametrize("name", stylezoo.list_models("arbitrary"))
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave."""
-    model, (content, style) = small(name).eval(), pair(name, 1)
+    model, (content, style) = thin_model(name).eval(), pair(name, 1)
     other = 1 - style
     with torch.no_grad():
         code, second = model.encode_style(style), model.encode_style(other)
@@ -168,7 +130,7 @@ def test_the_two_halves(name: str) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_self_contained_file(name: str, tmp_path: Path) -> None:
-    model, (content, style) = small(name).eval(), pair(name, 1)
+    model, (content, style) = thin_model(name).eval(), pair(name, 1)
     file = tmp_path / "model.safetensors"
     stylezoo.save_model(model, file)
     loaded = stylezoo.load_model(file)
@@ -218,16 +180,16 @@ def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tm
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_other_encoder_weights_are_refused(name: str, tmp_path: Path) -> None:
-    model = small(name)
+    model = thin_model(name)
     if not list(model.encoders()):
         pytest.skip(f"{name} has no frozen encoder at inference")
     checkpoint: dict[str, object] = {}
     model.on_save_checkpoint(checkpoint)
-    small(name).on_load_checkpoint(checkpoint)
+    thin_model(name).on_load_checkpoint(checkpoint)
     with pytest.raises(
         ValueError, match=r"trained on vgg19_random/8 with sha256 .* but the encoder here is vgg19_random/16"
     ):
-        small(name, encoder="vgg19_random/16").on_load_checkpoint(checkpoint)
+        thin_model(name, encoder="vgg19_random/16").on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -241,7 +203,7 @@ def test_settings_are_primitives(name: str) -> None:
             return all(primitive(v) for v in value)
         return value is None or isinstance(value, (int, float, str, bool))
 
-    assert all(primitive(value) for value in small(name).hparams.values())
+    assert all(primitive(value) for value in thin_model(name).hparams.values())
 
 
 def test_did_you_mean() -> None:

@@ -1,8 +1,12 @@
-"""A training run in processes of its own, for test_training.py: python train_process.py SYSTEM PICTURES DEVICES BATCH OUT
+"""Training runs in processes of their own, for test_training.py.
 
-Trains two steps on the CPU, with as many processes as DEVICES, and writes the averaged gradients of the last step.
+    python -m torch.distributed.run --standalone --nproc_per_node=2 train_process.py PICTURES BATCH FOLDER SYSTEM ...
+
+Trains each system two steps on the CPU, over as many processes as there are, and writes the averaged gradients of the
+last step to FOLDER/SYSTEM.pt.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,14 +28,14 @@ class SaveGradients(Callback):
             torch.save(gradients, self.path)
 
 
-if __name__ == "__main__":
-    system, pictures, devices, batch_size, out = sys.argv[1:]
+def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     style = Folder(pictures) if get(system).kind == "arbitrary" else None
-    data = Pairs(Folder(pictures), style, batch_size=int(batch_size), size=48, crop=32, num_workers=0)
+    data = Pairs(Folder(pictures), style, batch_size=batch_size, size=48, crop=32, num_workers=0)
     trainer = Trainer(
         accelerator="cpu",
-        devices=int(devices),
-        strategy="ddp" if int(devices) > 1 else "auto",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
         max_steps=2,
         precision="64-true",  # some gradients are ill-conditioned in float32
         limit_val_batches=0,
@@ -39,6 +43,11 @@ if __name__ == "__main__":
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[SaveGradients(Path(out))],
+        callbacks=[SaveGradients(folder / f"{system}.pt")],
     )
     trainer.fit(thin_model(system), data)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[4:]:
+        train(name, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
