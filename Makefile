@@ -17,11 +17,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## train a small SANet without data or network and paint with it (a few minutes on a CPU)
+demo: $(READY)  ## train a small SANet without data or network, then paint with it (minutes on a CPU)
+	rm -rf demo/quickstart demo/pictures
 	$(BIN)/python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
-	$(BIN)/python -m stylezoo stylize --model demo/sanet/checkpoints/last.ckpt --output demo/pictures \
-	  --content "demo/data/photos/*0.png" --style "demo/data/paintings/*0.png"
-	@echo "The pictures are in demo/pictures, how they came about is in demo/sanet/images."
+	$(BIN)/python -m stylezoo stylize --model demo/quickstart/checkpoints/last.ckpt --output demo/pictures \
+	  --content "demo/synthetic/photos-*/0000[0125].png" --size 384 \
+	  --style "demo/synthetic/paintings-*/000[01][023].png" --style_size 192
+	@echo
+	@echo "Painted pictures:   $(CURDIR)/demo/pictures"
+	@echo "Their styles:       $(CURDIR)/demo/synthetic"
+	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest

@@ -1,22 +1,25 @@
-"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, pictures."""
+"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, pictures; and options
+of training: averaged weights, a compiled training step."""
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import StyleModel
+from stylezoo.vgg import VGG
 
 
 class RunProgressBar(RichProgressBar):
@@ -152,3 +155,76 @@ class PictureWriter(BasePredictionWriter):
         assert batch_indices is not None
         for number, picture in zip(batch_indices, prediction, strict=True):
             write_image(picture, folder / f"{number:05d}.png")
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the weights, ``ema = decay * ema + (1 - decay) * weights`` after every step.
+
+    Validation sees the averaged weights, and a checkpoint's ``state_dict`` holds them: `load_model` gets the average.
+    The weights that Adam moves stand beside it as ``current_model_state``; a resumed run goes on from them, exactly.
+
+    Lightning's class with three differences: frozen encoders are no part of the average, where rounding would slowly
+    move them away from their sha256; a checkpoint of the finished run keeps both sets of weights; so does one that is
+    saved when validation is interrupted.
+    """
+
+    _swapped = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, without_encoders(pl_module), stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, without_encoders(pl_module), outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, without_encoders(pl_module))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, without_encoders(pl_module))
+        self._swapped = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, without_encoders(pl_module))
+        self._swapped = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing yet: the last checkpoint is saved now."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, without_encoders(pl_module))
+
+
+def without_encoders(model: LightningModule) -> LightningModule:
+    """The model without its frozen encoders; the other modules and their tensors are the same ones."""
+    part = copy.copy(model)
+    part._modules = {name: child for name, child in model._modules.items() if not isinstance(child, VGG)}
+    return part
+
+
+class Compile(Callback):
+    """Compiles the losses of training steps, networks and encoders included, with ``torch.compile``.
+
+    The first step is taken without: it builds and measures what lasts, such as the style of a picture. Validation and
+    painting do without, too. State dict and checkpoints are those of a run that is not compiled.
+    """
+
+    def __init__(self) -> None:
+        self._losses: Callable[..., dict[str, Tensor]] | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._losses is not None:
+            vars(pl_module)["losses"] = self._losses
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        vars(pl_module).pop("losses", None)
+        if self._losses is None:
+            assert isinstance(pl_module, StyleModel)
+            self._losses = torch.compile(pl_module.losses)

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.callbacks import ImageGrid, PictureWriter, RunProgressBar
+from stylezoo.callbacks import EMA, Compile, ImageGrid, PictureWriter, RunProgressBar  # noqa: F401 - EMA, too
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
@@ -60,11 +60,16 @@ class StyleCLI(LightningCLI):
         parser.add_lightning_class_args(PictureWriter, "predictions")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
+        parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
             self._parser(self.subcommand).callback_keys.remove("lr_monitor")
         return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        if self._get(self.config, "compile"):
+            self.trainer.callbacks.insert(0, Compile())
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""

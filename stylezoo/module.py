@@ -150,10 +150,12 @@ class StyleModel(LightningModule):
                 del state[key]
         return state  # type: ignore[no-any-return]
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads what `state_dict` returned; the encoders keep the weights they have."""
-        frozen = {f"{name}.{k}": v for name, vgg in self.encoders() for k, v in vgg.state_dict().items()}
-        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Lets the encoders keep the weights they have, also where the model is a part of another module."""
+        for name, vgg in self.encoders():
+            for key, value in vgg.state_dict(prefix=f"{prefix}{name}.").items():
+                state_dict.setdefault(key, value)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         encoders = {name: {"name": vgg.name, "sha256": vgg.sha256} for name, vgg in self.encoders()}

@@ -11,7 +11,7 @@ interchangeable: loss weights are tuned to one of them, and a decoder trained on
 | torchvision | ImageNet mean and std               | zeros   | max floor | pytorch/examples, multi-level AdaIN     |
 | normalised  | a 1x1 convolution in the file       | reflect | max ceil  | AdaIN, SANet, StyTr2, LinearTransfer    |
 | caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
-| random      | 2x - 1                              | reflect | max ceil  | tests and the quickstart: no file at all |
+| random      | opponent colours                    | reflect | max ceil  | tests and the quickstart: no file at all |
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ FLAVOURS = {
         padding="zeros",
         ceil_mode=False,
     ),
-    "random": Flavour(_diagonal((2.0, 2.0, 2.0)), (-1.0, -1.0, -1.0), padding="reflect", ceil_mode=True),
+    # Opponent colours (light, red-green, yellow-blue), stretched so that each varies about as much in pictures.
+    "random": Flavour(
+        ((1.3, 1.3, 1.3), (4.0, -4.0, 0.0), (1.5, 1.5, -3.0)), (-2.0, 0.0, 0.0), padding="reflect", ceil_mode=True
+    ),
 }
 
 
@@ -319,12 +322,12 @@ def is_vgg(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Tensor]:
-    """Weights without any training: zero-mean He-normal filters, each scaled to mean activation 1 on smooth noise
-    (what Gatys's re-scaling does to the trained network).
+    """Weights without any training: random filters whose activations have mean 1 and standard deviation 1/2.
 
-    Random features still carry contrast, edges and texture statistics, so that losses fall and pictures take on
-    colour and grain; they know nothing of objects. Drawn in float64 and rounded to 13 bits, so that every machine
-    gets the same numbers and their sha256 can stand in a checkpoint.
+    Most activations then stay clear of the ReLU's edge, so that even deep features keep colours, edges and the layout
+    of a picture, where ordinary random initialisations scramble them: a decoder learns to invert them in minutes, and
+    their statistics tell styles apart. They know nothing of objects. Drawn in float64 and rounded to 13 bits, so that
+    every machine gets the same numbers and their sha256 can stand in a checkpoint.
 
     Args:
         depth: 16 or 19.
@@ -332,19 +335,22 @@ def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Ten
         seed: Of the filters.
     """
     rng = np.random.default_rng(seed)
-    x = F.interpolate(torch.from_numpy(rng.uniform(-1, 1, (2, 3, 8, 8))), size=64, mode="bilinear")
-    x = x + torch.from_numpy(0.2 * rng.standard_normal((2, 3, 64, 64)))
+    # Noise with as much energy in every octave, as pictures have, sets the scales.
+    octaves = [torch.from_numpy(rng.standard_normal((2, 3, side, side))) for side in (4, 8, 16, 32, 64)]
+    x = torch.stack([F.interpolate(octave, size=64, mode="bilinear") for octave in octaves]).sum(0) / 3
+    window = torch.full((3, 3), 0.6, dtype=torch.float64)
+    window[1, 1] = 1
     tensors: dict[str, Tensor] = {}
     for name in conv_names(depth):
         if name.endswith("_1") and name != "conv1_1":
             x = F.max_pool2d(x, 2, ceil_mode=True)
         width = WIDTHS[int(name[4]) - 1] // divisor
-        weight = torch.from_numpy(rng.standard_normal((width, x.shape[1], 3, 3))) * math.sqrt(2 / (x.shape[1] * 9))
-        if name != "conv1_1":  # the first layer keeps its mean: colour is what it sees
-            weight -= weight.mean(dim=(1, 2, 3), keepdim=True)
-        y = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight))
-        scale = y.mean(dim=(0, 2, 3)).clamp_min(1e-2)
-        tensors[f"{name}.weight"] = ((weight / scale[:, None, None, None] * 8192).round() / 8192).float()
-        tensors[f"{name}.bias"] = torch.zeros(width)
-        x = y / scale[:, None, None]
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        weight = torch.from_numpy(rng.standard_normal((width, x.shape[1], 3, 3))) * window
+        std, mean = torch.std_mean(F.conv2d(padded, weight), dim=(0, 2, 3))
+        weight = weight * (0.5 / std)[:, None, None, None]
+        bias = 1 - mean * (0.5 / std)
+        x = F.relu(F.conv2d(padded, weight, bias))
+        tensors[f"{name}.weight"] = ((weight * 8192).round() / 8192).float()
+        tensors[f"{name}.bias"] = ((bias * 8192).round() / 8192).float()
     return tensors

@@ -90,7 +90,7 @@ def test_normalised_flavour(tmp_path: Path) -> None:
 
 def test_random_flavour_is_the_same_on_every_machine() -> None:
     net = VGG("vgg19_random/8", last="relu4_1")
-    assert net.sha256 == "9a3eb97583a413c19352f223853cfb63a572b0702de32f65d01a77859e4a7914"
+    assert net.sha256 == "06e0af544721f2018886cff942050d8e6322fcf9785c5e6ef7a099b6769a4a6c"
     assert net.channels["relu4_1"] == 64
     means = net(torch.rand(1, 3, 64, 64), ["relu2_1", "relu4_1"])
     assert all(0.1 < float(f.mean()) < 10 for f in means.values())
