@@ -89,14 +89,13 @@ def train(
 
 
 def validation_loss(model: StyleModel, data: Pairs) -> float:
-    """The total loss on one fixed batch of pictures that training does not see, in float32."""
+    """The mean loss of some fixed pictures that training does not see, in float32."""
     data.setup("validate")
-    batch = next(iter(data.val_dataloader()))
     model.eval()
     with torch.no_grad():
-        loss = torch.stack(list(model.losses(**batch).values())).sum()
+        losses = [torch.stack(list(model.losses(**batch).values())).sum() for batch in data.val_dataloader()]
     model.train()
-    return float(loss)
+    return float(torch.stack(losses).mean())
 
 
 def main(
@@ -104,7 +103,8 @@ def main(
     systems: list[str] | None = None,
     steps: int = 100,
     crop: int = 64,
-    batch_size: int = 4,
+    batch_size: int = 8,
+    validation: int = 32,
     encoder: str = "vgg19_random/4",
     encoder_weights: str | None = None,
     accelerator: str = "cpu",
@@ -117,7 +117,8 @@ def main(
         systems: Some of the trainable systems; null for all.
         steps: Optimiser steps of each run.
         crop: Side of the training pictures.
-        batch_size: Pictures in a batch.
+        batch_size: Pictures in a training batch.
+        validation: Pictures that the trained weights are compared on.
         encoder: The encoder, and the network of the losses.
         encoder_weights: A file for it.
         accelerator: ``cpu`` or ``gpu``.
@@ -144,7 +145,7 @@ def main(
                     size=crop + crop // 4,
                     crop=crop,
                     num_workers=0,
-                    val_samples=batch_size,
+                    val_samples=validation,
                 )
                 data.noise = noise
                 data.prepare_data()

@@ -17,6 +17,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from stylezoo.download import fetch
+
 Tensors = dict[str, Tensor]
 
 
@@ -100,9 +102,7 @@ def download_encoder(name: str) -> Path:
     if name in TORCHVISION_WEIGHTS:
         _torchvision_weights(name).get_state_dict(map_location="cpu", check_hash=True)
     else:
-        from stylezoo.data import download
-
-        download.fetch(ENCODER_FILES[name].url, path, sha256=ENCODER_FILES[name].sha256)
+        fetch(ENCODER_FILES[name].url, path, sha256=ENCODER_FILES[name].sha256)
     return path
 
 

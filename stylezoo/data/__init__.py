@@ -1,12 +1,12 @@
 """Data sets as LightningDataModules: any content set, any style set, joined by `Pairs`."""
 
 from stylezoo.data.coco import COCO
-from stylezoo.data.download import DataError
 from stylezoo.data.flickr import Flickr
 from stylezoo.data.folder import Folder
 from stylezoo.data.painter_by_numbers import PainterByNumbers
 from stylezoo.data.pairs import Pairs
 from stylezoo.data.synthetic import Synthetic
 from stylezoo.data.wikiart import WikiArt
+from stylezoo.download import DataError
 
 __all__ = ["COCO", "DataError", "Flickr", "Folder", "PainterByNumbers", "Pairs", "Synthetic", "WikiArt"]

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from stylezoo.data.download import extract, fetch
 from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.download import extract, fetch
 from stylezoo.images import list_images
 
 URL = "http://images.cocodataset.org/zips"

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from stylezoo.data.download import DataError, extract, fetch
 from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.download import DataError, extract, fetch
 from stylezoo.images import list_images
 
 URL = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stylezoo.data.download import DataError
 from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.download import DataError
 from stylezoo.images import list_images
 
 PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from stylezoo.data.folder import Folder, Framing, PictureModule, Pictures, Position, Resize, Split
+from stylezoo.data.folder import Folder, PictureModule, Split
+from stylezoo.data.stream import Framing, Pictures, Position, Resize
 
 
 class Pairs(PictureModule):

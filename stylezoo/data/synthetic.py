@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from rich.progress import Progress
 
-from stylezoo.data.download import DataError
 from stylezoo.data.drawing import VERSION, draw_painting, draw_photo, paintings, photos
 from stylezoo.data.folder import Folder, Split
+from stylezoo.download import DataError
 
 Kind = Literal["photos", "paintings"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stylezoo.data.download import DataError, checksum, extract, fetch
 from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.download import DataError, checksum, extract, fetch
 from stylezoo.images import list_images
 
 URL = "http://web.fsktm.um.edu.my/~cschan/source/ICIP2017"

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from stylezoo.data.folder import DEFAULTS, DataError, Files, Folder, Framing, Order, Pictures, Samples
+from stylezoo.data.folder import Folder
+from stylezoo.data.stream import DEFAULTS, Files, Framing, Order, Pictures, Samples
+from stylezoo.download import DataError
 from stylezoo.images import to_tensor
 
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from stylezoo.data import synthetic
-from stylezoo.data.download import DataError
 from stylezoo.data.drawing import draw_painting, draw_photo, paintings, photos
 from stylezoo.data.folder import Folder
 from stylezoo.data.synthetic import Synthetic, draw
+from stylezoo.download import DataError
 
 DRAW = {"photos": draw_photo, "paintings": draw_painting}
 FAMILIES = [

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from stylezoo.data import COCO
-from stylezoo.data.download import DataError, extract, fetch
+from stylezoo.download import DataError, extract, fetch
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
 MD5 = hashlib.md5(BODY).hexdigest()
