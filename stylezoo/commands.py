@@ -287,10 +287,65 @@ def download(encoder: str) -> int:
     return 0
 
 
+def reproduce(
+    name: str | None = None,
+    output: str | None = None,
+    list: bool = False,
+    content: str | None = None,
+    style: str | None = None,
+    models: list[str] | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    size: int | None = None,
+    crop: int | None = None,
+    batch_size: int | None = None,
+    pictures: int | None = None,
+    encoder: str | None = None,
+    encoder_weights: str | None = None,
+) -> int:
+    """Reproduce a study or a table of a paper: a figure, the numbers as CSV, and a summary.
+
+    Everything has defaults that run in minutes on a CPU without any data; the summary says with which settings it was
+    made. What a study has no use for is refused.
+
+    Args:
+        name: What to reproduce; --list names them.
+        output: The folder for NAME.md, NAME.csv and NAME.png.
+        list: Name all studies and tables, one line each, and do nothing else.
+        content: Folder of photos, instead of procedural ones.
+        style: Folder of paintings, instead of procedural ones.
+        models: Trained models to study, files or names of weights, instead of briefly trained ones.
+        steps: Optimiser steps of what is trained.
+        seed: Decides weights, batches and pairs.
+        size: Side of the pictures that are measured, in pixels.
+        crop: Side of training crops.
+        batch_size: Pictures per training step.
+        pictures: How many pictures or pairs are measured.
+        encoder: Encoder or loss network of what is trained, such as vgg19_normalised.
+        encoder_weights: A file for it.
+    """
+    settings = {k: v for k, v in locals().items() if k not in ("name", "output", "list")}
+    from stylezoo import tables  # the other commands start without it
+
+    if list:
+        names = Table("name", "what it shows", "source", box=None, pad_edge=False)
+        for study in tables.studies().values():
+            names.add_row(study.name, study.title, study.source)
+        Console(width=None if sys.stdout.isatty() else 240).print(names)
+        return 0
+    if name is None or output is None:
+        raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list true names them).")
+    result, files = tables.run(name, output, **settings)
+    print(*result.notes, sep="\n")
+    print(f"Written: {', '.join(map(str, files))}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
     "import": import_weights,
     "download": download,
+    "reproduce": reproduce,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""

@@ -265,7 +265,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
-    """Colours of `target` on `source` (CORAL; SPECS: AdaIN's `-preserveColor`): matches mean and colour covariance.
+    """Colours of `target` on `source` (CORAL, AdaIN's `-preserveColor`): matches mean and colour covariance.
 
     Per channel z-scores (unbiased std), scatter matrices z z^T (not divided by n) plus identity, symmetric square
     roots: result = S_t^(1/2) S_s^(-1/2) z_s, scaled back with the target's std and mean. Not clamped.

@@ -176,7 +176,7 @@ def test_import_in_any_order(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         outputs.append(tmp_path / f"{len(outputs)}.safetensors")
         main(["import", "--system", "adain", "--files", *map(str, order), "--output", str(outputs[-1])])
     assert outputs[0].read_bytes() == outputs[1].read_bytes() == outputs[2].read_bytes()
-    assert "7,010,959 parameters" in capsys.readouterr().out  # SPECS: encoder 3,505,740, decoder 3,505,219
+    assert "7,010,959 parameters" in capsys.readouterr().out  # encoder 3,505,740, decoder 3,505,219
     arguments = ["import", "--system", "adain", "--output", str(tmp_path / "x.safetensors"), "--files"]
     assert "no file for decoder" in fails([*arguments, str(encoder)], capsys)
     assert "look like the encoder" in fails([*arguments, str(encoder), str(outputs[0])], capsys)

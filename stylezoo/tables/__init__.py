@@ -1,0 +1,16 @@
+"""Studies and tables of papers, one per file. Every module in this folder is imported, so that a new file is all a new
+table needs: a function with `stylezoo.tables.base.table` above it that returns a `stylezoo.tables.base.Result`.
+
+    python -m stylezoo reproduce --list true
+    python -m stylezoo reproduce norm_convergence --output results
+"""
+
+import importlib
+import pkgutil
+
+from stylezoo.tables.base import Result, Study, get, run, studies, table
+
+__all__ = ["Result", "Study", "get", "run", "studies", "table"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
