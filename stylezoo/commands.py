@@ -60,6 +60,7 @@ def stylize(
     mask: list[str] | None = None,
     size: int | None = None,
     style_size: int | None = None,
+    tile: int | None = None,
     batch_size: int = 4,
     device: str = "auto",
     format: Literal["png", "jpg", "webp"] = "png",
@@ -84,6 +85,7 @@ def stylize(
             two styles, white for the first).
         size: Resize the short side of contents to this many pixels first.
         style_size: The same for the styles; larger styles give coarser strokes.
+        tile: Work in tiles of this many pixels, for pictures that do not fit into memory; the result is the same.
         batch_size: How many pictures of one size are painted together.
         device: auto, cpu, cuda, mps ...
         format: Of the pictures in an output folder.
@@ -111,6 +113,7 @@ def stylize(
                     style_weights=parse_weights(style_weights),
                     preserve_color=preserve_color,
                     masks=masks,
+                    tile=tile,
                 )
             except ImageError as error:  # an unreadable style spoils its own pictures only
                 report(error, *(job.target for job in pending))

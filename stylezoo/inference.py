@@ -16,6 +16,7 @@ from stylezoo.checkpoints import load_model
 from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
 from stylezoo.layers import normalised_weights
 from stylezoo.module import StyleModel
+from stylezoo.tiling import set_tile
 
 PreserveColor = Literal["none", "coral", "luminance"]
 Picture = str | Path | Image.Image | Tensor
@@ -40,6 +41,8 @@ class Painter:
             no style picture: recolours the output), so that colours stay and contrast follows the style;
             ``luminance`` takes only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
         masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
+        tile: Side in pixels of the tiles in which encoder and decoder work, for pictures that would not fit into
+            memory; the result is the same. None works on whole pictures.
 
     Raises:
         ValueError: If the controls do not fit each other or the model.
@@ -54,12 +57,17 @@ class Painter:
         style_weights: Sequence[float] | None = None,
         preserve_color: PreserveColor = "none",
         masks: Tensor | None = None,
+        tile: int | None = None,
     ) -> None:
         if preserve_color not in ("none", "coral", "luminance"):
             raise ValueError(f"preserve_color is none, coral or luminance, not {preserve_color!r}.")
         if not (math.isfinite(alpha) and 0 <= alpha <= 1):
             raise ValueError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
         check_styles(model, styles)
+        if tile is not None and tile < 1:
+            raise ValueError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
+        if not set_tile(model, tile) and tile is not None:
+            raise ValueError(f"{model.system} cannot work in tiles: leave tile out or make the picture smaller (size).")
         self.model = model.eval()
         self.alpha = alpha
         self.preserve_color = preserve_color
@@ -126,6 +134,7 @@ def stylize(
     masks: Picture | Sequence[Picture] | None = None,
     size: int | None = None,
     style_size: int | None = None,
+    tile: int | None = None,
     device: str | torch.device | None = None,
 ) -> Image.Image:
     """Paints one picture in the style of another, or of several.
@@ -141,6 +150,7 @@ def stylize(
         masks: One grey picture per style, white where it applies; or a single one for two styles (white: the first).
         size: Short side in pixels to which the content is resized first; None keeps its size.
         style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
+        tile: Side in pixels of tiles, for pictures that would not fit into memory, see `Painter`.
         device: Where to compute, for example ``cuda``; None leaves the model where it is.
 
     Returns:
@@ -163,6 +173,7 @@ def stylize(
         style_weights=style_weights,
         preserve_color=preserve_color,
         masks=load_masks(mask_list, len(styles)),
+        tile=tile,
     )
     return to_image(painter(load_picture(content, size).unsqueeze(0)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalise
+from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG
 
 
@@ -30,7 +32,7 @@ def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
     return (content - mean) / std * style_std + style_mean
 
 
-def mirrored_decoder(channels: dict[str, int]) -> nn.Sequential:
+class MirroredDecoder(nn.Sequential):
     """The decoder that mirrors VGG-19 up to relu4_1: reflecting 3x3 convolutions, nearest up-sampling, no norm.
 
     Shared by AdaIN, SANet, StyTr2 and EFDM (Huang & Belongie 2017, section 6.1). The indices are those of the public
@@ -40,21 +42,36 @@ def mirrored_decoder(channels: dict[str, int]) -> nn.Sequential:
     Args:
         channels: The encoder's channels per layer, see `VGG.channels`.
     """
-    c1, c2, c3, c4 = (channels[f"relu{block}_1"] for block in (1, 2, 3, 4))
-    return nn.Sequential(
-        *_conv(c4, c3),
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        *_conv(c3, c3),
-        *_conv(c3, c3),
-        *_conv(c3, c3),
-        *_conv(c3, c2),
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        *_conv(c2, c2),
-        *_conv(c2, c1),
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        *_conv(c1, c1),
-        *_conv(c1, 3)[:2],
-    )
+
+    def __init__(self, channels: dict[str, int]) -> None:
+        c1, c2, c3, c4 = (channels[f"relu{block}_1"] for block in (1, 2, 3, 4))
+        super().__init__(
+            *_conv(c4, c3),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            *_conv(c3, c3),
+            *_conv(c3, c3),
+            *_conv(c3, c3),
+            *_conv(c3, c2),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            *_conv(c2, c2),
+            *_conv(c2, c1),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            *_conv(c1, c1),
+            *_conv(c1, 3)[:2],
+        )
+        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H/8, W/8) -> (B, 3, H, W)."""
+        if self.tile is None or 8 * max(x.shape[-2:]) <= self.tile:
+            return self._decode(x)["image"]
+        # A pixel looks less than four cells far: 1 + 4/2 + 2/4 + 2/8.
+        return tiled(self._decode, x, -(-self.tile // 8), halo=4, stride=1, scales={"image": Fraction(8)})["image"]
+
+    def _decode(self, x: Tensor) -> dict[str, Tensor]:
+        for layer in self:
+            x = layer(x)
+        return {"image": x}
 
 
 def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -22,6 +22,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
+from stylezoo.tiling import tiled
 
 Features = dict[str, Tensor]
 """Named activations of one batch: {"relu4_1": (B, C, H, W), ...}."""
@@ -144,6 +146,7 @@ class VGG(nn.Module):
         flavour = FLAVOURS[self.flavour]
         self.padding = padding or flavour.padding
         self.pooling = pooling
+        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
         self.ceil_mode = flavour.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights or "its own"
@@ -251,6 +254,36 @@ class VGG(nn.Module):
                 f"{self.name} has no {', '.join(missing)} here: its weights hold {', '.join(self.channels)};"
                 " give a file that reaches deeper (encoder_weights)."
             )
+        if self.tile is not None and max(image.shape[-2:]) > self.tile:
+            return self._forward_tiled(image, wanted, self.tile)
+        return self._forward(image, wanted)
+
+    def _forward_tiled(self, image: Tensor, wanted: set[str], tile: int) -> Features:
+        blocks = {layer: _block(layer) for layer in wanted}
+        deepest = max(wanted, key=lambda layer: list(self.convs).index(_conv_of(layer)))
+        stride = 2 ** (blocks[deepest] - 1)
+        return tiled(
+            lambda piece: self._forward(piece, wanted),
+            image,
+            tile,
+            halo=self._radius(deepest),
+            stride=stride,
+            scales={layer: Fraction(1, 2 ** (block - 1)) for layer, block in blocks.items()},
+        )
+
+    def _radius(self, layer: str) -> int:
+        """How many pixels away from a position of a layer its receptive field can reach."""
+        radius = 0
+        for name in self.convs:
+            step = 2 ** (_block(name) - 1)
+            if name.endswith("_1") and name != "conv1_1":
+                radius += step // 2  # the pool before it
+            radius += step
+            if name == _conv_of(layer):
+                break
+        return radius
+
+    def _forward(self, image: Tensor, wanted: set[str]) -> Features:
         features: Features = {}
         x = self.preprocess(image)
         for name, conv in self.convs.items():

@@ -156,3 +156,30 @@ def test_missing_models() -> None:
         stylezoo.load_model("adain")
     with pytest.raises(FileNotFoundError, match="There is no model file nowhere.safetensors"):
         stylezoo.load_model("nowhere.safetensors")
+
+
+@pytest.mark.parametrize("size", [(200, 131), (97, 256), (160, 160)])
+@pytest.mark.parametrize("name", ["adain", "sanet"])
+def test_tiles_change_nothing(name: str, size: tuple[int, int]) -> None:
+    """Encoder and decoder in tiles with halos, statistics and attention between them: the same picture."""
+    # In double precision: convolutions of another size may round differently.
+    model, style = thin_model(name).double(), STYLE.double()
+    content = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = Painter(model, [style])(content)
+    for tile in (32, 100):
+        torch.testing.assert_close(Painter(model, [style], tile=tile)(content), whole, rtol=0, atol=1e-10)
+    vgg = model.encoder
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    features = {}
+    for tile in (None, 48):
+        vgg.tile = tile
+        features[tile] = vgg(content, layers)
+    for layer in layers:
+        torch.testing.assert_close(features[48][layer], features[None][layer], rtol=0, atol=1e-10)
+
+
+def test_tiles_are_refused_where_they_would_not_be_exact() -> None:
+    with pytest.raises(ValueError, match="johnson cannot work in tiles"):
+        Painter(thin_model("johnson"), tile=64)
+    with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, not 0"):
+        Painter(thin_model("adain"), [STYLE], tile=0)

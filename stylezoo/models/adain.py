@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylezoo.layers import adain, mirrored_decoder, normalised_weights
+from stylezoo.layers import MirroredDecoder, adain, normalised_weights
 from stylezoo.losses import PerceptualLoss, mean_std
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
@@ -62,7 +62,7 @@ class AdaIN(StyleModel):
         super().__init__()
         self.save_hyperparameters()
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
-        self.decoder = mirrored_decoder(self.encoder.channels)
+        self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
 

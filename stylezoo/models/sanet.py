@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import StyleAttention, mirrored_decoder, normalised_weights
+from stylezoo.layers import MirroredDecoder, StyleAttention, normalised_weights
 from stylezoo.losses import PerceptualLoss, identity_losses
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
@@ -93,7 +93,7 @@ class SANet(StyleModel):
         self.save_hyperparameters()
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
         self.transform = Transform(self.encoder.channels["relu4_1"])
-        self.decoder = mirrored_decoder(self.encoder.channels)
+        self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss(
             dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalised", style_loss=style_loss
         )

@@ -9,7 +9,6 @@ import torch
 from stylezoo.images import grid
 from stylezoo.tables.base import Result, Row, new_figure, table
 from stylezoo.tables.material import Judge, Material, painted, trained_briefly
-from stylezoo.vgg import VGG
 
 
 @table(
@@ -65,17 +64,18 @@ def alpha_sweep(
     count = min(len(contents), len(styles))
     contents, styles = contents[:count], styles[:count]
     judge = Judge(next(iter(networks.values())))
+    content_features, style_features = judge.features(contents), judge.features(styles)
     values = [index / (alphas - 1) for index in range(alphas)]
     rows: list[Row] = []
     sheets = {}
     for number, (label, model) in enumerate(networks.items()):
         outputs = [painted(model, contents, styles, alpha) for alpha in values]
         for alpha, output in zip(values, outputs, strict=True):
-            content_loss, style_loss = judge(output, contents, styles)
+            content_loss, style_loss = judge(judge.features(output), content_features, style_features)
             rows.append({"model": label, "alpha": alpha, "content": content_loss, "style": style_loss})
         columns = [contents, *outputs, styles]
         sheets["pictures" + (f"_{number + 1}" if number else "")] = grid([list(r) for r in zip(*columns, strict=True)])
-    floor = judge(contents, contents, styles)
+    floor = judge(content_features, content_features, style_features)
     rows.append({"model": "(the photo itself)", "alpha": None, "content": floor[0], "style": floor[1]})
     notes = [trained_briefly(models, steps, encoder)]
     for label in networks:

@@ -36,7 +36,7 @@ def identity(
     """Content = style gives the content back - approximately, and how nearly differs between systems.
 
     Every photo is painted with itself as style. Beside it: the model's floor (alpha 0, the photo passed through encoder
-    and decoder without any style: no painting can be nearer), a true stylisation (another painting as style: what
+    and decoder without any style: what these two cost by themselves), a true stylisation (another painting as style: what
     "changed" means for this model), and the photo shrunk to an eighth and enlarged, which is all that a bottleneck of
     that size could keep of it without its channels. PSNR in dB, SSIM and the mean absolute difference (of values in
     [0, 1]) are means over the photos.

@@ -80,9 +80,9 @@ def levels(
 
 
 def _row(label: str, parameters: int | None, judge: Judge, outputs: Tensor, contents: Tensor, styles: Tensor) -> Row:
-    content_loss, style_loss = judge(outputs, contents, styles)
-    grey = [pictures.mean(1, keepdim=True) for pictures in (outputs, contents)]
-    ssim = structural_similarity_index_measure(*grey, data_range=1.0)
+    content_loss, style_loss = judge(*map(judge.features, (outputs, contents, styles)))
+    grey_output, grey_content = (pictures.mean(1, keepdim=True) for pictures in (outputs, contents))
+    ssim = structural_similarity_index_measure(grey_output, grey_content, data_range=1.0)
     assert isinstance(ssim, Tensor)
     return {
         "model": label,

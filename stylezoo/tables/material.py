@@ -17,13 +17,13 @@ from torch import Tensor
 from stylezoo.callbacks import RunProgressBar
 from stylezoo.checkpoints import load_model
 from stylezoo.data import Folder, Pairs, Synthetic
-from stylezoo.data.folder import Framing
+from stylezoo.data.stream import Framing
 from stylezoo.data.synthetic import Kind
 from stylezoo.images import list_images, read_image, to_tensor
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
 from stylezoo.registry import create_model
-from stylezoo.vgg import VGG
+from stylezoo.vgg import VGG, Features
 
 COUNT, HOLDOUT = (
     100,
@@ -154,7 +154,7 @@ class Material:
             found[label if label not in found else name] = model.to(device())
         if models:
             return found
-        settings = {"encoder": encoder, "encoder_weights": encoder_weights, "lr": lr, "lr_decay": 0.0}
+        settings: dict[str, Any] = {"encoder": encoder, "encoder_weights": encoder_weights, "lr": lr, "lr_decay": 0.0}
         for system in systems:
             print(f"{system}: {steps} steps of {self.batch_size} pairs, {self.crop} x {self.crop} pixels")
             # One statistic for all: the systems' own differ, and the one with eps outside the root is not comparable.
@@ -199,23 +199,23 @@ class Judge:
         )
 
     @torch.inference_mode()
-    def __call__(self, output: Tensor, content: Tensor, style: Tensor) -> tuple[float, float]:
-        """Content and style loss of one output, (3, H, W) each, or means over a batch (B, 3, H, W)."""
-        output, content, style = (p.reshape(-1, *p.shape[-3:]).to(device()) for p in (output, content, style))
-        features = self.network(output, self.loss.layers)
-        terms = self.loss(
-            features,
-            content=self.network(content, self.loss.content_layers),
-            style=self.network(style, self.loss.style_layers),
-        )
+    def features(self, pictures: Tensor) -> Features:
+        """What is compared, of pictures (B, 3, H, W)."""
+        features: Features = self.network(pictures.to(device()), self.loss.layers)
+        return features
+
+    @torch.inference_mode()
+    def __call__(self, output: Features, content: Features, style: Features) -> tuple[float, float]:
+        """Content and style loss of outputs, means over the batch."""
+        terms = self.loss(output, content=content, style=style)
         return float(terms["content"]), float(terms["style"])
 
 
 @torch.inference_mode()
 def painted(model: StyleModel, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
     """Contents (N, 3, H, W), each with its style of (N, 3, H, W), one after the other; clamped, on the CPU."""
-    pairs = zip(content.split(1), style.split(1), strict=True)
-    return torch.cat([model(c.to(device()), s.to(device()), alpha).clamp(0, 1).cpu() for c, s in pairs])
+    pairs = zip(content.to(device()), style.to(device()), strict=True)
+    return torch.cat([model(c.unsqueeze(0), s.unsqueeze(0), alpha).clamp(0, 1).cpu() for c, s in pairs])
 
 
 def _folder(path: str | None, kind: Kind) -> Folder:

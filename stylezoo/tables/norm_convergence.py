@@ -49,7 +49,7 @@ class Curve(Callback):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.train(training)
             with torch.no_grad():
-                terms = {name: float(term) for name, term in model.losses(self.pictures.to(model.device)).items()}
+                terms = {name: float(term) for name, term in model.losses(self.pictures.to(model.device), None).items()}
             self.points.append({"step": step, "data": data, **terms, "loss": sum(terms.values())})
         for name, buffer in model.named_buffers():  # the second evaluation moved the running statistics
             buffer.copy_(buffers[name])

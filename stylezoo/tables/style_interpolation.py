@@ -67,6 +67,8 @@ def style_interpolation(
         )
     label, model = next(iter(material.arbitrary(models, [system], steps, encoder, encoder_weights, lr).items()))
     judge = Judge(model)
+    content_features = judge.features(photo)
+    targets = [judge.features(corner.unsqueeze(0)) for corner in corners]
     rows: list[Row] = []
     pictures: list[list[Tensor]] = []
     for i in range(side):
@@ -75,12 +77,12 @@ def style_interpolation(
             weights = bilinear(i / (side - 1), j / (side - 1))
             output = Painter(model, list(corners), style_weights=weights)(photo).cpu()
             pictures[-1].append(output[0])
-            losses = [judge(output, photo, corner)[1] for corner in corners]
-            rows.append(
-                {"model": label, "row": i, "column": j}
-                | {f"weight {name}": weight for name, weight in zip(CORNERS, weights, strict=True)}
-                | {f"style loss {name}": loss for name, loss in zip(CORNERS, losses, strict=True)}
-            )
+            features = judge.features(output)
+            losses = [judge(features, content_features, target)[1] for target in targets]
+            row: Row = {"model": label, "row": i, "column": j}
+            row |= {f"weight {name}": weight for name, weight in zip(CORNERS, weights, strict=True)}
+            row |= {f"style loss {name}": loss for name, loss in zip(CORNERS, losses, strict=True)}
+            rows.append(row)
     nearest = sum(_nearest(rows, i, j) == k for k, (i, j) in enumerate(_positions(side)))
     notes = [
         trained_briefly(models, steps, encoder),

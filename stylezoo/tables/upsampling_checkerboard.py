@@ -141,7 +141,7 @@ def upsampling_checkerboard(
 
 @torch.inference_mode()
 def _added(model: StyleModel, photos: Tensor) -> Tensor:
-    return torch.cat([model(photo.to(device())).cpu() - photo for photo in photos.split(1)])
+    return torch.cat([model(photo.to(device())[None]).cpu() - photo for photo in photos])
 
 
 def _inner(pictures: Tensor) -> Tensor:
@@ -168,12 +168,15 @@ def _notes(rows: Sequence[Row], count: int, size: int) -> list[str]:
             f"{row['upsample']} {row['period 2, dB']:+.1f} / {row['period 4, dB']:+.1f} dB" for row in chosen
         )
 
-    return [
+    findings = (
         f"Over neighbouring frequencies, period 2 / period 4: untrained {values(0)}. After {rows[2]['step']} steps"
-        f" {values(1)}. The photos themselves: {rows[0]['period 2, dB']:+.1f} / {rows[0]['period 4, dB']:+.1f} dB.",
+        f" {values(1)}. The photos themselves: {rows[0]['period 2, dB']:+.1f} / {rows[0]['period 4, dB']:+.1f} dB."
+    )
+    protocol = (
         f"{count} held-out photos, {size} x {size} pixels. Pictures: the middle of the photo and of the outputs with"
-        f" {', '.join(UPSAMPLING)}, three times enlarged.",
-    ]
+        f" {', '.join(UPSAMPLING)}, three times enlarged."
+    )
+    return [findings, protocol]
 
 
 def _figure(rows: Sequence[Row]) -> Any:

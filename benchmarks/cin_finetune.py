@@ -1,0 +1,199 @@
+"""A new style for a trained cin: its scales and shifts alone, in an eighth of the steps, against a new network.
+
+    python benchmarks/cin_finetune.py --output docs/cin_finetune \\
+        --encoder vgg16_caffe --encoder_weights vgg16_caffe.pth
+
+Trains cin on some procedural paintings for ``steps`` steps. Each new painting is then learnt twice: by a fine-tuned
+copy of that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps`` steps of all
+weights. Both are measured along the way on photos that no training sees: the content and style losses that both
+minimise, summed as in training. Writes OUTPUT.csv (every measurement) and OUTPUT.png (the curves of the total).
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from jsonargparse import auto_cli
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+
+import stylezoo
+from stylezoo import StyleModel
+from stylezoo.checkpoints import save_model
+from stylezoo.data import Pairs, Synthetic
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Curve = dict[int, dict[str, float]]
+"""{step: {"content": ..., "style": ..., "total": ...}}"""
+
+
+class HeldOut(Callback):
+    """The losses on the held-out photos, at the start and every few steps."""
+
+    def __init__(self, data: Pairs, every: int) -> None:
+        self.data = data
+        self.every = every
+        self.curve: Curve = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 0:
+            self._measure(pl_module, 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._measure(pl_module, trainer.global_step)
+
+    @torch.no_grad()
+    def _measure(self, model: LightningModule, step: int) -> None:
+        assert isinstance(model, StyleModel)
+        batches = [{k: v.to(model.device) for k, v in b.items()} for b in self.data.val_dataloader()]
+        terms = [model.losses(**batch) for batch in batches]
+        means = {name: float(torch.stack([t[name] for t in terms]).mean()) for name in terms[0]}
+        self.curve[step] = {**means, "total": sum(means.values())}
+
+
+def train(model: StyleModel, data: Pairs, steps: int, every: int, accelerator: str) -> Curve:
+    data.setup("fit")
+    held_out = HeldOut(data, every)
+    seed_everything(0, verbose=False)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_steps=steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[held_out],
+    )
+    trainer.fit(model, data)
+    return held_out.curve
+
+
+def main(
+    output: Path,
+    encoder: str = "vgg16_caffe",
+    encoder_weights: str | None = None,
+    steps: int = 400,
+    styles: int = 8,
+    new_styles: int = 2,
+    crop: int = 64,
+    batch_size: int = 4,
+    width: float = 0.5,
+    finetune_lr: float = 1e-3,
+    accelerator: str = "cpu",
+    root: str | None = None,
+) -> None:
+    """Trains, measures and draws.
+
+    Args:
+        output: Files to write, without suffix.
+        encoder: The network of the losses; relu3_3 is the deepest layer that is used.
+        encoder_weights: A file for it.
+        steps: Optimiser steps of the networks that are trained from the start.
+        styles: Number of styles of the network that is fine-tuned.
+        new_styles: Number of styles that are learnt in addition, one after the other.
+        crop: Side of the pictures, also of the paintings.
+        batch_size: Pictures in a batch.
+        width: Multiplies the channels of cin.
+        finetune_lr: Learning rate of fine-tuning; the others have cin's own, 1e-3.
+        accelerator: ``cpu`` or ``gpu``.
+        root: Where the pictures are drawn; null for a temporary folder.
+    """
+    warnings.filterwarnings("ignore", module="lightning")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    settings: dict[str, Any] = {
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+        "width": width,
+        "style_layers": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0},
+    }
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, dict[str, Curve]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = root or temporary
+        paintings = Synthetic("paintings", count=styles + new_styles, resolution=crop, root=cache, drawing_seed=2)
+        photos = Synthetic("photos", count=128, resolution=2 * crop, root=cache, holdout=0.25)
+        data = Pairs(photos, batch_size=batch_size, size=crop + crop // 4, crop=crop, num_workers=0, val_samples=32)
+        paintings.prepare_data()
+        data.prepare_data()
+        files = [paintings.root / f"{index:05d}.png" for index in range(styles + new_styles)]
+
+        def folder(name: str, chosen: list[Path]) -> str:
+            target = Path(temporary) / name
+            target.mkdir()
+            for file in chosen:
+                shutil.copy(file, target)
+            return str(target)
+
+        def create(**more: Any) -> StyleModel:
+            seed_everything(0, verbose=False)
+            return stylezoo.create_model("cin", **settings, **more)
+
+        base = create(styles=folder("base", files[:styles]))
+        train(base, data, steps, steps, accelerator)
+        save_model(base, Path(temporary) / "base.safetensors")
+        for file in files[styles:]:
+            alone = folder(file.stem, [file])
+            tuned = create(styles=alone, finetune=str(Path(temporary) / "base.safetensors"), lr=finetune_lr)
+            fresh = create(styles=alone)
+            every = max(1, steps // 40)
+            curves[file.stem] = {
+                "fine-tuned": train(tuned, data, steps // 8, every, accelerator),
+                "new network": train(fresh, data, steps, every, accelerator),
+            }
+            for run, curve in curves[file.stem].items():
+                for step, losses in curve.items():
+                    rows.append(
+                        {"painting": file.stem, "run": run, "step": step}
+                        | {name: float(f"{value:.5g}") for name, value in losses.items()}
+                    )
+            print(summary(file.stem, curves[file.stem], steps), flush=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.with_suffix(".csv").open("w", newline="") as file_:
+        writer = csv.DictWriter(file_, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(curves, output.with_suffix(".png"))
+
+
+def summary(name: str, curves: dict[str, Curve], steps: int) -> str:
+    """What the page says about one painting."""
+    tuned, fresh = curves["fine-tuned"], curves["new network"]
+    last = max(tuned)
+    goal = tuned[last]["total"]
+    reached = next((step for step, losses in fresh.items() if losses["total"] <= goal), None)
+    return (
+        f"{name}: fine-tuned after {last} steps {goal:.4g} (at the start {tuned[0]['total']:.4g}); a new network has"
+        f" {fresh[last]['total']:.4g} after {last} steps and {fresh[steps]['total']:.4g} after {steps}; it reaches the"
+        f" fine-tuned one's loss {f'at step {reached}' if reached else 'never'}"
+    )
+
+
+def draw(curves: dict[str, dict[str, Curve]], path: Path) -> None:
+    figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), squeeze=False, layout="constrained")
+    for axis, (name, runs) in zip(axes[0], curves.items(), strict=True):
+        for run, curve in runs.items():
+            axis.plot(list(curve), [losses["total"] for losses in curve.values()], label=run)
+        axis.set(title=f"painting {name}", xlabel="step", ylabel="content + style loss", yscale="log")
+        axis.legend()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

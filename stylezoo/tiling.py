@@ -1,0 +1,73 @@
+"""Exact tiling: a convolutional function of a large map, computed piece by piece in little memory.
+
+A tile is cut with a halo as wide as the function looks, and only its inside is kept, so that the pieces are those of
+the whole, not an approximation. What is global (statistics, attention) happens between the tiled parts: an encoder is
+tiled, its features are joined, and the decoder is tiled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from torch import Tensor, nn
+
+
+def tiled(
+    function: Callable[[Tensor], dict[str, Tensor]],
+    x: Tensor,
+    tile: int,
+    halo: int,
+    stride: int,
+    scales: dict[str, Fraction],
+) -> dict[str, Tensor]:
+    """Computes ``function(x)`` tile by tile.
+
+    Args:
+        function: Maps (B, C, h, w) to named maps; what it does is local and, but for borders, the same everywhere.
+        x: (B, C, H, W).
+        tile: Side of a tile's inside, rounded up to a multiple of ``stride``.
+        halo: How far the function looks around a position of its coarsest output, in positions of ``x``.
+        stride: Tiles begin at multiples of it, where all outputs have a position.
+        scales: Size of each output relative to ``x``.
+
+    Returns:
+        What ``function(x)`` returns.
+    """
+    tile, halo = -(-tile // stride) * stride, -(-halo // stride) * stride
+    height, width = x.shape[-2:]
+    joined: dict[str, Tensor] = {}
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            start_y, start_x = max(0, top - halo), max(0, left - halo)
+            piece = x[..., start_y : top + tile + halo, start_x : left + tile + halo]
+            for name, result in function(piece).items():
+                scale = scales[name]
+                if name not in joined:
+                    size = (_ceil(height * scale), _ceil(width * scale))
+                    joined[name] = result.new_empty(*result.shape[:2], *size)
+                whole = joined[name]
+                y, x0 = int(top * scale), int(left * scale)
+                y_end = min(int((top + tile) * scale), whole.shape[-2])
+                x_end = min(int((left + tile) * scale), whole.shape[-1])
+                inner_y, inner_x = y - int(start_y * scale), x0 - int(start_x * scale)
+                whole[..., y:y_end, x0:x_end] = result[
+                    ..., inner_y : inner_y + y_end - y, inner_x : inner_x + x_end - x0
+                ]
+    return joined
+
+
+def _ceil(number: Fraction) -> int:
+    return -(-number.numerator // number.denominator)
+
+
+def set_tile(model: nn.Module, tile: int | None) -> int:
+    """Makes the parts of a model that can be tiled work in tiles of that many pixels; None switches it off.
+
+    Returns:
+        How many parts there are.
+    """
+    parts = [module for module in model.modules() if hasattr(module, "tile")]
+    for part in parts:
+        part.tile = tile  # type: ignore[assignment]
+    return len(parts)
