@@ -87,7 +87,7 @@ def main(
     output: Path,
     encoder: str = "vgg16_caffe",
     encoder_weights: str | None = None,
-    steps: int = 400,
+    steps: int = 320,
     styles: int = 8,
     new_styles: int = 2,
     crop: int = 64,
@@ -128,7 +128,7 @@ def main(
         cache = root or temporary
         paintings = Synthetic("paintings", count=styles + new_styles, resolution=crop, root=cache, drawing_seed=2)
         photos = Synthetic("photos", count=128, resolution=2 * crop, root=cache, holdout=0.25)
-        data = Pairs(photos, batch_size=batch_size, size=crop + crop // 4, crop=crop, num_workers=0, val_samples=32)
+        data = Pairs(photos, batch_size=batch_size, size=crop + crop // 4, crop=crop, num_workers=0, val_samples=16)
         paintings.prepare_data()
         data.prepare_data()
         files = [paintings.root / f"{index:05d}.png" for index in range(styles + new_styles)]
@@ -151,7 +151,7 @@ def main(
             alone = folder(file.stem, [file])
             tuned = create(styles=alone, finetune=str(Path(temporary) / "base.safetensors"), lr=finetune_lr)
             fresh = create(styles=alone)
-            every = max(1, steps // 40)
+            every = max(1, steps // 16)
             curves[file.stem] = {
                 "fine-tuned": train(tuned, data, steps // 8, every, accelerator),
                 "new network": train(fresh, data, steps, every, accelerator),

@@ -104,7 +104,7 @@ def main(
     systems: list[str] | None = None,
     steps: int = 100,
     crop: int = 64,
-    batch_size: int = 8,
+    batch_size: int = 4,
     validation: int = 32,
     encoder: str = "vgg19_random/4",
     encoder_weights: str | None = None,

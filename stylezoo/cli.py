@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -69,7 +70,7 @@ class StyleCLI(LightningCLI):
 
     def before_fit(self) -> None:
         if self._get(self.config, "compile"):
-            self.trainer.callbacks.insert(0, Compile())
+            self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""
@@ -113,14 +114,24 @@ class StyleCLI(LightningCLI):
 
 
 def add_function(parser: LightningArgumentParser, function: Callable[..., int]) -> None:
-    """Turns a function's signature into options; lists of strings take several values, ``--style a.jpg b.jpg``."""
+    """Turns a function's signature into options.
+
+    Lists of strings take several values (``--style a.jpg b.jpg``), booleans none (``--list``), and a parameter called
+    ``name`` is given without an option (``reproduce alpha_sweep``).
+    """
     doc = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
     parameters = inspect.signature(function, eval_str=True).parameters
     several = [name for name, p in parameters.items() if p.annotation in (list[str], list[str] | None)]
-    parser.add_function_arguments(function, skip=set(several), fail_untyped=True)
+    switches = [name for name, p in parameters.items() if p.annotation is bool]
+    positional = [name for name in parameters if name == "name"]
+    parser.add_function_arguments(function, skip={*several, *switches, *positional}, fail_untyped=True)
+    required = {name: p.default is inspect.Parameter.empty for name, p in parameters.items()}
+    for name in positional:
+        parser.add_argument(name, type=str, nargs=None if required[name] else "?", help=doc[name])
     for name in several:
-        required = parameters[name].default is inspect.Parameter.empty
-        parser.add_argument(f"--{name}", nargs="+", type=str, required=required, help=doc[name])
+        parser.add_argument(f"--{name}", nargs="+", type=str, required=required[name], help=doc[name])
+    for name in switches:
+        parser.add_argument(f"--{name}", action=ActionYesNo(), nargs="?", help=doc[name])
 
 
 UNHELPFUL_WARNINGS = (
@@ -139,6 +150,8 @@ def main(args: list[str] | None = None) -> None:
     """
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
+    notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    notes.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())  # an advertisement
     try:
         StyleCLI(args)
     except (ValueError, OSError) as error:

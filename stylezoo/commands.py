@@ -73,7 +73,7 @@ def stylize(
 
     Args:
         model: A model file (.safetensors), a training checkpoint (.ckpt), or the name of weights on this machine
-            (`python -m stylezoo list --pretrained true`).
+            (`python -m stylezoo list --pretrained`).
         content: Pictures to paint: files, folders (with the folders in them) or globs.
         output: A picture file if one picture is painted, else a folder.
         style: Style pictures: files, folders or globs; for multi-style systems numbers or names of their styles (all of
@@ -268,7 +268,7 @@ def import_weights(system: str, files: list[str], output: str) -> int:
     Args:
         system: Name of the system, see `python -m stylezoo list`.
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
-        output: The file to write, X.safetensors; in the folder that `python -m stylezoo list --pretrained true`
+        output: The file to write, X.safetensors; in the folder that `python -m stylezoo list --pretrained`
             shows, it can be used by name.
     """
     if Path(output).suffix != ".safetensors":
@@ -280,13 +280,13 @@ def import_weights(system: str, files: list[str], output: str) -> int:
     return 0
 
 
-def download(encoder: str) -> int:
+def download(name: str) -> int:
     """Download the public weights of an encoder, resumable and checked.
 
     Args:
-        encoder: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe.
+        name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe.
     """
-    print(weights.download_encoder(encoder))
+    print(weights.download_encoder(name))
     return 0
 
 
@@ -337,7 +337,7 @@ def reproduce(
         Console(width=None if sys.stdout.isatty() else 240).print(names)
         return 0
     if name is None or output is None:
-        raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list true names them).")
+        raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
     result, files = tables.run(name, output, **settings)
     print(*result.notes, sep="\n")
     print(f"Written: {', '.join(map(str, files))}")

@@ -1,7 +1,7 @@
 """Studies and tables of papers, one per file. Every module in this folder is imported, so that a new file is all a new
 table needs: a function with `stylezoo.tables.base.table` above it that returns a `stylezoo.tables.base.Result`.
 
-    python -m stylezoo reproduce --list true
+    python -m stylezoo reproduce --list
     python -m stylezoo reproduce norm_convergence --output results
 """
 

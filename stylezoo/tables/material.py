@@ -96,7 +96,7 @@ class Material:
         model = self.untrained(system, **settings)
         if steps == 0:
             return model.to(device()).eval()
-        with _quiet():
+        with _quiet(), self._seeded():  # a DataLoader draws from the global random state
             trainer = Trainer(
                 accelerator="cuda" if torch.cuda.is_available() else "cpu",
                 devices=1,
@@ -114,9 +114,14 @@ class Material:
 
     def untrained(self, system: str, **settings: Any) -> StyleModel:
         """A new model whose weights the seed decides; the global random state stays as it is."""
+        with self._seeded():
+            return create_model(system, **settings)
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return create_model(system, **settings)
+            yield
 
     def arbitrary(
         self,
