@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 import stylezoo
 from stylezoo import StyleModel
@@ -50,6 +50,17 @@ class Losses(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.values.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def in_float32(module: nn.Module) -> None:
+    """Keeps a module out of mixed precision."""
+    forward = module.forward
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(next(module.parameters()).device.type, enabled=False):
+            return forward(*(a.float() if isinstance(a, Tensor) else a for a in args), **kwargs)
+
+    module.forward = full
 
 
 def create(system: str, encoder: str, encoder_weights: str | None, paintings: Synthetic) -> StyleModel:
@@ -108,6 +119,7 @@ def main(
     validation: int = 32,
     encoder: str = "vgg19_random/4",
     encoder_weights: str | None = None,
+    float32_encoder: bool = False,
     accelerator: str = "cpu",
     root: str | None = None,
 ) -> None:
@@ -122,6 +134,7 @@ def main(
         validation: Pictures that the trained weights are compared on.
         encoder: The encoder, and the network of the losses.
         encoder_weights: A file for it.
+        float32_encoder: Whether the frozen encoder stays in float32 when the rest is bf16.
         accelerator: ``cpu`` or ``gpu``.
         root: Where the pictures are drawn; null for a temporary folder.
     """
@@ -156,6 +169,9 @@ def main(
                 data.noise = noise
                 data.prepare_data()
                 model = create(system, encoder, encoder_weights, styles)
+                if float32_encoder:
+                    for network in [vgg for _, vgg in model.encoders()] or [model.loss_network]:
+                        in_float32(network)
                 runs.append(train(model, data, steps, precision, accelerator, seed))
             full, half, *noisy = runs
             differences = [run[1] / full[1] - 1 for run in noisy]

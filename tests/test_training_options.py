@@ -182,7 +182,11 @@ def test_compiled_run_has_the_losses_of_an_eager_one(pictures: Path, tmp_path: P
     for step, loss in eager.items():
         assert float(compiled[step]) == pytest.approx(float(loss), rel=1e-4)
     paths = [tmp_path / "johnson" / f"version_{i}" / "checkpoints" / "last.ckpt" for i in range(2)]
-    states = [stylezoo.load_model(path).state_dict() for path in paths]
-    torch.testing.assert_close(dict(states[1]), dict(states[0]), rtol=1e-2, atol=1e-3)
+    models = [stylezoo.load_model(path) for path in paths]
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+    # Outputs, not weights: biases before a normalisation have no gradient but rounding, of which Adam makes steps.
+    content = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(models[1](content), models[0](content), rtol=1e-3, atol=1e-3)
     main([*arguments, "--trainer.max_steps=6", f"--ckpt_path={paths[1]}"])
     assert list(losses(tmp_path / "johnson" / "version_2")) == [5]

@@ -14,7 +14,7 @@ from stylezoo.tables.material import Material, painted, trained_briefly
 
 @table(
     "identity",
-    source="SANet, section 3.3 (identity loss) and figure 5; asked for in xunhuang1995/AdaIN-style issue 12",
+    source="SANet, section 3.3 (identity loss); asked for in xunhuang1995/AdaIN-style issue 12",
     paper="https://arxiv.org/abs/1812.02342",
 )
 def identity(
@@ -36,10 +36,10 @@ def identity(
     """Content = style should give the content back: how nearly it does, per model.
 
     Every photo is painted with itself as style. Beside it: the model's floor (alpha 0, the photo passed through encoder
-    and decoder without any style: what these two cost by themselves), a true stylisation (another painting as style: what
-    "changed" means for this model), and the photo shrunk to an eighth and enlarged, which is all that a bottleneck of
-    that size could keep of it without its channels. PSNR in dB, SSIM and the mean absolute difference (of values in
-    [0, 1]) are means over the photos.
+    and decoder without any style, which for AdaIN and SANet is the same by construction: what these two cost by
+    themselves), a true stylisation (another painting as style: what "changed" means for this model), and the photo shrunk
+    to an eighth and enlarged, which is all that a bottleneck of that size could keep of it without its channels. PSNR in
+    dB, SSIM and the mean absolute difference (of values in [0, 1]) are means over the photos.
 
     Args:
         content: Folder of photos.
