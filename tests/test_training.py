@@ -87,6 +87,16 @@ def test_two_processes_have_the_gradients_of_one(name: str, gradients_by_process
         torch.testing.assert_close(both[key], gradient, rtol=1e-6, atol=1e-10 * largest, msg=key)
 
 
+@pytest.mark.slow
+def test_two_processes_see_what_one_would_see(gradients_by_processes: dict[int, Path]) -> None:
+    """The batches of both ranks, interleaved, are the batch of one process: same pictures, crops and pairs."""
+    first, second = (torch.load(gradients_by_processes[2] / f"sanet.{rank}.pt", weights_only=True) for rank in (0, 1))
+    whole = torch.load(gradients_by_processes[1] / "sanet.0.pt", weights_only=True)
+    for key in ("content", "style"):
+        assert torch.equal(whole[key], torch.stack([first[key], second[key]], 1).flatten(0, 1))
+        assert not torch.equal(first[key], second[key])
+
+
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> None:
     """Interrupted mid-epoch and resumed, every later loss has every digit of the uninterrupted run."""

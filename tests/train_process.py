@@ -3,7 +3,7 @@
     python -m torch.distributed.run --standalone --nproc_per_node=2 train_process.py PICTURES BATCH FOLDER SYSTEM ...
 
 Trains each system two steps on the CPU, over as many processes as there are, and writes the averaged gradients of the
-last step to FOLDER/SYSTEM.pt.
+last step to FOLDER/SYSTEM.pt and the batch of that step to FOLDER/SYSTEM.RANK.pt.
 """
 
 import os
@@ -18,9 +18,14 @@ from stylezoo.data import Folder, Pairs
 from stylezoo.registry import get
 
 
-class SaveGradients(Callback):
+class Save(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, torch.Tensor], batch_idx: int
+    ) -> None:
+        torch.save(batch, self.path.with_suffix(f".{trainer.global_rank}.pt"))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: object) -> None:
         if trainer.is_global_zero:
@@ -43,7 +48,7 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[SaveGradients(folder / f"{system}.pt")],
+        callbacks=[Save(folder / f"{system}.pt")],
     )
     trainer.fit(thin_model(system), data)
 
@@ -51,3 +56,5 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
 if __name__ == "__main__":
     for name in sys.argv[4:]:
         train(name, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # gloo's threads may abort a process that leaves them running

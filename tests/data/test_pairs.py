@@ -177,30 +177,6 @@ def test_all_stages_run(folders: tuple[str, str]) -> None:
     )
 
 
-class RankRecorder(Recorder):
-    """Writes what its process has seen."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def on_train_end(self) -> None:
-        torch.save(self.seen, self.folder / f"{self.global_rank}.pt")
-
-
-@pytest.mark.slow
-def test_two_processes_see_what_one_would_see(folders: tuple[str, str], tmp_path: Path) -> None:
-    options = {"max_steps": 5, "max_epochs": -1, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    alone = Recorder()
-    L.Trainer(**CPU, **options).fit(alone, pairs(folders, batch_size=4))  # type: ignore[arg-type]
-    trainer = L.Trainer(**CPU, **options, devices=2, strategy="ddp_spawn")  # type: ignore[arg-type]
-    trainer.fit(RankRecorder(tmp_path), pairs(folders, batch_size=2))
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for whole, *parts in zip(alone.seen, *ranks, strict=True):
-        for key in ("content", "style"):
-            assert torch.equal(whole[key], torch.stack([part[key] for part in parts], 1).flatten(0, 1))
-
-
 def cli(*args: str) -> LightningCLI:
     # as the program does it, but without running: parse, instantiate, link
     return LightningCLI(Recorder, Pairs, run=False, save_config_callback=None, trainer_defaults=CPU, args=list(args))
