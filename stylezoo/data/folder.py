@@ -5,7 +5,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import lightning as L
 import torch
@@ -25,7 +25,6 @@ from stylezoo.download import DataError
 from stylezoo.images import list_images
 
 Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 QUICKSTART = (
     "start with the quickstart, which needs no data: "
