@@ -3,9 +3,9 @@
     python benchmarks/cin_finetune.py --output docs/cin_finetune \\
         --encoder vgg16_caffe --encoder_weights vgg16_caffe.pth
 
-Trains cin on some procedural paintings for ``steps`` steps. Each new painting is then learnt twice: by a fine-tuned
-copy of that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps`` steps of all
-weights. Both are measured along the way on photos that no training sees: the content and style losses that both
+Trains cin on some procedural paintings for ``base_steps`` steps. Each new painting is then learnt twice: by a
+fine-tuned copy of that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps``
+steps of all weights. Both are measured along the way on photos that no training sees: the content and style losses that both
 minimise, summed as in training. Writes OUTPUT.csv (every measurement) and OUTPUT.png (the curves of the total).
 """
 
@@ -87,14 +87,16 @@ def main(
     output: Path,
     encoder: str = "vgg16_caffe",
     encoder_weights: str | None = None,
-    steps: int = 320,
-    styles: int = 8,
+    base_steps: int = 8000,
+    steps: int = 2000,
+    styles: int = 16,
     new_styles: int = 2,
-    crop: int = 64,
+    crop: int = 48,
     batch_size: int = 4,
     width: float = 0.5,
-    finetune_lr: float = 1e-3,
+    finetune_lr: float = 1e-2,
     accelerator: str = "cpu",
+    base: Path | None = None,
     root: str | None = None,
 ) -> None:
     """Trains, measures and draws.
@@ -103,7 +105,8 @@ def main(
         output: Files to write, without suffix.
         encoder: The network of the losses; relu3_3 is the deepest layer that is used.
         encoder_weights: A file for it.
-        steps: Optimiser steps of the networks that are trained from the start.
+        base_steps: Optimiser steps of the network that is fine-tuned later.
+        steps: Optimiser steps of a new painting's own network; fine-tuning has an eighth of them.
         styles: Number of styles of the network that is fine-tuned.
         new_styles: Number of styles that are learnt in addition, one after the other.
         crop: Side of the pictures, also of the paintings.
@@ -111,6 +114,7 @@ def main(
         width: Multiplies the channels of cin.
         finetune_lr: Learning rate of fine-tuning; the others have cin's own, 1e-3.
         accelerator: ``cpu`` or ``gpu``.
+        base: Keeps the network that is fine-tuned; where the file exists, it is used instead of training again.
         root: Where the pictures are drawn; null for a temporary folder.
     """
     warnings.filterwarnings("ignore", module="lightning")
@@ -144,12 +148,14 @@ def main(
             seed_everything(0, verbose=False)
             return stylezoo.create_model("cin", **settings, **more)
 
-        base = create(styles=folder("base", files[:styles]))
-        train(base, data, steps, steps, accelerator)
-        save_model(base, Path(temporary) / "base.safetensors")
+        base = base or Path(temporary) / "base.safetensors"
+        if not base.exists():
+            network = create(styles=folder("base", files[:styles]))
+            train(network, data, base_steps, base_steps, accelerator)
+            save_model(network, base)
         for file in files[styles:]:
             alone = folder(file.stem, [file])
-            tuned = create(styles=alone, finetune=str(Path(temporary) / "base.safetensors"), lr=finetune_lr)
+            tuned = create(styles=alone, finetune=str(base), lr=finetune_lr)
             fresh = create(styles=alone)
             every = max(1, steps // 16)
             curves[file.stem] = {
