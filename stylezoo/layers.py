@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,13 @@ from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalise
 from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG
+
+Norm = Literal["instance", "batch"]
+Upsample = Literal["nearest", "transposed", "subpixel"]
+Padding = Literal["reflect", "reflect_start", "replicate", "zeros", "same"]
+
+RESIDUAL_BLOCKS = 5
+REFLECTED_START = 40  # pixels: what five residual blocks without padding take away, at a quarter of the size
 
 
 def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
@@ -35,22 +43,23 @@ def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
 class MirroredDecoder(nn.Sequential):
     """The decoder that mirrors VGG-19 up to relu4_1: reflecting 3x3 convolutions, nearest up-sampling, no norm.
 
-    Shared by AdaIN, SANet, StyTr2 and EFDM (Huang & Belongie 2017, section 6.1). The indices are those of the public
-    files (naoto0804/pytorch-AdaIN@47950d0 net.py: 1, 5, 8, 11, 14, 18, 21, 25, 28), so that these load as they are.
-    3,505,219 parameters at VGG's widths. Maps (B, C, H/8, W/8) to RGB (B, 3, H, W), not clamped.
+    Shared by AdaIN, SANet, StyTr2, EFDM and linear transfer (Huang & Belongie 2017, section 6.1). The indices are those
+    of the public files (naoto0804/pytorch-AdaIN@47950d0 net.py: 1, 5, 8, 11, 14, 18, 21, 25, 28), so that these load as
+    they are. 3,505,219 parameters at VGG's widths. Maps (B, C, H/8, W/8) to RGB (B, 3, H, W), not clamped.
 
     Args:
         channels: The encoder's channels per layer, see `VGG.channels`.
+        layer: What is decoded. From relu3_1, (B, C, H/4, W/4), it is only the rest of the way: 555,075 parameters.
     """
 
-    def __init__(self, channels: dict[str, int]) -> None:
-        c1, c2, c3, c4 = (channels[f"relu{block}_1"] for block in (1, 2, 3, 4))
+    def __init__(self, channels: dict[str, int], layer: Literal["relu3_1", "relu4_1"] = "relu4_1") -> None:
+        c1, c2, c3 = (channels[f"relu{block}_1"] for block in (1, 2, 3))
+        deep: list[nn.Module] = []
+        if layer == "relu4_1":
+            deep = [*_conv(channels["relu4_1"], c3), nn.Upsample(scale_factor=2, mode="nearest")]
+            deep += [*_conv(c3, c3), *_conv(c3, c3), *_conv(c3, c3)]
         super().__init__(
-            *_conv(c4, c3),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            *_conv(c3, c3),
-            *_conv(c3, c3),
-            *_conv(c3, c3),
+            *deep,
             *_conv(c3, c2),
             nn.Upsample(scale_factor=2, mode="nearest"),
             *_conv(c2, c2),
@@ -59,14 +68,16 @@ class MirroredDecoder(nn.Sequential):
             *_conv(c1, c1),
             *_conv(c1, 3)[:2],
         )
+        self.cell = 8 if layer == "relu4_1" else 4  # pixels
         self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H/8, W/8) -> (B, 3, H, W)."""
-        if self.tile is None or 8 * max(x.shape[-2:]) <= self.tile:
+        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W)."""
+        if self.tile is None or self.cell * max(x.shape[-2:]) <= self.tile:
             return self._decode(x)["image"]
-        # A pixel looks less than four cells far: 1 + 4/2 + 2/4 + 2/8.
-        return tiled(self._decode, x, -(-self.tile // 8), halo=4, stride=1, scales={"image": Fraction(8)})["image"]
+        # A pixel looks less than four cells far: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
+        tile, scales = -(-self.tile // self.cell), {"image": Fraction(self.cell)}
+        return tiled(self._decode, x, tile, halo=4, stride=1, scales=scales)["image"]
 
     def _decode(self, x: Tensor) -> dict[str, Tensor]:
         for layer in self:
@@ -142,6 +153,217 @@ class InstanceNorm(nn.GroupNorm):
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps)
+
+
+class ConvLayer(nn.Module):
+    """Padding, convolution (or up-sampling by 2 with one), normalisation; see `stylezoo.models.johnson` for the choices.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        kernel: Side of the convolution.
+        stride: Of the convolution; a side n becomes ceil(n / stride).
+        padding: What continues the input at its borders; ``same`` pads zeros where TensorFlow does.
+        norm: What follows the convolution; None leaves it out.
+        upsample: ``nearest`` and a convolution, a ``transposed`` convolution, or ``subpixel``: a convolution to four
+            times the channels, which are shuffled into place (Zhang & Dana's upsampled convolution).
+        eps: Added to variances.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        padding: Padding | Literal["none", "circular"],
+        norm: Norm | None,
+        upsample: Upsample | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.padding = padding
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if upsample == "transposed":
+            # TensorFlow's "same" cuts the doubled map at its end, PyTorch's padding 1 at its start: one pixel apart.
+            inside = 0 if padding == "same" else 1
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, inside, output_padding=inside)
+        else:
+            around = 0 if padding == "none" or (padding == "same" and stride == 2) else kernel // 2
+            mode = padding if padding in ("reflect", "replicate", "circular") else "zeros"
+            channels = 4 * out_channels if upsample == "subpixel" else out_channels
+            self.conv = nn.Conv2d(in_channels, channels, kernel, stride, around, padding_mode=mode)
+        self.norm: nn.Module | None = None
+        if norm is not None:
+            self.norm = InstanceNorm(out_channels, eps) if norm == "instance" else nn.BatchNorm2d(out_channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if self.upsample == "nearest":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        elif self.padding == "same" and self.conv.stride == (2, 2) and self.upsample is None:
+            x = F.pad(x, (width % 2, 1, height % 2, 1))  # TensorFlow pads the end, and the start too where needed
+        x = self.conv(x)
+        if self.upsample == "subpixel":
+            x = F.pixel_shuffle(x, 2)
+        elif self.upsample == "transposed":
+            x = x[..., : 2 * height, : 2 * width]
+        return x if self.norm is None else self.norm(x)
+
+
+class JohnsonTransformer(nn.Module):
+    """The residual network of Johnson et al. 2016 (arXiv:1603.08155), from pixels to pixels.
+
+    Down-sampling by 4, five residual blocks, up-sampling by 4: 1,679,235 parameters, 424,899 at half width.
+
+    Args:
+        norm: ``instance`` or ``batch`` normalisation.
+        upsample: See `ConvLayer`.
+        padding: See `ConvLayer`; ``reflect_start`` reflects 40 pixels at the input, does without padding in the residual
+            blocks and pads zeros elsewhere.
+        width: Multiplies the channels.
+        norm_last: Whether the last convolution is normalised too.
+        eps: Added to variances.
+        last_kernel: Side of the last convolution; 3 in texture nets: 1,672,323 parameters.
+    """
+
+    def __init__(
+        self,
+        norm: Norm,
+        upsample: Upsample,
+        padding: Padding,
+        width: float = 1.0,
+        norm_last: bool = False,
+        eps: float = 1e-5,
+        last_kernel: int = 9,
+    ) -> None:
+        super().__init__()
+        c1, c2, c3 = (int(width * channels) for channels in (32, 64, 128))
+        start = padding == "reflect_start"
+        outer: dict[str, Any] = {"padding": "zeros" if start else padding, "norm": norm, "eps": eps}
+        inner: dict[str, Any] = {**outer, "padding": "none" if start else padding}
+        self.start = REFLECTED_START if start else 0
+        self.contract = nn.ModuleList(
+            [ConvLayer(3, c1, 9, **outer), ConvLayer(c1, c2, 3, 2, **outer), ConvLayer(c2, c3, 3, 2, **outer)]
+        )
+        self.residual = nn.ModuleList(
+            nn.ModuleList([ConvLayer(c3, c3, **inner), ConvLayer(c3, c3, **inner)]) for _ in range(RESIDUAL_BLOCKS)
+        )
+        self.expand = nn.ModuleList(
+            [ConvLayer(c3, c2, **outer, upsample=upsample), ConvLayer(c2, c1, **outer, upsample=upsample)]
+        )
+        self.last = ConvLayer(c1, 3, last_kernel, **{**outer, "norm": norm if norm_last else None})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4))."""
+        x = reflect(x, self.start)
+        for layer in self.contract:
+            x = F.relu(layer(x))
+        for block in self.residual:
+            assert isinstance(block, nn.ModuleList)
+            residual = block[1](F.relu(block[0](x)))
+            cut = (x.shape[-1] - residual.shape[-1]) // 2  # 2 where convolutions are not padded
+            x = F.pad(x, (-cut, -cut, -cut, -cut)) + residual
+        for layer in self.expand:
+            x = F.relu(layer(x))
+        output: Tensor = self.last(x)
+        return output
+
+
+def uniform_scales(network: nn.Module) -> None:
+    """Draws the scales of normalisations from [0, 1), as torch7 starts them."""
+    for module in network.modules():
+        if isinstance(module, (InstanceNorm, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight)
+
+
+def reflect(x: Tensor, pixels: int) -> Tensor:
+    """Extends all four sides by mirror images, of mirror images where the picture is smaller than that."""
+    while pixels > 0:
+        step = min(pixels, min(x.shape[-2:]) - 1)
+        x = F.pad(x, (step, step, step, step), mode="reflect")
+        pixels -= step
+    return x
+
+
+class ConditionalTransformer(nn.Module):
+    """The network of magenta's image_stylization, whose instance norms are given their scales and shifts.
+
+    Shared by CIN and magenta (magenta/magenta@526d3eb image_stylization/model.py and arbitrary_image_stylization/nza_model.py): three
+    convolutions down to a quarter, residual blocks, nearest up-sampling and convolutions back, a sigmoid. No biases.
+
+    Args:
+        channels: Of the three convolutions down and the two up.
+        blocks: Number of residual blocks.
+        contract_norm: Builds the norms of the three convolutions down from their channels; None makes these conditional as well.
+        padding: ``reflect`` or ``zeros``.
+        separable: Whether all convolutions but those down are depthwise and pointwise ones.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        blocks: int,
+        contract_norm: Callable[[int], nn.Module] | None = None,
+        padding: Literal["reflect", "zeros"] = "reflect",
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = channels
+        self.contract = nn.ModuleList(
+            [
+                _transformer_conv(3, c1, 9, padding),
+                _transformer_conv(c1, c2, 3, padding, 2),
+                _transformer_conv(c2, c3, 3, padding, 2),
+            ]
+        )
+        self.norms = nn.ModuleList([contract_norm(c) for c in (c1, c2, c3)] if contract_norm is not None else [])
+        conv = _separable_conv if separable else _transformer_conv
+        self.residual = nn.ModuleList([conv(c3, c3, 3, padding) for _ in range(2 * blocks)])
+        self.expand = nn.ModuleList([conv(c3, c4, 3, padding), conv(c4, c5, 3, padding), conv(c5, 3, 9, padding)])
+        self.channels = [*(() if self.norms else (c1, c2, c3)), *[c3] * (2 * blocks), c4, c5, 3]  # of conditional norms
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Paints with scales and shifts (B or 1, sum of ``channels``), all layers one after the other, in network order.
+
+        (B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1].
+        """
+        scales = iter(torch.split(scale[:, :, None, None], self.channels, dim=1))
+        shifts = iter(torch.split(shift[:, :, None, None], self.channels, dim=1))
+
+        def conditional(conv: nn.Module, x: Tensor) -> Tensor:
+            x = conv(x)
+            return torch.addcmul(next(shifts), F.group_norm(x, x.shape[1], eps=1e-5), next(scales))
+
+        for index, conv in enumerate(self.contract):
+            x = F.relu(self.norms[index](conv(x)) if self.norms else conditional(conv, x))
+        convs = iter(self.residual)
+        for first, second in zip(convs, convs, strict=True):
+            x = x + conditional(second, F.relu(conditional(first, x)))
+        *convs_up, last = self.expand
+        for conv in convs_up:
+            x = F.relu(conditional(conv, F.interpolate(x, scale_factor=2, mode="nearest")))
+        return torch.sigmoid(conditional(last, x))
+
+
+def _transformer_conv(
+    in_channels: int, out_channels: int, kernel: int, padding: Literal["reflect", "zeros"], stride: int = 1
+) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, padding_mode=padding, bias=False)
+    nn.init.normal_(conv.weight, std=0.01)  # model.py
+    return conv
+
+
+def _separable_conv(
+    in_channels: int, out_channels: int, kernel: int, padding: Literal["reflect", "zeros"]
+) -> nn.Module:
+    around, groups = kernel // 2, in_channels
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, kernel, 1, around, groups=groups, bias=False, padding_mode=padding),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+    )
 
 
 def oihw(kernel: Tensor) -> Tensor:

@@ -24,124 +24,23 @@ Deviations: the defaults are pytorch/examples@77f55b9 fast_neural_style; paper a
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylezoo.layers import InstanceNorm, check_full_strength, measure_styles, oihw, read_style
-from stylezoo.losses import Moments, PerceptualLoss, total_variation
-from stylezoo.module import Code, StyleModel
+from stylezoo.layers import RESIDUAL_BLOCKS, JohnsonTransformer, Norm, Padding, Upsample, oihw, uniform_scales
+from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
+from stylezoo.single_style import SingleStyleModel
 from stylezoo.vgg import CAFFE_MEAN_BGR
 from stylezoo.weights import Tensors
 
-Norm = Literal["instance", "batch"]
-Upsample = Literal["nearest", "transposed", "subpixel"]
-Padding = Literal["reflect", "reflect_start", "replicate", "zeros", "same"]
 Tail = Literal["none", "tanh150", "tanh150_grey", "scaled_tanh"]
 Pixels = Literal["rgb", "rgb255", "bgr255"]
 
 CONTENT_LAYERS = {"relu2_2": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
-BLOCKS = 5
-START = 40  # pixels of ``reflect_start``: what five residual blocks without padding take away, at a quarter of the size
-
-
-class Layer(nn.Module):
-    """Padding, convolution (or up-sampling by 2 with one), normalisation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int = 3,
-        stride: int = 1,
-        *,
-        padding: Padding | Literal["none"],
-        norm: Norm | None,
-        upsample: Upsample | None = None,
-        eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        self.upsample = upsample
-        self.padding = padding
-        self.conv: nn.Conv2d | nn.ConvTranspose2d
-        if upsample == "transposed":
-            # TensorFlow's "same" cuts the doubled map at its end, PyTorch's padding 1 at its start: one pixel apart.
-            inside = 0 if padding == "same" else 1
-            self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, 2, inside, output_padding=inside)
-        else:
-            around = 0 if padding == "none" or (padding == "same" and stride == 2) else kernel // 2
-            mode = padding if padding in ("reflect", "replicate") else "zeros"
-            channels = 4 * out_channels if upsample == "subpixel" else out_channels
-            self.conv = nn.Conv2d(in_channels, channels, kernel, stride, around, padding_mode=mode)
-        self.norm: nn.Module | None = None
-        if norm is not None:
-            self.norm = InstanceNorm(out_channels, eps) if norm == "instance" else nn.BatchNorm2d(out_channels, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if self.upsample == "nearest":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        elif self.padding == "same" and self.conv.stride == (2, 2) and self.upsample is None:
-            x = F.pad(x, (width % 2, 1, height % 2, 1))  # TensorFlow pads the end, and the start too where needed
-        x = self.conv(x)
-        if self.upsample == "subpixel":
-            x = F.pixel_shuffle(x, 2)
-        elif self.upsample == "transposed":
-            x = x[..., : 2 * height, : 2 * width]
-        return x if self.norm is None else self.norm(x)
-
-
-class Transformer(nn.Module):
-    """The network, from pixels to pixels: 1,679,235 parameters, 424,899 at half width."""
-
-    def __init__(
-        self, norm: Norm, upsample: Upsample, padding: Padding, width: float, norm_last: bool, eps: float
-    ) -> None:
-        super().__init__()
-        c1, c2, c3 = (int(width * channels) for channels in (32, 64, 128))
-        start = padding == "reflect_start"
-        outer: dict[str, Any] = {"padding": "zeros" if start else padding, "norm": norm, "eps": eps}
-        inner: dict[str, Any] = {**outer, "padding": "none" if start else padding}
-        self.start = START if start else 0
-        self.contract = nn.ModuleList(
-            [Layer(3, c1, 9, **outer), Layer(c1, c2, 3, 2, **outer), Layer(c2, c3, 3, 2, **outer)]
-        )
-        self.residual = nn.ModuleList(
-            nn.ModuleList([Layer(c3, c3, **inner), Layer(c3, c3, **inner)]) for _ in range(BLOCKS)
-        )
-        self.expand = nn.ModuleList(
-            [Layer(c3, c2, **outer, upsample=upsample), Layer(c2, c1, **outer, upsample=upsample)]
-        )
-        self.last = Layer(c1, 3, 9, **{**outer, "norm": norm if norm_last else None})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4))."""
-        x = reflect(x, self.start)
-        for layer in self.contract:
-            x = F.relu(layer(x))
-        for block in self.residual:
-            assert isinstance(block, nn.ModuleList)
-            residual = block[1](F.relu(block[0](x)))
-            cut = (x.shape[-1] - residual.shape[-1]) // 2  # 2 where convolutions are not padded
-            x = F.pad(x, (-cut, -cut, -cut, -cut)) + residual
-        for layer in self.expand:
-            x = F.relu(layer(x))
-        output: Tensor = self.last(x)
-        return output
-
-
-def reflect(x: Tensor, pixels: int) -> Tensor:
-    """Extends all four sides by mirror images, of mirror images where the picture is smaller than that."""
-    while pixels > 0:
-        step = min(pixels, min(x.shape[-2:]) - 1)
-        x = F.pad(x, (step, step, step, step), mode="reflect")
-        pixels -= step
-    return x
 
 
 @register(
@@ -151,7 +50,7 @@ def reflect(x: Tensor, pixels: int) -> Tensor:
     kind="single",
     code="pytorch/examples@77f55b9",
 )
-class Johnson(StyleModel):
+class Johnson(SingleStyleModel):
     """Johnson et al. 2016: one network per style.
 
     Args:
@@ -186,8 +85,6 @@ class Johnson(StyleModel):
         ValueError: If a setting is none of these.
     """
 
-    local_settings = StyleModel.local_settings | {"style_image"}
-
     def __init__(
         self,
         style_image: str | None = None,
@@ -216,21 +113,12 @@ class Johnson(StyleModel):
         super().__init__()
         _check_choices(Norm, norm, Upsample, upsample, Padding, padding, Tail, tail, Pixels, pixels)
         self.save_hyperparameters()
-        if style_name is None and style_image is not None:
-            self.hparams["style_name"] = Path(style_image).stem
-        self.transformer = Transformer(norm, upsample, padding, width, norm_last, norm_eps)
+        self.name_style()
+        self.transformer = JohnsonTransformer(norm, upsample, padding, width, norm_last, norm_eps)
         if norm_init == "uniform":
-            for module in self.transformer.modules():
-                if isinstance(module, (InstanceNorm, nn.BatchNorm2d)):
-                    nn.init.uniform_(module.weight)
+            uniform_scales(self.transformer)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
-        self._measured: dict[str, Moments] = {}
-
-    @property
-    def styles(self) -> list[str]:
-        """The name of the style; public files know none."""
-        return [self.hparams["style_name"] or "unnamed"]
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -247,72 +135,9 @@ class Johnson(StyleModel):
             return renamed, {"width": len(tensors["conv1.conv2d.weight"]) / 32}
         return tensors, {}
 
-    def encode_style(self, style: Any = None) -> Code:
-        """Nothing: the style is in the network.
-
-        Raises:
-            ValueError: If a style is given.
-        """
-        if style is not None:
-            raise ValueError(
-                f"johnson paints with the one style it was trained on ({self.styles[0]}): leave style out (in a recipe:"
-                " style: null under data)."
-            )
-        return {}
-
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned: empty.
-            alpha: 1; the network knows one strength.
-            weights: Without effect on a single style.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If alpha is not 1.
-        """
-        check_full_strength("johnson", alpha)
-        output: Tensor = self._to_rgb(self.transformer(self._to_pixels(content)))
-        return output[..., : content.shape[-2], : content.shape[-1]]
-
-    def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` (section 3.2).
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: Nothing: the style is that of ``style_image``.
-
-        Raises:
-            ValueError: If a style is given, or there is no ``style_image``.
-            FileNotFoundError: If it is not there.
-        """
-        output = self(content, style)
-        network, layers = self.loss_network, self.perceptual.layers
-        with torch.no_grad():
-            content_features = network(content, self.perceptual.content_layers)
-        terms = self.perceptual(network(output, layers), content=content_features, style=self._targets(len(content)))
-        if self.loss_weights["tv"]:
-            terms["tv"] = total_variation(output)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _targets(self, count: int) -> dict[str, Moments]:
-        """The style's moments at every style layer, for a batch of pictures."""
-        if not self._measured:
-            path = self.hparams["style_image"]
-            if path is None:
-                raise ValueError(
-                    "johnson learns the style of one picture: name it (style_image, --model.style_image PATH)."
-                )
-            picture = read_style(path, self.hparams["style_size"])
-            self._measured = measure_styles(self.loss_network, [picture], self.perceptual.style_layers)
-        same = torch.zeros(count, dtype=torch.long)
-        return {name: moments.to(self.device)[same.to(self.device)] for name, moments in self._measured.items()}
+    def paint(self, content: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)), RGB, not clamped."""
+        return self._to_rgb(self.transformer(self._to_pixels(content)))
 
     def _to_pixels(self, image: Tensor) -> Tensor:
         """RGB in [0, 1] as the network sees colours."""
@@ -360,7 +185,7 @@ def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
     """lengstrom/fast-style-transfer src/transform.py: Variable (kernel), _1 (shift), _2 (scale), and so on in network
     order. Its convolutions have no bias, which a normalisation would take away again."""
     layers = [f"contract.{i}" for i in range(3)]
-    layers += [f"residual.{block}.{i}" for block in range(BLOCKS) for i in range(2)]
+    layers += [f"residual.{block}.{i}" for block in range(RESIDUAL_BLOCKS) for i in range(2)]
     layers += ["expand.0", "expand.1", "last"]
     renamed: Tensors = {}
     for index, name in enumerate(layers):

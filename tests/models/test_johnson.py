@@ -13,9 +13,9 @@ from conftest import Case, gradient_norms, shared
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor, write_image
-from stylezoo.layers import measure_styles
+from stylezoo.layers import ConvLayer, measure_styles, reflect
 from stylezoo.losses import gram
-from stylezoo.models.johnson import Johnson, Layer, reflect
+from stylezoo.models.johnson import Johnson
 
 Parity = Callable[[str], Case]
 
@@ -100,8 +100,8 @@ def test_lengstrom_layers_are_tensorflows() -> None:
             [[(x[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] * kernel).sum() for j in range(width)] for i in range(height)]
         )
 
-    down = Layer(1, 1, 3, 2, padding="same", norm=None)
-    up = Layer(1, 1, 3, padding="same", norm=None, upsample="transposed")
+    down = ConvLayer(1, 1, 3, 2, padding="same", norm=None)
+    up = ConvLayer(1, 1, 3, padding="same", norm=None, upsample="transposed")
     for layer in (down, up):
         torch.nn.init.zeros_(layer.conv.bias)
         layer.conv.weight.data[:] = torch.from_numpy(kernel)

@@ -1,0 +1,276 @@
+"""MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
+
+A siamese encoder sees content and style; the CoMatch layer matches the content's features to the Gram matrix of the
+style's, with one learnt matrix for all styles; residual blocks make a picture of them. Gram matrices are what the
+style loss compares, so that the network is told what is asked of it. The style's size decides how broad the strokes
+are (--style_size 256, 512, 768).
+
+    python -m stylezoo fit --config experiments/msgnet.yaml --data.style.root data/styles
+    python -m stylezoo import --system msgnet --files 21styles.model --output msgnet.safetensors
+    python -m stylezoo stylize --model msgnet.safetensors --content a.jpg --style b.jpg --style_size 768 --output c.png
+
+Deviations: the numbers are those of zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560, the authors' second code. Here
+the output has the content's size, where the reference rounds up to a multiple of 4 (ours is its top-left crop), and
+1x1 convolutions run before the nearest up-sampling of shortcuts instead of after it, which is the same with a quarter
+of the work. Every picture of a batch may have a style of its own; the reference gives a batch one style
+(``one_style_per_batch``), the next of its folder at every step.
+Blending and alpha are ours: Gram matrices are blended, and alpha blends in the content's own; CoMatch is linear in them.
+Paper and first code (zhanghang1989/MSG-Net@6bc8140, Torch7) differ:
+- up-sampling: the paper's upsampled convolution yields 2 x 2 outputs for each window, with four times the parameters
+  (``upsample: subpixel``); both codes enlarge by nearest neighbours and convolve (``nearest``);
+- the first code takes CoMatch's target from VGG-16's relu3_3, normalises its input, has affine instance norms, 9
+  residual blocks, the content loss at relu3_3 and total variation 1e-6, and changes the style every 20 steps;
+- the paper trains with styles of 256, 512 and 768 pixels, both codes with 512.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.layers import ConvLayer, normalised_weights
+from stylezoo.losses import PerceptualLoss, gram
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.weights import Tensors
+
+Upsample = Literal["nearest", "subpixel"]
+
+CONTENT_LAYERS = {"relu2_2": 1.0}
+STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """Pre-activation residual block: 1x1, 3x3 and 1x1 convolution, each after instance norm and ReLU.
+
+    The last convolution widens to 4 times ``width``. Instance norms have no parameters.
+
+    Args:
+        in_channels: Of the input.
+        width: Channels of the 3x3 convolution.
+        stride: 2 halves the map.
+        upsample: How the map is doubled; None does not.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, upsample: Upsample | None = None) -> None:
+        super().__init__()
+        out_channels = EXPANSION * width
+        # Nearest neighbours and 1x1 convolutions may change places: the convolution works on the smaller map.
+        self.enlarge = upsample == "nearest"
+        self.shortcut: ConvLayer | None = None
+        if stride != 1 or upsample is not None:
+            subpixel = None if self.enlarge else upsample
+            self.shortcut = ConvLayer(
+                in_channels, out_channels, 1, stride, padding="none", norm=None, upsample=subpixel
+            )
+        self.convs = nn.ModuleList(
+            [
+                ConvLayer(in_channels, width, 1, padding="none", norm=None),
+                ConvLayer(width, width, 3, stride, padding="reflect", norm=None, upsample=upsample),
+                ConvLayer(width, out_channels, 1, padding="none", norm=None),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        if self.enlarge:
+            shortcut = F.interpolate(shortcut, scale_factor=2, mode="nearest")
+        for conv in self.convs:
+            x = conv(normalised_relu(x))
+        return shortcut + x
+
+
+def normalised_relu(x: Tensor) -> Tensor:
+    """Instance norm without parameters and ReLU."""
+    return F.relu(F.group_norm(x, x.shape[1], eps=1e-5))
+
+
+class CoMatch(nn.Module):
+    """Matches features X to the Gram matrix G of a target: [X^T W G]^T with a learnt matrix W, the same for all styles."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, channels, channels).uniform_(0, 0.02))
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Features (B, C, H, W) and Gram matrices (B or 1, C, C) -> (B, C, H, W)."""
+        matched = (self.weight @ target).transpose(1, 2) @ x.flatten(2)  # (B, C, H*W)
+        return matched.reshape(x.shape)
+
+
+class Generator(nn.Module):
+    """The network, from BGR pixels to BGR pixels of 0 to 255: 691,555 parameters with ngf 64, 2,386,147 with 128.
+
+    8,994,787 with 256.
+    """
+
+    def __init__(self, ngf: int, blocks: int, upsample: Upsample) -> None:
+        super().__init__()
+        channels = EXPANSION * ngf
+        self.stem = ConvLayer(3, 64, 7, padding="reflect", norm=None)
+        self.down = nn.ModuleList([Bottleneck(64, 32, 2), Bottleneck(EXPANSION * 32, ngf, 2)])
+        self.comatch = CoMatch(channels)
+        self.body = nn.ModuleList(Bottleneck(channels, ngf) for _ in range(blocks))
+        self.up = nn.ModuleList(
+            [Bottleneck(channels, 32, upsample=upsample), Bottleneck(EXPANSION * 32, 16, upsample=upsample)]
+        )
+        self.last = ConvLayer(EXPANSION * 16, 3, 7, padding="reflect", norm=None)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 4 ngf, ceil(H/4), ceil(W/4))."""
+        x = normalised_relu(self.stem(x))
+        for block in self.down:
+            x = block(x)
+        return x
+
+    def decode(self, x: Tensor, target: Tensor) -> Tensor:
+        """Features and the Gram matrices they are to match -> (B, 3, 4 ceil(H/4), 4 ceil(W/4))."""
+        x = self.comatch(x, target)
+        for block in (*self.body, *self.up):
+            x = block(x)
+        output: Tensor = self.last(normalised_relu(x))
+        return output
+
+
+def normalised_gram(x: Tensor) -> Tensor:
+    """Gram matrix divided by C*H*W, (B, C, H, W) -> (B, C, C)."""
+    return gram(x) / x[0].numel()
+
+
+@register(
+    "msgnet",
+    paper="https://arxiv.org/abs/1703.06953",
+    year=2017,
+    kind="arbitrary",
+    code="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
+)
+class MSGNet(StyleModel):
+    """MSG-Net (Zhang & Dana 2017): any picture as style, best those of the folder it was trained on.
+
+    Args:
+        ngf: Channels of the generator's inner convolutions; its features have 4 times as many.
+        blocks: Number of residual blocks after CoMatch.
+        upsample: ``nearest`` and a convolution, or ``subpixel``, the paper's upsampled convolution.
+        one_style_per_batch: Whether the losses take the first style of a batch for all its pictures.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If there is no such up-sampling.
+    """
+
+    def __init__(
+        self,
+        ngf: int = 128,
+        blocks: int = 6,
+        upsample: Upsample = "nearest",
+        one_style_per_batch: bool = False,
+        content_weight: float = 1.0,
+        style_weight: float = 5.0,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        style_loss: str = "gram_johnson",
+        lr: float = 1e-3,
+        lr_decay: float = 0.0,
+        encoder: str = "vgg16_caffe",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if upsample not in ("nearest", "subpixel"):
+            raise ValueError(f"msgnet has no up-sampling {upsample!r}: choose nearest or subpixel.")
+        self.save_hyperparameters()
+        self.generator = Generator(ngf, blocks, upsample)
+        self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight}
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Reads the reference's files, such as 21styles.model.
+
+        Running statistics, which were never used, and second names of the same tensors are dropped.
+        """
+        if "ins.weight" not in tensors:
+            return tensors, {}
+        kept = {k: t for k, t in tensors.items() if not re.match(r"model\.[01]\.|.*(running_|num_batches)", k)}
+        blocks = sum(1 for key in kept if re.fullmatch(r"model\.\d+\.conv_block\.2\.weight", key)) - 2
+        return {_public_name(key, blocks): tensor for key, tensor in kept.items()}, {
+            "ngf": tensors["ins.weight"].shape[-1] // EXPANSION,
+            "blocks": blocks,
+        }
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as the Gram matrix of its features in the generator's encoder, (B, 4 ngf, 4 ngf)."""
+        return {"gram": normalised_gram(self.generator.encode(_to_bgr(style)))}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices are.
+            alpha: Strength, 0 (the content matches its own Gram matrix) to 1.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = normalised_weights(weights, len(codes))
+        target = torch.stack([w * c["gram"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        features = self.generator.encode(_to_bgr(content))
+        if alpha != 1:
+            target = alpha * target + (1 - alpha) * normalised_gram(features)
+        output = self.generator.decode(features, target).flip(1) / 255
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content`` and ``style``. The encoder learns from the style's side too.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B or 1, 3, H', W'), RGB in [0, 1].
+        """
+        if self.hparams["one_style_per_batch"]:
+            style = style[:1]
+        output = self(content, style)
+        network = self.loss_network
+        with torch.no_grad():
+            content_features = network(content, self.perceptual.content_layers)
+            style_features = network(style, self.perceptual.style_layers)
+            style_features = {name: f.expand(len(content), -1, -1, -1) for name, f in style_features.items()}
+        terms = self.perceptual(network(output, self.perceptual.layers), content=content_features, style=style_features)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+
+def _to_bgr(image: Tensor) -> Tensor:
+    """RGB in [0, 1] as BGR in 0 to 255; the mean is not subtracted."""
+    return 255 * image.flip(1)
+
+
+def _public_name(key: str, blocks: int) -> str:
+    """The reference's names as ours: model.2.conv_block.5.conv2d.weight is body.0.convs.1.conv.weight."""
+    places = {"model1.0": "stem", "model1.3": "down.0", "model1.4": "down.1"}
+    places |= {f"model.{index + 2}": f"body.{index}" for index in range(blocks)}
+    places |= {f"model.{blocks + 2}": "up.0", f"model.{blocks + 3}": "up.1", f"model.{blocks + 6}": "last"}
+    match = re.fullmatch(r"(model1?\.\d+)(?:\.(residual_layer|conv_block)(?:\.(\d))?)?(?:\.conv2d)?\.(\w+)", key)
+    if match is None or match[1] not in places:
+        return key.replace("ins.", "comatch.")
+    part = {None: "", "residual_layer": ".shortcut", "conv_block": f".convs.{(int(match[3] or 2) - 2) // 3}"}[match[2]]
+    return f"{places[match[1]]}{part}.conv.{match[4]}"

@@ -1,0 +1,213 @@
+"""Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
+arXiv:1603.03417), and the paper that replaced its normalisation: Instance Normalization (arXiv:1607.08022).
+
+A pyramid of tiny networks paints one style in a single pass: the picture is seen at six scales, from 1/32 up to its
+own size, and the results are joined from coarse to fine, 8 channels more at each step: 116,915 parameters. Instance
+normalisation, which forgets the contrast of each picture and stays at work at test time, is what made it paint well;
+the authors then took Johnson's residual network for it.
+
+    python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
+    python -m stylezoo fit --config experiments/texture_nets_johnson.yaml --model.style_image data/styles/mosaic.jpg
+
+Deviations: the defaults are DmitryUlyanov/texture_nets@aad2cc6 train.lua (Torch7, re-implemented by reading it). Its
+branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalisation, leaky ReLUs, circular
+padding and noise beside the picture at every scale (texture_nets_v1.yaml). What differs here:
+- sizes: the pyramid of the reference takes multiples of 32 only; here the coarse scales average what is left at the
+  right and bottom, and are cut to fit when they are joined, which changes nothing for multiples of 32. The output has
+  the content's size, where the reference's residual network rounds up to a multiple of 4 (ours is the top-left crop);
+- noise is new at every training step, as in the reference, but always the same when painting, decided by ``seed``;
+- the style picture is resized bilinearly with antialiasing, the reference's master bicubically without;
+- total variation is averaged over the batch, where the reference adds its gradient summed over the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import StepLR
+
+from stylezoo.layers import ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
+from stylezoo.losses import PerceptualLoss
+from stylezoo.registry import register
+from stylezoo.single_style import SingleStyleModel
+from stylezoo.vgg import CAFFE_MEAN_BGR
+
+Generator = Literal["pyramid", "johnson"]
+Padding = Literal["replicate", "circular"]
+
+CONTENT_LAYERS = {"relu4_2": 1.0}
+STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+RATIOS = (32, 16, 8, 4, 2, 1)
+CHANNELS = 8  # that every scale adds
+
+
+class Stack(nn.Module):
+    """Convolutions 3x3, 3x3 and 1x1, each with normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, norm: Norm, padding: Padding, negative_slope: float) -> None:
+        super().__init__()
+        sizes = ((in_channels, 3), (channels, 3), (channels, 1))
+        self.layers = nn.ModuleList(ConvLayer(n, channels, side, padding=padding, norm=norm) for n, side in sizes)
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), self.negative_slope)
+        return x
+
+
+class Pyramid(nn.Module):
+    """The pyramid generator (models/pyramid.lua): 116,915 parameters without noise."""
+
+    def __init__(self, norm: Norm, padding: Padding, negative_slope: float, noise: int) -> None:
+        super().__init__()
+        normalise = InstanceNorm if norm == "instance" else nn.BatchNorm2d
+        widths = [CHANNELS * n for n in range(1, len(RATIOS))]  # of what comes from the coarser scales
+        self.noise = noise
+        self.scales = nn.ModuleList(Stack(3 + noise, CHANNELS, norm, padding, negative_slope) for _ in RATIOS)
+        # Both sides are normalised before they are joined, so that they weigh the same.
+        self.coarse_norms = nn.ModuleList(normalise(width) for width in widths)
+        self.fine_norms = nn.ModuleList(normalise(CHANNELS) for _ in widths)
+        self.joined = nn.ModuleList(
+            Stack(width + CHANNELS, width + CHANNELS, norm, padding, negative_slope) for width in widths
+        )
+        self.last = nn.Conv2d(CHANNELS * len(RATIOS), 3, 1)
+
+    def forward(self, x: Tensor, random: torch.Generator | None = None) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, H, W); (B, 3, 33, 33) where neither side is longer than 32.
+
+        Args:
+            x: The pictures.
+            random: Where the noise comes from, if there is some.
+        """
+        if max(x.shape[-2:]) <= RATIOS[0]:  # a coarsest map of one position has nothing to normalise
+            x = F.pad(x, (0, RATIOS[0] + 1 - x.shape[-1], 0, RATIOS[0] + 1 - x.shape[-2]), mode="replicate")
+        coarse = self._scale(0, x, random)
+        for index, (coarse_norm, fine_norm, joined) in enumerate(
+            zip(self.coarse_norms, self.fine_norms, self.joined, strict=True), start=1
+        ):
+            fine = self._scale(index, x, random)
+            coarse = F.interpolate(coarse, scale_factor=2, mode="nearest")[..., : fine.shape[-2], : fine.shape[-1]]
+            coarse = joined(torch.cat([coarse_norm(coarse), fine_norm(fine)], 1))
+        output: Tensor = self.last(coarse)
+        return output
+
+    def _scale(self, index: int, x: Tensor, random: torch.Generator | None) -> Tensor:
+        """One branch: (B, 3, H, W) -> (B, 8, ceil(H / ratio), ceil(W / ratio))."""
+        x = F.avg_pool2d(x, RATIOS[index], ceil_mode=True)
+        if self.noise:
+            copies = len(x) if self.training else 1  # painted pictures do not depend on what else is in the batch
+            noise = torch.rand(copies, self.noise, *x.shape[-2:], generator=random).to(x)
+            x = torch.cat([x, noise.expand(len(x), -1, -1, -1)], 1)
+        output: Tensor = self.scales[index](x)
+        return output
+
+
+@register(
+    "texture_nets",
+    paper="https://arxiv.org/abs/1603.03417",
+    year=2016,
+    kind="single",
+    code="DmitryUlyanov/texture_nets@aad2cc6",
+)
+class TextureNets(SingleStyleModel):
+    """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalisation (Ulyanov et al. 2016).
+
+    Args:
+        style_image: The picture whose style is learnt. Only training reads it.
+        style_name: What the style is called; None takes the name of its picture.
+        style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
+        generator: ``pyramid``, or ``johnson``: the residual network that the authors recommend.
+        norm: ``instance`` or ``batch`` normalisation.
+        padding: ``replicate`` or ``circular`` before every convolution of the pyramid.
+        negative_slope: Of the pyramid's leaky ReLUs; 0 for ReLUs.
+        noise: Channels of noise, uniform in [0, 1), beside the picture at every scale of the pyramid.
+        seed: Decides the noise.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        tv_weight: Weight of the total variation of the output, mean over pictures of the sum of squared differences.
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        lr: Learning rate of Adam at the first step.
+        lr_gamma: What the learning rate is multiplied by every ``lr_step_size`` steps.
+        lr_step_size: See ``lr_gamma``.
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pools round up. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If a setting is none of these, or not one of the generator.
+    """
+
+    # szagoruyko/loadcaffe@23e2e38 loadcaffe.cpp: caffe's pools round up
+    loss_network_options: ClassVar[dict[str, Any]] = {"ceil_mode": True}
+
+    def __init__(
+        self,
+        style_image: str | None = None,
+        style_name: str | None = None,
+        style_size: int | None = 256,
+        generator: Generator = "pyramid",
+        norm: Norm = "instance",
+        padding: Padding = "replicate",
+        negative_slope: float = 0.0,
+        noise: int = 0,
+        seed: int = 0,
+        content_weight: float = 1.0,
+        style_weight: float = 1.0,
+        tv_weight: float = 0.0,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        style_loss: str = "gram_johnson",
+        lr: float = 1e-3,
+        lr_gamma: float = 0.8,
+        lr_step_size: int = 2000,
+        encoder: str = "vgg19_caffe",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        for kind, value in ((Generator, generator), (Norm, norm), (Padding, padding)):
+            if value not in kind.__args__:  # type: ignore[attr-defined]
+                choices = ", ".join(kind.__args__)  # type: ignore[attr-defined]
+                raise ValueError(f"texture_nets has no {value!r} here: choose one of {choices}.")
+        if generator == "johnson" and (padding, negative_slope, noise) != ("replicate", 0.0, 0):
+            raise ValueError(
+                "padding, negative_slope and noise are settings of the pyramid: leave them out with johnson."
+            )
+        self.save_hyperparameters()
+        self.name_style()
+        self.transformer: Pyramid | JohnsonTransformer
+        if generator == "pyramid":
+            self.transformer = Pyramid(norm, padding, negative_slope, noise)
+        else:
+            self.transformer = JohnsonTransformer(norm, "transposed", "replicate", last_kernel=3)
+        uniform_scales(self.transformer)  # InstanceNormalization.lua, and torch7's batch normalisation
+        self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
+
+    def paint(self, content: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, H, W) or larger, RGB, not clamped: the network takes RGB in [0, 1], returns BGR less mean."""
+        if self.hparams["noise"]:
+            output = self.transformer(content, self._random())
+        else:
+            output = self.transformer(content)
+        rgb: Tensor = (output + output.new_tensor(CAFFE_MEAN_BGR)[:, None, None]).flip(1) / 255
+        return rgb
+
+    def _random(self) -> torch.Generator:
+        """Random numbers of the noise: a function of seed, step and rank, so that a resumed run goes on; one for painting."""
+        place = (self.global_step, self.global_rank) if self.training else ()
+        seed = np.random.default_rng((self.hparams["seed"], *place)).integers(2**63)
+        return torch.Generator().manual_seed(int(seed))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam, with a learning rate that falls in steps: lr * lr_gamma^(i // lr_step_size) at step i = 0, 1, 2 ..."""
+        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
+        schedule = StepLR(optimizer, self.hparams["lr_step_size"], self.hparams["lr_gamma"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
