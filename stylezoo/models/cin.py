@@ -24,12 +24,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo.checkpoints import load_model
 from stylezoo.images import list_images
-from stylezoo.layers import check_full_strength, measure_styles, normalised_weights, oihw, read_style
+from stylezoo.layers import (
+    ConditionalTransformer,
+    check_full_strength,
+    measure_styles,
+    normalised_weights,
+    oihw,
+    read_style,
+)
 from stylezoo.losses import Moments, PerceptualLoss
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
@@ -40,19 +46,14 @@ CONTENT_LAYERS = {"relu3_3": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 
 
-class Transformer(nn.Module):
-    """The shared convolutions, without biases: 1,674,432 parameters; and 3,206 scales and shifts for each style.
+class Transformer(ConditionalTransformer):
+    """The shared convolutions: 1,674,432 parameters; and 3,206 scales and shifts for each style.
 
     Rows of ``scale`` and ``shift`` are styles; a row holds all layers one after the other, in network order.
     """
 
     def __init__(self, channels: tuple[int, ...], blocks: int, styles: int) -> None:
-        super().__init__()
-        c1, c2, c3, c4, c5 = channels
-        self.contract = nn.ModuleList([_conv(3, c1, 9), _conv(c1, c2, 3, 2), _conv(c2, c3, 3, 2)])
-        self.residual = nn.ModuleList([_conv(c3, c3, 3) for _ in range(2 * blocks)])
-        self.expand = nn.ModuleList([_conv(c3, c4, 3), _conv(c4, c5, 3), _conv(c5, 3, 9)])
-        self.channels = [int(conv.weight.shape[0]) for conv in self.convs()]
+        super().__init__(channels, blocks)
         self.scale = nn.Parameter(torch.ones(styles, sum(self.channels)))
         self.shift = nn.Parameter(torch.zeros(styles, sum(self.channels)))
 
@@ -62,31 +63,6 @@ class Transformer(nn.Module):
             for conv in part:
                 assert isinstance(conv, nn.Conv2d)
                 yield conv
-
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """(B, 3, H, W) with scales and shifts (B or 1, 1603) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1]."""
-        scales = iter(torch.split(scale[:, :, None, None], self.channels, dim=1))
-        shifts = iter(torch.split(shift[:, :, None, None], self.channels, dim=1))
-
-        def layer(conv: nn.Module, x: Tensor) -> Tensor:
-            x = conv(x)
-            return torch.addcmul(next(shifts), F.group_norm(x, x.shape[1], eps=1e-5), next(scales))
-
-        for conv in self.contract:
-            x = F.relu(layer(conv, x))
-        convs = iter(self.residual)
-        for first, second in zip(convs, convs, strict=True):
-            x = x + layer(second, F.relu(layer(first, x)))
-        *convs_up, last = self.expand
-        for conv in convs_up:
-            x = F.relu(layer(conv, F.interpolate(x, scale_factor=2, mode="nearest")))
-        return torch.sigmoid(layer(last, x))
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, padding_mode="reflect", bias=False)
-    nn.init.normal_(conv.weight, std=0.01)  # model.py
-    return conv
 
 
 @register(

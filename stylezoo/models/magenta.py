@@ -1,0 +1,602 @@
+"""Magenta - Exploring the Structure of a Real-time, Arbitrary Neural Artistic Stylization Network (Ghiasi et al., BMVC 2017).
+
+CIN's network, whose scales and shifts are not a table of trained styles but predicted from a picture: an Inception-v3 (or
+MobileNet-V2) looks at the style, its mean activations become a bottleneck of 100 numbers, and linear maps make the
+2,758 scales and shifts of the residual and up-sampling layers of it. Styles are blended in the bottleneck.
+
+    python -m stylezoo fit --config experiments/magenta.yaml
+    python -m stylezoo import --system magenta --files style_predict.npz style_transfer.npz --output magenta.mobile.safetensors
+
+Deviations: none from magenta/magenta@526d3eb arbitrary_image_stylization (re-implemented by reading it) in network and
+losses, but for the output's size: the content's own, where the reference rounds up to a multiple of 4 (ours is its
+top-left crop).
+- Style pictures smaller than 75 pixels are enlarged to that; Inception has no activations left below it.
+- Augmentation: saturation mixes with grey where TensorFlow scales it in HSV; the reference resizes each crop to 256
+  pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
+- The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
+  per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
+- Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once.
+The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
+pictures in [-1, 1] where this network sees [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.inception import InceptionA, InceptionB, InceptionC
+from torchvision.models.mobilenetv2 import MobileNetV2
+from torchvision.ops import Conv2dNormActivation
+from torchvision.transforms.v2 import functional as transforms
+
+from stylezoo.checkpoints import load_model
+from stylezoo.layers import ConditionalTransformer, normalised_weights, oihw
+from stylezoo.losses import PerceptualLoss, at_least_float32
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.weights import Tensors, read_tensors
+
+Predictor = Literal["inception_v3", "mobilenet_v2"]
+
+CHANNELS = (32, 64, 128, 64, 32)
+BLOCKS = 5
+BOTTLENECK = 100
+SMALLEST_STYLE = 75  # pixels, of Inception-v3
+CONTENT_LAYERS = {"relu3_3": 1.0}
+STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
+
+ZOOM = (258, 456)  # image_utils.py: the short side is resized to image_size + 2 ... + 200, for crops of 256
+STYLE_SIZES = (128, 300)  # image_utils.py: what the crops of a batch are resized to
+
+
+class ShiftNorm(nn.BatchNorm2d):
+    """slim's batch norm: a shift but no scale, eps 1e-3; ``decay`` of the moving averages."""
+
+    def __init__(self, channels: int, decay: float = 0.999) -> None:
+        super().__init__(channels, eps=1e-3, momentum=1 - decay)
+        self.weight = None  # type: ignore[assignment]
+
+
+class InceptionConv(nn.Module):
+    """Convolution, batch norm and ReLU6, in place of torchvision's BasicConv2d and named as it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        nn.init.trunc_normal_(self.conv.weight, std=0.1, a=-0.2, b=0.2)  # arbitrary_image_stylization_build_model.py
+        self.bn = ShiftNorm(out_channels, decay=0.9997)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(self.bn(self.conv(x)))
+
+
+class PooledConv(InceptionConv):
+    """The same behind a 3x3 average pool, which in torchvision counts the zeros around the map and in TensorFlow does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = F.avg_pool2d(torch.ones_like(x[:1, :1]), 3, 1, 1)  # the share of each window that is
+        return super().forward(x / inside)
+
+
+def _mixed(block: Any, *arguments: int) -> nn.Module:
+    """One of torchvision's Inception blocks, with our convolutions."""
+    mixed = block(*arguments, conv_block=InceptionConv)
+    if block is not InceptionB:  # that one has a maximum pool without padding
+        conv = mixed.branch_pool.conv
+        mixed.branch_pool = PooledConv(conv.in_channels, conv.out_channels, 1)
+    return mixed  # type: ignore[no-any-return]
+
+
+class InceptionV3(nn.Sequential):
+    """Inception-v3 up to Mixed_6e, (B, 3, H, W) -> (B, 768, about H/16, about W/16); torchvision's blocks and names.
+
+    8,947,040 weights and 9,408 shifts.
+    """
+
+    def __init__(self) -> None:
+        layers = {
+            "Conv2d_1a_3x3": InceptionConv(3, 32, 3, stride=2),
+            "Conv2d_2a_3x3": InceptionConv(32, 32, 3),
+            "Conv2d_2b_3x3": InceptionConv(32, 64, 3, padding=1),
+            "maxpool1": nn.MaxPool2d(3, 2),
+            "Conv2d_3b_1x1": InceptionConv(64, 80, 1),
+            "Conv2d_4a_3x3": InceptionConv(80, 192, 3),
+            "maxpool2": nn.MaxPool2d(3, 2),
+            "Mixed_5b": _mixed(InceptionA, 192, 32),
+            "Mixed_5c": _mixed(InceptionA, 256, 64),
+            "Mixed_5d": _mixed(InceptionA, 288, 64),
+            "Mixed_6a": _mixed(InceptionB, 288),
+            "Mixed_6b": _mixed(InceptionC, 768, 128),
+            "Mixed_6c": _mixed(InceptionC, 768, 160),
+            "Mixed_6d": _mixed(InceptionC, 768, 160),
+            "Mixed_6e": _mixed(InceptionC, 768, 192),
+        }
+        super().__init__(OrderedDict(layers))
+
+
+class StridedConv(nn.Conv2d):
+    """A 3x3 convolution of stride 2 padded as in TensorFlow: at the end, and at the start too where the size is odd."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (x.shape[-1] % 2, 1, x.shape[-2] % 2, 1)))
+
+
+def mobilenet_v2() -> nn.Sequential:
+    """torchvision's MobileNet-V2 without its classifier, padded as in TensorFlow: 2,223,872 parameters.
+
+    (B, 3, H, W) -> (B, 1280, H/32, W/32). Batch norms as in slim's training_scope: eps 1e-3, decay 0.997.
+    """
+    features: nn.Sequential = MobileNetV2(norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.003)).features
+    for block in features.modules():
+        if isinstance(block, Conv2dNormActivation) and block[0].stride == (2, 2):
+            conv = block[0]
+            strided = StridedConv(conv.in_channels, conv.out_channels, 3, 2, groups=conv.groups, bias=False)
+            strided.load_state_dict(conv.state_dict())
+            block[0] = strided
+    return features
+
+
+class StylePredictor(nn.Module):
+    """Pictures to bottlenecks: a classification network without its end, the mean over positions, a linear map."""
+
+    def __init__(self, network: Predictor) -> None:
+        super().__init__()
+        self.features = InceptionV3() if network == "inception_v3" else mobilenet_v2()
+        self.bottleneck = _linear(768 if network == "inception_v3" else 1280, BOTTLENECK)
+
+    def forward(self, style: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 100); pictures below 75 pixels are enlarged."""
+        if min(style.shape[-2:]) < SMALLEST_STYLE:
+            style = transforms.resize(style, [SMALLEST_STYLE])
+        bottleneck: Tensor = self.bottleneck(self.features(style).mean((2, 3)))
+        return bottleneck
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """slim's initialisation."""
+    linear = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+class Transformer(ConditionalTransformer):
+    """The painting network, 1,674,656 parameters, and the linear maps from bottlenecks to its 2,758 scales and shifts."""
+
+    def __init__(self, width: float, padding: Literal["reflect", "zeros"], separable: bool) -> None:
+        channels = tuple(int(width * c) for c in CHANNELS)
+        super().__init__(channels, BLOCKS, contract_norm=ShiftNorm, padding=padding, separable=separable)
+        self.scale = _linear(BOTTLENECK, sum(self.channels))
+        self.shift = _linear(BOTTLENECK, sum(self.channels))
+        for linear in (self.scale, self.shift):  # every layer has a map of its own in the reference
+            for rows in torch.split(linear.weight.data, self.channels):
+                nn.init.xavier_uniform_(rows)
+
+    def paint(self, x: Tensor, bottleneck: Tensor) -> Tensor:
+        """(B, 3, H, W) and (B or 1, 100) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1]."""
+        return self(x, self.scale(bottleneck), self.shift(bottleneck))  # type: ignore[no-any-return]
+
+
+@register(
+    "magenta",
+    paper="https://arxiv.org/abs/1705.06830",
+    year=2017,
+    kind="arbitrary",
+    code="magenta/magenta@526d3eb arbitrary_image_stylization",
+)
+class Magenta(StyleModel):
+    """Ghiasi et al. 2017: 10,986,562 parameters with Inception-v3.
+
+    Args:
+        predictor: ``inception_v3`` or ``mobilenet_v2``.
+        predictor_weights: A file of ImageNet weights that the predictor starts from, with TensorFlow's or torchvision's names.
+        width: Multiplies the channels of the painting network; 0.25 in the mobile version.
+        padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
+        separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
+        style_size: Pixels that painting resizes the shorter side of style pictures to; None takes them as they are.
+        augment: Whether training varies the style pictures: brightness, colours, mirroring, and crops of any size.
+        seed: Decides how.
+        teacher: A model of this system whose bottlenecks the predictor is to learn (distillation). Only training reads it.
+        distillation_weight: Weight of their mean squared error.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        tv_weight: Weight of the total variation of the output.
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If there is no such predictor, or ``predictor_weights`` are not its weights.
+    """
+
+    loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}  # image_stylization/vgg.py
+    local_settings = StyleModel.local_settings | {"predictor_weights", "teacher"}
+
+    def __init__(
+        self,
+        predictor: Predictor = "inception_v3",
+        predictor_weights: str | None = None,
+        width: float = 1.0,
+        padding: Literal["reflect", "zeros"] = "reflect",
+        separable: bool = False,
+        style_size: int | None = 256,
+        augment: bool = False,
+        seed: int = 0,
+        teacher: str | None = None,
+        distillation_weight: float = 1.0,
+        content_weight: float = 1.0,
+        style_weight: float = 0.5e-3,
+        tv_weight: float = 1e4,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        style_loss: str = "gram_magenta",
+        lr: float = 1e-5,
+        lr_decay: float = 0.0,
+        encoder: str = "vgg16_caffe",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if predictor not in get_args(Predictor):
+            raise ValueError(f"magenta has no predictor {predictor!r}: choose {' or '.join(get_args(Predictor))}.")
+        self.save_hyperparameters()
+        self.predictor = StylePredictor(predictor)
+        if predictor_weights is not None:
+            features = self.predictor.features
+            features.load_state_dict(_imagenet_features(predictor_weights, predictor, list(features.state_dict())))
+            self.hparams["predictor_weights"] = None  # done: the model loads without the file
+        self.transformer = Transformer(width, padding, separable)
+        self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.loss_weights = {
+            "content": content_weight,
+            "style": style_weight,
+            "tv": tv_weight,
+            "distillation": distillation_weight,
+        }
+        self._teacher: list[StylePredictor] = []  # in a list: no part of this model, nor of its files
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Reads TensorFlow variables by name, of a whole checkpoint or of one half, and the public mobile pair.
+
+        Names as in magenta's ``model.ckpt``, as in the checkpoints of the separable network for browsers, and as in the
+        TFLite files ``style_predict_quantized_256`` and ``style_transfer_f16_384``.
+        """
+        tensors = _from_tflite(tensors) if any("|" in key for key in tensors) else tensors
+        networks = {"InceptionV3/Conv2d_1a_3x3/weights": "inception_v3", "MobilenetV2/Conv/weights": "mobilenet_v2"}
+        network = next((name for key, name in networks.items() if key in tensors), None)
+        parts: dict[str, Tensors] = {}
+        settings: dict[str, Any] = {}
+        try:
+            if network is not None:
+                parts["predictor"] = _read_predictor(tensors, network)
+                settings["predictor"] = network
+            if "transformer/contract/conv1/weights" in tensors:
+                parts["transformer"], found = _read_transformer(tensors)
+                settings |= found
+        except KeyError as error:
+            raise ValueError(f"This checkpoint of arbitrary_image_stylization lacks {error.args[0]}.") from error
+        if len(parts) == 2:
+            return {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}, settings
+        return next(iter(parts.values()), tensors), settings
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as a bottleneck, (B, 100)."""
+        size = self.hparams["style_size"]
+        if size is not None and min(style.shape[-2:]) != size:
+            style = transforms.resize(style, [size], antialias=True)
+        return {"bottleneck": self.predictor(style)}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their bottlenecks are.
+            alpha: Strength, 0 to 1: the rest is the bottleneck of the content itself ("identity interpolation").
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        if alpha != 1:
+            codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
+        bottleneck = torch.stack([w * c["bottleneck"] for w, c in zip(shares, codes, strict=True)]).sum(0)
+        return self._paint(content, bottleneck)
+
+    def _paint(self, content: Tensor, bottleneck: Tensor) -> Tensor:
+        return self.transformer.paint(content, bottleneck)[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation``.
+
+        arbitrary_image_stylization_losses.py; the predictor sees the styles in the size that they have.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        bottleneck = self.predictor(style)
+        output = self._paint(content, bottleneck)
+        network, layers = self.loss_network, self.perceptual.layers
+        with torch.no_grad():
+            content_features = network(content, self.perceptual.content_layers)
+            style_features = network(style, self.perceptual.style_layers)
+        terms = self.perceptual(network(output, layers), content=content_features, style=style_features)
+        terms["tv"] = total_variation(output)
+        if self.hparams["teacher"] is not None:
+            terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), self._teacher_bottleneck(style))
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    @torch.no_grad()
+    def _teacher_bottleneck(self, style: Tensor) -> Tensor:
+        if not self._teacher:
+            model = load_model(self.hparams["teacher"])
+            if not isinstance(model, Magenta):
+                raise ValueError(
+                    f"The teacher of a magenta is a magenta, but {self.hparams['teacher']} is a {model.system}."
+                )
+            self._teacher.append(model.predictor)
+        return self._teacher[0].to(style.device)(style)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Varies the styles if asked to, a function of (seed, batches trained so far, rank): a resumed run goes on."""
+        if self.hparams["augment"]:
+            trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+            random = np.random.default_rng((self.hparams["seed"], trained, self.global_rank))
+            batch = {**batch, "style": augmented(batch["style"], random)}
+        return super().training_step(batch, batch_idx)
+
+
+def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
+    """Style pictures as the reference varies them (image_utils.py arbitrary_style_image_inputs).
+
+    Each is made darker or brighter by up to 0.8, gets other colours, is mirrored and turned over half of the time, and a
+    square window of 0.57 to 0.99 of its side is cut out. All windows are resized to one size of 128 to 299 pixels.
+
+    Args:
+        styles: (B, 3, H, W), RGB in [0, 1].
+        random: Decides.
+
+    Returns:
+        (B, 3, S, S), RGB in [0, 1].
+    """
+    size = int(random.integers(*STYLE_SIZES))
+    varied = []
+    for picture in styles:
+        picture = (picture + random.uniform(-0.8, 0.8)).clamp(0, 1)
+        picture = transforms.adjust_saturation(picture, random.uniform(0.5, 1.5))
+        picture = transforms.adjust_hue(picture, random.uniform(-0.2, 0.2))
+        if random.random() < 0.5:
+            picture = transforms.horizontal_flip(picture)
+        if random.random() < 0.5:
+            picture = transforms.vertical_flip(picture)
+        height, width = picture.shape[-2:]
+        window = max(1, round(min(height, width) * 256 / random.integers(*ZOOM)))
+        top, left = int(random.integers(height - window + 1)), int(random.integers(width - window + 1))
+        varied.append(transforms.resized_crop(picture, top, left, window, window, [size, size], antialias=True))
+    return torch.stack(varied)
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Half the mean squared difference of vertical neighbours plus half that of horizontal ones, over the batch.
+
+    image_stylization/learning.py: sums of each picture are divided by their own number of differences.
+    """
+    image = at_least_float32(image)
+    return (image.diff(dim=-2).square().mean() + image.diff(dim=-1).square().mean()) / 2
+
+
+# Public files
+
+# InceptionV3 by torchvision's and by slim's names (google-research/tf-slim@a028606 tf_slim/nets/inception_v3.py).
+_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
+_BLOCK_A = {
+    "branch1x1": "Branch_0/Conv2d_0a_1x1",
+    "branch5x5_1": "Branch_1/Conv2d_0a_1x1",
+    "branch5x5_2": "Branch_1/Conv2d_0b_5x5",
+    "branch3x3dbl_1": "Branch_2/Conv2d_0a_1x1",
+    "branch3x3dbl_2": "Branch_2/Conv2d_0b_3x3",
+    "branch3x3dbl_3": "Branch_2/Conv2d_0c_3x3",
+    "branch_pool": "Branch_3/Conv2d_0b_1x1",
+}
+_BLOCK_B = {
+    "branch3x3": "Branch_0/Conv2d_1a_1x1",  # 3x3 whatever it is called, as the other 1a_1x1
+    "branch3x3dbl_1": "Branch_1/Conv2d_0a_1x1",
+    "branch3x3dbl_2": "Branch_1/Conv2d_0b_3x3",
+    "branch3x3dbl_3": "Branch_1/Conv2d_1a_1x1",
+}
+_BLOCK_C = {
+    "branch1x1": "Branch_0/Conv2d_0a_1x1",
+    "branch7x7_1": "Branch_1/Conv2d_0a_1x1",
+    "branch7x7_2": "Branch_1/Conv2d_0b_1x7",
+    "branch7x7_3": "Branch_1/Conv2d_0c_7x1",
+    "branch7x7dbl_1": "Branch_2/Conv2d_0a_1x1",
+    "branch7x7dbl_2": "Branch_2/Conv2d_0b_7x1",
+    "branch7x7dbl_3": "Branch_2/Conv2d_0c_1x7",
+    "branch7x7dbl_4": "Branch_2/Conv2d_0d_7x1",
+    "branch7x7dbl_5": "Branch_2/Conv2d_0e_1x7",
+    "branch_pool": "Branch_3/Conv2d_0b_1x1",
+}
+_MIXED = {
+    "Mixed_5b": _BLOCK_A,
+    "Mixed_5c": _BLOCK_A | {"branch5x5_1": "Branch_1/Conv2d_0b_1x1", "branch5x5_2": "Branch_1/Conv_1_0c_5x5"},
+    "Mixed_5d": _BLOCK_A,
+    "Mixed_6a": _BLOCK_B,
+    **dict.fromkeys(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), _BLOCK_C),
+}
+_MOBILE_BLOCKS = 17
+
+
+def _feature_layers(network: str) -> Iterator[tuple[str, str, str]]:
+    """(our convolution, our norm, TensorFlow's kernel) of all layers of a predictor."""
+    if network == "inception_v3":
+        for name in _STEM:
+            yield f"{name}.conv", f"{name}.bn", f"InceptionV3/{name}/weights"
+        for block, branches in _MIXED.items():
+            for ours, theirs in branches.items():
+                yield f"{block}.{ours}.conv", f"{block}.{ours}.bn", f"InceptionV3/{block}/{theirs}/weights"
+        return
+    yield "0.0", "0.1", "MobilenetV2/Conv/weights"
+    for i in range(_MOBILE_BLOCKS):
+        scope = f"MobilenetV2/expanded_conv_{i}" if i else "MobilenetV2/expanded_conv"
+        layer = 0
+        if i:  # the first block does not expand
+            yield f"{i + 1}.conv.0.0", f"{i + 1}.conv.0.1", f"{scope}/expand/weights"
+            layer = 1
+        yield f"{i + 1}.conv.{layer}.0", f"{i + 1}.conv.{layer}.1", f"{scope}/depthwise/depthwise_weights"
+        yield f"{i + 1}.conv.{layer + 1}", f"{i + 1}.conv.{layer + 2}", f"{scope}/project/weights"
+    yield f"{_MOBILE_BLOCKS + 1}.0", f"{_MOBILE_BLOCKS + 1}.1", "MobilenetV2/Conv_1/weights"
+
+
+def _read_norm(tensors: Tensors, ours: str, kernel: str) -> Tensors:
+    scope = f"{kernel.rpartition('/')[0]}/BatchNorm"
+    norm = {
+        f"{ours}.bias": tensors[f"{scope}/beta"],
+        f"{ours}.running_mean": tensors[f"{scope}/moving_mean"],
+        f"{ours}.running_var": tensors[f"{scope}/moving_variance"],
+        f"{ours}.num_batches_tracked": torch.tensor(0),
+    }
+    return norm | ({f"{ours}.weight": tensors[f"{scope}/gamma"]} if scope.startswith("MobilenetV2") else {})
+
+
+def _kernel(tensors: Tensors, key: str) -> Tensor:
+    """A kernel (height, width, in, out); depthwise ones are (height, width, channels, 1)."""
+    kernel = tensors[key]
+    return kernel.permute(2, 3, 0, 1).contiguous() if key.endswith("depthwise_weights") else oihw(kernel)
+
+
+def _read_features(tensors: Tensors, network: str) -> Tensors:
+    features: Tensors = {}
+    for conv, norm, kernel in _feature_layers(network):
+        features[f"{conv}.weight"] = _kernel(tensors, kernel)
+        features |= _read_norm(tensors, norm, kernel)
+    return features
+
+
+def _read_predictor(tensors: Tensors, network: str) -> Tensors:
+    renamed = {f"features.{key}": tensor for key, tensor in _read_features(tensors, network).items()}
+    scope = "Conv" if network == "inception_v3" else "mobilenet_conv/Conv"
+    renamed["bottleneck.weight"] = oihw(tensors[f"{scope}/weights"]).flatten(1)
+    renamed["bottleneck.bias"] = tensors[f"{scope}/biases"]
+    return renamed
+
+
+def _read_transformer(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+    separable = "transformer/residual/residual1/dilate_conv1/depthwise_weights" in tensors
+    renamed: Tensors = {}
+    for i in range(3):
+        kernel = f"transformer/contract/conv{i + 1}/weights"
+        renamed[f"contract.{i}.weight"] = oihw(tensors[kernel])
+        renamed |= _read_norm(tensors, f"norms.{i}", kernel)
+    residual = [f"residual/residual{i // 2 + 1}/{{}}conv{i % 2 + 1}" for i in range(2 * BLOCKS)]
+    expand = [f"expand/conv{i + 1}/{{}}conv" for i in range(3)]
+    names = [f"residual.{i}" for i in range(2 * BLOCKS)] + [f"expand.{i}" for i in range(3)]
+    for ours, theirs in zip(names, [*residual, *expand], strict=True):
+        if separable:
+            scope = f"transformer/{theirs.format('dilate_')}"
+            renamed[f"{ours}.0.weight"] = _kernel(tensors, f"{scope}/depthwise_weights")
+            renamed[f"{ours}.1.weight"] = _kernel(tensors, f"{scope}/pointwise_weights")
+        else:
+            renamed[f"{ours}.weight"] = _kernel(tensors, f"transformer/{theirs.format('')}/weights")
+    for ours, theirs in (("shift", "Conv"), ("scale", "Conv_1")):
+        scopes = [f"style_params/transformer/{name.format('')}/StyleNorm/{theirs}" for name in [*residual, *expand]]
+        renamed[f"{ours}.weight"] = torch.cat([oihw(tensors[f"{scope}/weights"]).flatten(1) for scope in scopes])
+        renamed[f"{ours}.bias"] = torch.cat([tensors[f"{scope}/biases"] for scope in scopes])
+    settings: dict[str, Any] = {"width": len(renamed["contract.0.weight"]) / CHANNELS[0]}
+    if separable:  # reiinakano/arbitrary-image-stylization-tfjs@9df4c5b: its graph pads zeros
+        settings |= {"separable": True, "padding": "zeros"}
+    return renamed, settings
+
+
+def _imagenet_features(path: str, network: str, names: list[str]) -> Tensors:
+    """The weights of an ImageNet classifier for a predictor whose tensors have these names."""
+    tensors = read_tensors(path)
+    if next(iter(_feature_layers(network)))[2] in tensors:
+        return _read_features(tensors, network)
+    found = {key: tensors.get(key, tensors.get(f"features.{key}")) for key in names}
+    missing = [key for key, tensor in found.items() if tensor is None]
+    if missing:
+        raise ValueError(f"{path} holds no {network} as TensorFlow or torchvision name it: {missing[0]} is missing.")
+    for key in names:  # the norms of this Inception have shifts only
+        scale = tensors.get(f"{key.removesuffix('.bias')}.weight") if network == "inception_v3" else None
+        if key.endswith(".bn.bias") and scale is not None and not (scale == 1).all():
+            raise ValueError(
+                f"{path} scales behind its norms ({key}), which magenta's Inception-v3 cannot: slim's fits."
+            )
+    return {key: tensor for key, tensor in found.items() if tensor is not None}
+
+
+# What each block of the quantised MobileNet-V2 gets ranges over this much, from expanded_conv_1 to 16 and Conv_1: means of
+# four sets of 100 paintings, which agree to about 6 %; see `_bias_unit`.
+_RANGES = (70.2, 48.4, 75.0, 46.9, 53.0, 69.5, 50.7, 51.0, 54.8, 56.6, 43.3, 45.9, 49.7, 62.5, 88.2, 126.3, 154.8)
+
+
+def _from_tflite(tensors: Tensors) -> Tensors:
+    """Tensors of a TFLite file under the names, and in the layouts, of the checkpoint that they were converted from.
+
+    Kernels are (out, height, width, in), depthwise ones (1, height, width, channels). Batch norms were folded into the
+    kernels: what is left of them is a shift.
+    """
+    renamed: Tensors = {}
+    for key, tensor in tensors.items():
+        scope, _, kind = key.replace("|", "/").rpartition("/")
+        if kind in ("weights", "depthwise_weights"):
+            renamed[f"{scope}/{kind}"] = tensor.float().permute(1, 2, 3, 0)
+        elif kind in ("Conv2D_bias", "depthwise_bias") and ("StyleNorm" in scope or scope.startswith("mobilenet_conv")):
+            renamed[f"{scope}/biases"] = tensor.float()
+        elif kind in ("Conv2D_bias", "depthwise_bias"):
+            shift = tensor.float()
+            if not tensor.is_floating_point():
+                shift = shift * _bias_unit(tensors, key)
+            ones = torch.ones_like(shift)
+            norm = {"beta": shift, "gamma": ones, "moving_mean": 0 * ones, "moving_variance": ones - 1e-3}
+            renamed |= {f"{scope}/BatchNorm/{name}": t for name, t in norm.items()}
+    return renamed
+
+
+def _bias_unit(tensors: Tensors, key: str) -> Tensor:
+    """What 1 means in the int32 biases of a quantised layer: the step of its input times that of its kernel, (C,).
+
+    Kernels have 127 steps to their largest weight, per output channel. The steps of the activations are not in the file:
+    they are 1/255 of the range that an activation had on 100 style pictures (arbitrary_image_stylization_convert_tflite.py). That is
+    1 for the image and 6 behind a ReLU6; the ranges of the blocks without one were found by repeating that on paintings.
+    """
+    scope, _, kind = key.rpartition("|")
+    if kind == "depthwise_bias":
+        kernel = tensors[f"{scope}|depthwise_weights"].flatten(0, 2).T
+    else:
+        kernel = tensors[f"{scope}|weights"].flatten(1)
+    name = scope.removeprefix("MobilenetV2|")
+    if name == "Conv":
+        extent = 1.0
+    elif match := re.fullmatch(r"expanded_conv_(\d+)\|expand|Conv_(1)", name):
+        extent = _RANGES[int(match[1]) - 1 if match[1] else _MOBILE_BLOCKS - 1]
+    else:
+        extent = 6.0
+    return kernel.abs().amax(1) / 127 * extent / 255
