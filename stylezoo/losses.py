@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,16 @@ class Moments:
     def to(self, device: torch.device) -> Moments:
         """The same on another device."""
         return Moments(*(t.to(device) for t in (self.gram, self.mean, self.std, self.positions)))
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """Of the channels over positions, biased, plus 1e-4 on the diagonal, (B, C, C)."""
+        return _covariance(self.mean, self.gram / self.positions)
+
+    @cached_property
+    def covariance_root(self) -> Tensor:
+        """Its matrix square root, which `wasserstein_loss` needs of a style again and again."""
+        return square_root(self.covariance)
 
     def __getitem__(self, index: Tensor | slice) -> Moments:
         """Some of the styles: numbers (B,), or a slice."""
@@ -197,6 +208,65 @@ def balanced_gram_hw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     return balanced_gram_loss(output, style) * (_positions(output) / output.shape[1] ** 2)
 
 
+def wasserstein_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+    """Squared Wasserstein-2 distance between Gaussians with the features' means and covariances, divided by C.
+
+    (|m_o - m_s|^2 + tr(S_o + S_s - 2 (S_s^(1/2) S_o S_s^(1/2))^(1/2))) / C with 1e-4 on the diagonals of both
+    covariances: crowsonkb/style-transfer-pytorch@e7e2c71 StyleLossW2.
+    """
+    style = style if isinstance(style, Moments) else Moments.of(style)
+    with torch.autocast(output.device.type, enabled=False):
+        mean = mean_std(output)[0]
+        covariance = _covariance(mean, gram(output) / _positions(output))
+        root = style.covariance_root
+        crossed = square_root(root @ covariance @ root)
+        traces = (style.covariance + covariance - 2 * crossed).diagonal(dim1=-2, dim2=-1)
+    return F.mse_loss(mean, style.mean) + traces.mean()
+
+
+def _covariance(mean: Tensor, second_moment: Tensor) -> Tensor:
+    mean = mean.flatten(2)  # (B, C, 1)
+    identity = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
+    return second_moment - mean @ mean.transpose(1, 2) + 1e-4 * identity
+
+
+def square_root(matrix: Tensor, iterations: int = 12) -> Tensor:
+    """Square root of positive definite matrices (..., C, C), by matrix products alone.
+
+    Newton-Schulz iteration; the gradient solves the Lyapunov equation of the root by another such iteration (Lin & Maji
+    2017, arXiv:1707.06772, section 3) and stays finite where eigenvalues meet. Inexact where they differ by many orders.
+    """
+    root: Tensor = _SquareRoot.apply(matrix, iterations)
+    return root
+
+
+class _SquareRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, iterations: int) -> Tensor:
+        norm = matrix.square().sum((-2, -1), keepdim=True).sqrt()
+        three = 3 * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        root, inverse = matrix / norm, (three / 3).expand_as(matrix)
+        for _ in range(iterations):
+            step = (three - inverse @ root) / 2
+            root, inverse = root @ step, step @ inverse
+        root = root * norm.sqrt()
+        ctx.save_for_backward(root)
+        ctx.iterations = iterations
+        return root
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (root,) = ctx.saved_tensors
+        norm = root.square().sum((-2, -1), keepdim=True).sqrt()
+        three = 3 * torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+        a, q = root / norm, gradient / norm  # a becomes the identity, q twice the solution X of aX + Xa = gradient
+        for _ in range(ctx.iterations):
+            step, mixed = three - a @ a, a.transpose(-2, -1) @ q - q @ a
+            q = (q @ step - a.transpose(-2, -1) @ mixed) / 2
+            a = a @ step / 2
+        return q / 2, None
+
+
 STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor | Moments], Tensor]] = {
     "mean_std": mean_std_loss,
     "mean_std_outside": mean_std_outside_loss,
@@ -208,6 +278,7 @@ STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor | Moments], Tensor]] = {
     "gram_raw": gram_raw_loss,
     "balanced_gram": balanced_gram_loss,
     "balanced_gram_hw": balanced_gram_hw_loss,
+    "wasserstein": wasserstein_loss,
 }
 """Style losses of one layer by the name that recipes use (``style_loss: balanced_gram``)."""
 
@@ -227,10 +298,16 @@ def normalised_outside_content_loss(output: Tensor, content: Tensor) -> Tensor:
     return F.mse_loss(normalise(output, 1e-6, outside=True), normalise(content, 1e-6, outside=True))
 
 
+def gatys_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """Half the sum of squared differences, mean over the batch (Gatys et al. 2016)."""
+    return (at_least_float32(output) - at_least_float32(content)).square().sum() / (2 * len(output))
+
+
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "plain": content_loss,
     "normalised": normalised_content_loss,
     "normalised_outside": normalised_outside_content_loss,
+    "gatys": gatys_content_loss,
 }
 
 
@@ -275,7 +352,7 @@ class PerceptualLoss:
         content_layers: {layer: weight} of the content loss.
         style_layers: {layer: weight} of the style loss.
         content_loss: A name of `CONTENT_LOSSES`.
-        style_loss: A name of `STYLE_STATISTICS`.
+        style_loss: A name of `STYLE_STATISTICS`, or a system's own function of the features of output and style.
 
     Raises:
         ValueError: If a loss name is unknown.
@@ -284,11 +361,11 @@ class PerceptualLoss:
     content_layers: Mapping[str, float]
     style_layers: Mapping[str, float]
     content_loss: str = "plain"
-    style_loss: str = "mean_std"
+    style_loss: str | Callable[..., Tensor] = "mean_std"
 
     def __post_init__(self) -> None:
         for name, table in ((self.content_loss, CONTENT_LOSSES), (self.style_loss, STYLE_STATISTICS)):
-            if name not in table:
+            if isinstance(name, str) and name not in table:
                 raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
 
     @property
@@ -318,7 +395,7 @@ class PerceptualLoss:
             compare = CONTENT_LOSSES[self.content_loss]
             terms["content"] = _sum(w * compare(output[n], content[n]) for n, w in self.content_layers.items())
         if style is not None:
-            measure = STYLE_STATISTICS[self.style_loss]
+            measure = STYLE_STATISTICS[self.style_loss] if isinstance(self.style_loss, str) else self.style_loss
             terms["style"] = _sum(w * measure(output[n], style[n]) for n, w in self.style_layers.items())
         return terms
 

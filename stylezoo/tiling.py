@@ -20,6 +20,7 @@ def tiled(
     halo: int,
     stride: int,
     scales: dict[str, Fraction],
+    ceil_mode: bool = True,
 ) -> dict[str, Tensor]:
     """Computes ``function(x)`` tile by tile.
 
@@ -30,6 +31,7 @@ def tiled(
         halo: How far the function looks around a position of its coarsest output, in positions of ``x``.
         stride: Tiles begin at multiples of it, where all outputs have a position.
         scales: Size of each output relative to ``x``.
+        ceil_mode: Whether sizes that do not divide are rounded up, or else down.
 
     Returns:
         What ``function(x)`` returns.
@@ -44,7 +46,7 @@ def tiled(
             for name, result in function(piece).items():
                 scale = scales[name]
                 if name not in joined:
-                    size = (_ceil(height * scale), _ceil(width * scale))
+                    size = [_ceil(n * scale) if ceil_mode else int(n * scale) for n in (height, width)]
                     joined[name] = result.new_empty(*result.shape[:2], *size)
                 whole = joined[name]
                 y, x0 = int(top * scale), int(left * scale)

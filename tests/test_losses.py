@@ -53,7 +53,8 @@ def test_sizes_may_differ(name: str) -> None:
 
 @pytest.mark.parametrize("name", STYLE_STATISTICS)
 def test_statistics_vanish_at_the_style_and_have_gradients(name: str) -> None:
-    assert float(STYLE_STATISTICS[name](STYLE, STYLE)) == pytest.approx(0, abs=1e-20)
+    rounding = 1e-15 if name == "wasserstein" else 1e-20  # a difference of traces, not of what is squared
+    assert float(STYLE_STATISTICS[name](STYLE, STYLE)) == pytest.approx(0, abs=rounding)
     output = OUTPUT.clone().requires_grad_()
     STYLE_STATISTICS[name](output, STYLE).backward()
     assert output.grad is not None and torch.isfinite(output.grad).all() and float(output.grad.abs().sum()) > 0

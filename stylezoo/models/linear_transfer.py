@@ -1,0 +1,331 @@
+"""Linear transfer - Learning Linear Transformations for Fast Image and Video Style Transfer (Li et al., CVPR 2019).
+
+Whitening and colouring the content's features (WCT) is a linear map; here a small network predicts that map. Features
+are compressed to 32 channels, multiplied by a 32x32 matrix, half of it seen in the style and half in the content, and
+unzipped again. Only this is trained: the encoder and a decoder that restores pictures are given. Content affinity
+survives a linear map, which is why video hardly flickers; a style is one matrix and one mean.
+
+    python -m stylezoo fit --config experiments/linear_transfer.yaml --model.decoder_weights dec_r41.pth
+    python -m stylezoo import --system linear_transfer --files vgg_r41.pth dec_r41.pth r41.pth --output linear_transfer.safetensors
+
+Features of relu4_1 or of relu3_1 (faster, closer to the content) are transferred, or both in a chain: what the matrix
+made of relu3_1 goes on through the encoder to relu4_1. `stylezoo import` sees in the files which of them it is.
+
+Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5, but for
+- the output's size: the content's own, where the reference cuts to a multiple of 8 (4 from relu3_1); the content is
+  extended by its border pixels instead;
+- colours: the reference's pictures are stretched, each to the range from 0 to 1, when they are saved (save_image with
+  normalize and scale_each); ``stretch`` does it, off by default;
+- video: the reference keeps the style's features and makes its matrix again for every frame; here the code is the matrix;
+- alpha and blends of styles, which it has not: alpha goes from the content's own features to the transferred ones,
+  and codes are blended as they are, which is blending what each of them makes of the features.
+Photorealistic transfer (masks, a spatial propagation network, a smoothing filter) is left out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stylezoo import weights as weight_files
+from stylezoo.layers import MirroredDecoder, normalised_weights
+from stylezoo.losses import PerceptualLoss, gram, mean_std
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import VGG, Features, parse_name
+from stylezoo.weights import Tensors
+
+LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+SIZE = 32
+"""Side of the matrices."""
+DECODED = ("vgg19_normalised", "vgg19_slim")
+"""Encoders whose features the reference's decoders restore to pictures."""
+DECODER_FILES = {"relu3_1": "dec_r31.pth", "relu4_1": "dec_r41.pth"}
+DECODER_CONVS = {
+    "relu3_1": {f"conv{7 + i}": index for i, index in enumerate((1, 5, 8, 12, 15))},
+    "relu4_1": {f"conv{11 + i}": index for i, index in enumerate((1, 5, 8, 11, 14, 18, 21, 25, 28))},
+}
+"""Their convolutions by name, and where these are in `MirroredDecoder`."""
+
+
+class Covariance(nn.Module):
+    """A 32x32 matrix from features (B, C, H, W) of any size: convolutions, covariance, one dense layer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels // 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels // 4, SIZE, 3, padding=1),
+        )
+        self.fc = nn.Linear(SIZE * SIZE, SIZE * SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convs(x)
+        covariance = gram(x) / (x.shape[-2] * x.shape[-1])  # (B, 32, 32)
+        matrix: Tensor = self.fc(covariance.flatten(1))
+        return matrix.reshape(-1, SIZE, SIZE)
+
+
+class Transformation(nn.Module):
+    """The learnt linear map at one layer: 5,156,192 parameters at relu4_1, 2,890,464 at relu3_1.
+
+    Args:
+        channels: Of the layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.snet = Covariance(channels)
+        self.cnet = Covariance(channels)
+        self.compress = nn.Conv2d(channels, SIZE, 1)
+        self.unzip = nn.Conv2d(SIZE, channels, 1)
+
+    def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """The style's half of the matrix (B, 32, 32), and its mean (B, C, 1, 1), from its features (B, C, h, w)."""
+        mean, _ = mean_std(style)
+        return self.snet(style - mean), mean
+
+    def forward(self, content: Tensor, style_matrix: Tensor, style_mean: Tensor) -> Tensor:
+        """Content features (B, C, H, W) with the style that `encode` saw, same shape."""
+        mean, _ = mean_std(content)
+        content = content - mean
+        return self.transfer(content, style_matrix @ self.cnet(content)) + style_mean
+
+    def transfer(self, centred: Tensor, matrix: Tensor) -> Tensor:
+        """Compressed to 32 channels, multiplied by a matrix (B or 1, 32, 32), and unzipped; (B, C, H, W)."""
+        compressed = self.compress(centred)
+        unzipped: Tensor = self.unzip((matrix @ compressed.flatten(2)).reshape(compressed.shape))
+        return unzipped
+
+
+@register(
+    "linear_transfer",
+    paper="https://arxiv.org/abs/1808.04537",
+    year=2019,
+    kind="arbitrary",
+    code="sunshineatnoon/LinearStyleTransfer@188e8e5",
+)
+class LinearTransfer(StyleModel):
+    """Linear transfer (Li et al. 2019).
+
+    Args:
+        relu4_1: Whether features of relu4_1 are transferred and decoded.
+        relu3_1: Whether those of relu3_1 are; with ``relu4_1`` too, on the way there.
+        content_weight: Weight of the content loss at relu4_1.
+        style_weight: Weight of the style loss.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        style_layers: Weight of each layer in the style loss.
+        stretch: Whether pictures are painted as the reference saves them: clamped, and each stretched to the range
+            from 0 to 1.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
+        encoder_weights: A file for it; None takes the encoder's own.
+        decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
+            of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
+            checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
+            restores pictures of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in). Only training needs it.
+        loss_encoder_weights: A file for the network of the losses, which reaches relu4_1; None takes the encoder's.
+
+    Raises:
+        ValueError: If neither layer is transferred, or the decoder's file does not fit.
+        FileNotFoundError: If a file is not there.
+    """
+
+    local_settings = StyleModel.local_settings | {"decoder_weights", "loss_encoder_weights"}
+    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu4_1", "ceil_mode": False}
+
+    def __init__(
+        self,
+        relu4_1: bool = True,
+        relu3_1: bool = False,
+        content_weight: float = 1.0,
+        style_weight: float = 0.02,
+        style_loss: str = "gram_linear_transfer",
+        style_layers: dict[str, float] = LAYERS,
+        stretch: bool = False,
+        lr: float = 1e-4,
+        lr_decay: float = 1e-5,
+        encoder: str = "vgg19_normalised",
+        encoder_weights: str | None = None,
+        decoder_weights: str | None = None,
+        loss_encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.levels = [name for name, on in (("relu3_1", relu3_1), ("relu4_1", relu4_1)) if on]
+        if not self.levels:
+            raise ValueError("linear_transfer transfers features of relu4_1, of relu3_1 or of both: switch one on.")
+        deepest = self.levels[-1]
+        self.encoder = VGG(encoder, encoder_weights, last=deepest, ceil_mode=False)
+        channels = self.encoder.channels
+        if relu3_1:
+            self.matrix3_1 = Transformation(channels["relu3_1"])
+        if relu4_1:
+            self.matrix4_1 = Transformation(channels["relu4_1"])
+        self.decoder = MirroredDecoder(channels, "relu4_1" if relu4_1 else "relu3_1").requires_grad_(False)
+        self._prepare_decoder(deepest, encoder, decoder_weights)
+        self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight}
+
+    def _prepare_decoder(self, layer: str, encoder: str, file: str | None) -> None:
+        self._decoder_loaded = False
+        self.decoder.register_load_state_dict_post_hook(self._decoder_was_loaded)  # type: ignore[no-untyped-call]
+        own = weight_files.folder() / DECODER_FILES[layer]
+        if file is None and encoder in DECODED and own.is_file():
+            file = str(own)
+        if file is None:  # an import or a checkpoint brings one; until then nine layers shall neither fade nor blow up
+            for parameter in self.decoder.parameters():
+                if parameter.ndim == 4:
+                    nn.init.xavier_normal_(parameter)
+            return
+        tensors, _ = self.read_public(weight_files.read_tensors(file))
+        within = {k.removeprefix("decoder."): v for k, v in tensors.items() if k.startswith("decoder.")}
+        try:
+            self.decoder.load_state_dict(within or tensors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{file} holds no decoder from {layer} of {encoder}: give {DECODER_FILES[layer]}, or a model of the zoo"
+                " whose decoder starts there (decoder_weights)."
+            ) from error
+
+    def _decoder_was_loaded(self, *_: Any) -> None:
+        self._decoder_loaded = True
+
+    def on_fit_start(self) -> None:
+        """Refuses to train on a decoder that cannot restore pictures; with random encoders it warns.
+
+        Raises:
+            FileNotFoundError: If the decoder has no weights; the message says where they are looked for.
+        """
+        if self._decoder_loaded:
+            return
+        name = DECODER_FILES[self.levels[-1]]
+        if parse_name(self.hparams["encoder"])[1] == "random":
+            warnings.warn(
+                "linear_transfer is trained on a finished decoder, but here it is random and will paint noise: name a"
+                " trained adain model of the same encoder (decoder_weights).",
+                stacklevel=2,
+            )
+        else:
+            raise FileNotFoundError(
+                f"linear_transfer is trained on a finished decoder, which is not there: put the reference's {name} at"
+                f" {weight_files.folder() / name}, or name a file that you have (--model.decoder_weights PATH,"
+                " decoder_weights=...)."
+            )
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Reads the reference's files: renames its decoders, and sees in them and in its matrices what is transferred."""
+        for layer, convs in DECODER_CONVS.items():
+            if {key.partition(".")[0] for key in tensors} == convs.keys():
+                renamed = {
+                    f"{conv}.{kind}": f"{index}.{kind}" for conv, index in convs.items() for kind in ("weight", "bias")
+                }
+                return {renamed[key]: tensor for key, tensor in tensors.items()}, {"relu4_1": layer == "relu4_1"}
+        if "unzip.weight" in tensors:
+            return tensors, {"relu4_1" if len(tensors["unzip.weight"]) == 512 else "relu3_1": True}
+        return tensors, {}
+
+    @property
+    def loss_network(self) -> VGG:
+        """The encoder, unless it stops at relu3_1 or ``loss_encoder_weights`` names another file."""
+        if self.levels[-1] == "relu4_1" and self.hparams["loss_encoder_weights"] is None:
+            return self.encoder
+        return super().loss_network
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
+        (B, 512, 1, 1) ..."""
+        return self._encode(self.encoder(self._style(style), self.levels))
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their matrices and means are.
+            alpha: Strength, 0 (the content as the decoder restores it) to 1, at each transferred layer.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped unless it is stretched.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = normalised_weights(weights, len(codes))
+        blend = {
+            name: torch.stack([w * c[name] for w, c in zip(shares, codes, strict=True)]).sum(0) for name in codes[0]
+        }
+        padded = self.encoder.pad(content, self.levels[-1])
+        output = self._paint(self.encoder(padded, self.levels[:1]), blend, alpha)
+        output = output[..., : content.shape[-2], : content.shape[-1]]
+        return stretch(output) if self.hparams["stretch"] else output
+
+    def _encode(self, style: Features) -> Code:
+        code = {}
+        for layer in self.levels:
+            level = layer.removeprefix("relu")
+            code[f"matrix{level}"], code[f"mean{level}"] = self._matrix(layer).encode(style[layer])
+        return code
+
+    def _paint(self, content: Features, code: Code, alpha: float = 1.0) -> Tensor:
+        """A picture of the padded content's size, from the content's features at the first transferred layer."""
+        x = features = content[self.levels[0]]
+        for layer in self.levels:
+            if layer != self.levels[0]:
+                features = self.encoder.continued(x, self.levels[0], [layer])[layer]
+            level = layer.removeprefix("relu")
+            transferred = self._matrix(layer)(features, code[f"matrix{level}"], code[f"mean{level}"])
+            x = alpha * transferred + (1 - alpha) * features
+        output: Tensor = self.decoder(x)
+        return output
+
+    def _matrix(self, layer: str) -> Transformation:
+        matrix: Transformation = getattr(self, layer.replace("relu", "matrix"))
+        return matrix
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content`` and ``style``.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        layers = self.perceptual.layers
+        with torch.no_grad():
+            content_features, content_target = self._see(self.encoder.pad(content, "relu4_1"), ["relu4_1"])
+            style_features, style_target = self._see(self._style(style), layers)
+        output = self._paint(content_features, self._encode(style_features))
+        terms = self.perceptual(self.loss_network(output, layers), content=content_target, style=style_target)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _see(self, image: Tensor, layers: Iterable[str]) -> tuple[Features, Features]:
+        """What the encoder and the loss network see in a picture: in one pass where they are the same network."""
+        if self.loss_network is self.encoder:
+            features = self.encoder(image, {*self.levels, *layers})
+            return features, features
+        return self.encoder(image, self.levels), self.loss_network(image, layers)
+
+    def _style(self, style: Tensor) -> Tensor:
+        """A style's statistics need no multiple of 8, and no border that is counted twice: only tiny ones are extended."""
+        return style if min(style.shape[-2:]) >= 16 else self.encoder.pad(style, "relu4_1")
+
+
+def stretch(image: Tensor) -> Tensor:
+    """Pictures clamped and stretched, each from its darkest to its lightest value in any channel, to [0, 1]: what
+    torchvision's save_image does with normalize and scale_each."""
+    image = image.clamp(0, 1)
+    low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+    return (image - low) / (high - low).clamp_min(1e-5)
