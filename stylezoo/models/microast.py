@@ -1,0 +1,303 @@
+"""MicroAST - Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer (Wang et al., AAAI 2023, arXiv:2211.15313).
+
+No VGG at inference: two micro encoders (of content and of style) and a micro decoder, 0.472 M parameters together. A style
+modulates the decoder twice, its features (AdaIN) and its filters (a modulator predicts a scale and a skip per channel),
+and is 8 x 64 numbers. A contrastive loss makes the numbers of an output resemble those of its own style more than those
+of the other styles in the batch.
+
+    python -m stylezoo fit --config experiments/microast.yaml
+    python -m stylezoo import --system microast --output microast.safetensors --files \\
+        content_encoder=content_encoder_iter_160000.pth.tar style_encoder=style_encoder_iter_160000.pth.tar \\
+        modulator_iter_160000.pth.tar decoder_iter_160000.pth.tar
+
+Deviations: the numbers are those of EndyWon/MicroAST@5a6c905, but for alpha below 1.
+- The reference's alpha mixes content features with modulated ones, whose statistics have nothing in common: with its
+  released weights all of 0 <= alpha < 1 is flat orange or cyan, and the filters stay modulated at alpha 0. Here alpha
+  goes from the content's own code to the style's. ``fade: features`` is the reference.
+- Its contrastive loss has a slip, which is kept: negative pairs compare the statistics of the first level with those of
+  the other output, not of the other style (net_microAST.py Net.forward). It is summed over the batch, where all other
+  terms are means. Negatives are the pictures of all processes, so that these train as one does.
+- A batch of one picture has no negatives: the reference divides by zero, here the term is 0.
+- The reference takes one style; several are blended here in their 8 x 64 numbers.
+- The output has the content's size, where the reference rounds up to a multiple of 4 (ours is its top-left crop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_gather
+
+from stylezoo.layers import adain, normalised_weights
+from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.tiling import tiled
+from stylezoo.vgg import Features
+from stylezoo.weights import Tensors
+
+Fade = Literal["code", "features"]
+
+LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+STATISTICS = ("mean1", "std1", "mean2", "std2")
+FILTERS = ("weight1", "bias1", "weight2", "bias2")
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution behind a reflection: the size stays, or is halved and rounded up by stride 2."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, padding_mode="reflect")
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a skip; a style can modulate both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = conv(64, 64, 3)
+        self.conv2 = conv(64, 64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 64, h, w) to the same."""
+        result: Tensor = x + self.conv2(F.relu(self.conv1(x)))
+        return result
+
+    def modulated(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """``weight`` (B, 64, 1, 1) scales the result of each convolution, ``bias`` what it is added to."""
+        hidden = F.relu(weight * self.conv1(x) + bias * x)
+        result: Tensor = x + weight * self.conv2(hidden) + bias * hidden
+        return result
+
+
+class Encoder(nn.Module):
+    """Features of a picture at two depths, both at a quarter of its size. 157,792 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc1 = nn.Sequential(
+            conv(3, 16, 9),
+            nn.ReLU(),
+            conv(16, 32, 3, stride=2, groups=16),
+            nn.ReLU(),
+            conv(32, 32, 1),
+            nn.ReLU(),
+            conv(32, 64, 3, stride=2, groups=32),
+            nn.ReLU(),
+            conv(64, 64, 1),
+            nn.ReLU(),
+            Residual(),
+        )
+        self.enc2 = nn.Sequential(Residual())
+        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> two of (B, 64, H/4, W/4)."""
+        if self.tile is None or max(image.shape[-2:]) <= self.tile:
+            levels = self._encode(image)
+        else:
+            # How far a position looks, in pixels: 4, 1 and 2 in the first three convolutions, 4 in each of the others.
+            quarter = Fraction(1, 4)
+            scales = {"first": quarter, "second": quarter}
+            levels = tiled(self._encode, image, self.tile, halo=4 + 1 + 2 + 4 * 4, stride=4, scales=scales)
+        return levels["first"], levels["second"]
+
+    def _encode(self, image: Tensor) -> dict[str, Tensor]:
+        first = self.enc1(image)
+        return {"first": first, "second": self.enc2(first)}
+
+
+class Modulator(nn.ModuleDict):
+    """Predicts from a style's features how it modulates the filters of the decoder. 2,560 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__({name: nn.Sequential(conv(64, 64, 3, groups=64), nn.AdaptiveAvgPool2d(1)) for name in FILTERS})
+
+    def forward(self, first: Tensor, second: Tensor) -> Code:
+        """Features of both levels -> {"weight1", "bias1", "weight2", "bias2"}, each (B, 64, 1, 1)."""
+        return {name: predict(first if name.endswith("1") else second) for name, predict in self.items()}
+
+
+class Decoder(nn.Module):
+    """Paints content features in a style: modulated twice, the deeper level first, then up-sampled. 153,843 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dec1 = Residual()
+        self.dec2 = Residual()
+        self.dec3 = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            conv(64, 32, 3, groups=32),
+            nn.ReLU(),
+            conv(32, 32, 1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            conv(32, 16, 3, groups=16),
+            nn.ReLU(),
+            conv(16, 16, 1),
+            nn.ReLU(),
+            conv(16, 3, 9),
+        )
+        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
+
+    def forward(self, content: Tensor, code: Code, alpha: float = 1.0) -> Tensor:
+        """The content's deeper features (B, 64, h, w) -> (B, 3, 4h, 4w); ``alpha`` fades the statistics."""
+        x = alpha * adain(content, code["mean2"], code["std2"]) + (1 - alpha) * content
+        x = self.dec1.modulated(x, code["weight2"], code["bias2"])
+        x = alpha * adain(x, code["mean1"], code["std1"]) + (1 - alpha) * x
+        x = self.dec2.modulated(x, code["weight1"], code["bias1"])
+        if self.tile is None or 4 * max(x.shape[-2:]) <= self.tile:
+            return self._paint(x)["image"]
+        # A pixel looks less than four positions far: 1 and 1/2 to up-sample, 1/2, 1/4 and 1 in the convolutions.
+        return tiled(self._paint, x, -(-self.tile // 4), halo=4, stride=1, scales={"image": Fraction(4)})["image"]
+
+    def _paint(self, x: Tensor) -> dict[str, Tensor]:
+        return {"image": self.dec3(x)}
+
+
+@register(
+    "microast",
+    paper="https://arxiv.org/abs/2211.15313",
+    year=2023,
+    kind="arbitrary",
+    code="EndyWon/MicroAST@5a6c905",
+)
+class MicroAST(StyleModel):
+    """MicroAST (Wang et al. 2023).
+
+    Args:
+        content_weight: Weight of the content loss at relu4_1.
+        style_weight: Weight of the style loss.
+        contrastive_weight: Weight of the style signal contrastive loss.
+        fade: What alpha fades: ``code``, from the content's own code to the style's; ``features``, only the statistics,
+            as in the reference.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        style_layers: Weight of each layer in the style loss.
+        lr: Learning rate of Adam at the first step.
+        lr_decay: d in lr / (1 + d * step).
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If there is no such fade.
+    """
+
+    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu4_1"}
+
+    def __init__(
+        self,
+        content_weight: float = 1.0,
+        style_weight: float = 3.0,
+        contrastive_weight: float = 3.0,
+        fade: Fade = "code",
+        style_loss: str = "mean_std",
+        style_layers: dict[str, float] = LAYERS,
+        lr: float = 1e-4,
+        lr_decay: float = 5e-5,
+        encoder: str = "vgg19_normalised",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if fade not in ("code", "features"):
+            raise ValueError(f"microast has no fade {fade!r}: choose code or features.")
+        self.save_hyperparameters()
+        self.content_encoder = Encoder()
+        self.style_encoder = Encoder()
+        self.modulator = Modulator()
+        self.decoder = Decoder()
+        self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight, "contrastive": contrastive_weight}
+
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """The reference wraps every convolution together with its padding: enc1.0.conv_layer.weight."""
+        return {key.replace("conv_layer.", ""): tensor for key, tensor in tensors.items()}, {}
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as statistics of both levels and as modulation of the filters: eight tensors (B, 64, 1, 1)."""
+        first, second = self.style_encoder(style)
+        statistics = (*mean_std(first), *mean_std(second))
+        return {**dict(zip(STATISTICS, statistics, strict=True)), **self.modulator(first, second)}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their numbers are.
+            alpha: Strength, 0 (the content with its own code, unless ``fade`` says otherwise) to 1.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = normalised_weights(weights, len(codes))
+        if alpha != 1 and self.hparams["fade"] == "code":
+            codes, shares = [*codes, self.encode_style(content)], [*(alpha * w for w in shares), 1 - alpha]
+            alpha = 1.0
+        _, features = self.content_encoder(content)
+        output: Tensor = self.decoder(features, _blend(codes, shares), alpha)
+        return output[..., : content.shape[-2], : content.shape[-1]]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style`` and ``contrastive``.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        code = self.encode_style(style)
+        output = self.decode(content, code)
+        with torch.no_grad():
+            content_features = self._features(content, self.perceptual.content_layers)
+            style_features = self._features(style, self.perceptual.style_layers)
+        output_features = self._features(output, self.perceptual.layers)
+        terms = self.perceptual(output_features, content=content_features, style=style_features)
+        terms["contrastive"] = self._contrastive(self.encode_style(output), code)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _contrastive(self, output: Code, style: Code) -> Tensor:
+        signals = [
+            torch.stack([at_least_float32(code[name]).flatten(1) for name in (*STATISTICS, *FILTERS)], 1)  # (B, 8, 64)
+            for code in (output, style)
+        ]
+        if self.training and distributed.is_available() and distributed.is_initialized():
+            signals = [torch.cat(all_gather(signal)) for signal in signals]  # type: ignore[no-untyped-call]
+        return contrastive_loss(*signals)
+
+    def _features(self, image: Tensor, layers: Iterable[str]) -> Features:
+        features: Features = self.loss_network(self.loss_network.pad(image, "relu4_1"), layers)
+        return features
+
+
+def contrastive_loss(output: Tensor, style: Tensor) -> Tensor:
+    """Distance of each output to its own style over the sum of those to the others, summed over the batch.
+
+    A distance is a sum over signals of mean squared differences (EndyWon/MicroAST@5a6c905 net_microAST.py).
+
+    Args:
+        output: The signals of the outputs, (B, 8, 64): statistics of the first level, of the second, of the filters.
+        style: The same of their styles.
+    """
+    to_style = (output[:, None] - style).square().mean(-1)  # (B, B, 8)
+    to_output = (output[:, None] - output).square().mean(-1)
+    own = to_style.diagonal().sum(0)
+    others = torch.cat([to_output[..., :2], to_style[..., 2:]], -1).sum(-1)
+    others = others.masked_fill(torch.eye(len(output), dtype=torch.bool, device=output.device), 0).sum(1)
+    return (own / others).sum() if len(output) > 1 else output.new_zeros(())
+
+
+def _blend(codes: list[Code], shares: list[float]) -> Code:
+    return {
+        name: sum((w * code[name] for w, code in zip(shares, codes, strict=True)), first.new_zeros(()))
+        for name, first in codes[0].items()
+    }

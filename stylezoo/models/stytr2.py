@@ -1,0 +1,291 @@
+"""StyTr2 - Image Style Transfer with Transformers (Deng et al., CVPR 2022, arXiv:2105.14576).
+
+Pictures are cut into patches of 8 x 8 pixels, one token each. Two transformer encoders, of content and of style, and a
+transformer decoder, in which content tokens attend to style tokens, do what VGG features and a transform do elsewhere;
+a convolutional decoder paints the tokens. Content tokens know their place from the picture itself (content-aware
+positional encoding, CAPE), which 18 x 18 averages of its patches give whatever its size; style tokens have no place.
+
+    python -m stylezoo fit --config experiments/stytr2.yaml
+    python -m stylezoo import --system stytr2 --output stytr2.safetensors \\
+        --files transformer_iter_160000.pth embedding_iter_160000.pth decoder_iter_160000.pth
+
+Deviations: the numbers are those of diyiiyiii/StyTR-2@c11ea32.
+- Loss weights of content, style and the identities: 7, 10, 70 and 1 in train.py, 10, 7, 50 and 1 in the paper
+  (experiments/stytr2_paper.yaml).
+- The reference resizes the positional encoding to the tokens of the style and takes the result for square: content and
+  style must be equally large squares. Here it is resized to those of the content, the same for such squares.
+- The reference drops what is left of a picture beyond a multiple of 8. Here the style is cut so, and the content is
+  reflected to a multiple of 8 and the output cut to the content's size.
+- The reference has neither alpha nor blends. Here both mix what the transformer decoder returns, and alpha 0 is the
+  content as its own style, which the identity losses train.
+- What is called ``self_attn`` in the decoder attends to the style, as ``multihead_attn`` does after it; the names are
+  those of the released files.
+- The reference adds up the batch means of two GPUs: twice the gradient, which Adam divides away again.
+- Its training squashes pictures to 512 x 512, the paper keeps their aspect (``data.resize: shorter``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from stylezoo.layers import MirroredDecoder, normalised_weights
+from stylezoo.losses import PerceptualLoss, identity_losses
+from stylezoo.module import Code, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import WIDTHS, Features
+
+LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
+CONTENT_LAYERS = {"relu4_1": 1.0, "relu5_1": 1.0}
+PATCH = 8  # pixels
+CAPE = 18  # side of the map that positions are learnt on
+
+
+class PatchEmbedding(nn.Module):
+    """A token for each patch. 98,816 parameters at 512 channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, channels, PATCH, stride=PATCH)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, floor(H/8), floor(W/8))."""
+        tokens: Tensor = self.proj(image)
+        return tokens
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network, each normalised after its skip."""
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Tokens (B, N, C) to the same; queries and keys know their position, values do not."""
+        placed = x + position
+        x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, need_weights=False)[0]))
+        hidden = self.dropout(F.relu(self.linear1(x)))
+        result: Tensor = self.norm2(x + self.dropout(self.linear2(hidden)))
+        return result
+
+
+class DecoderLayer(nn.Module):
+    """Content tokens attend to style tokens, twice, and a feed-forward network; each normalised after its skip."""
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.linear1 = nn.Linear(channels, 4 * channels)
+        self.linear2 = nn.Linear(4 * channels, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, style: Tensor) -> Tensor:
+        """Content tokens (B, N, C) to the same, style tokens (B, M, C)."""
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, style, style, need_weights=False)[0]))
+        x = self.norm2(x + self.dropout(self.multihead_attn(x + position, style, style, need_weights=False)[0]))
+        hidden = self.dropout(F.relu(self.linear1(x)))
+        result: Tensor = self.norm3(x + self.dropout(self.linear2(hidden)))
+        return result
+
+
+class Stack(nn.Module):
+    """Copies of a layer, one after another, and at the end a norm if there is one."""
+
+    def __init__(self, layer: nn.Module, count: int, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
+        self.norm = norm
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Tokens (B, N, C) to the same."""
+        for layer in self.layers:
+            x = layer(x, *context)
+        return x if self.norm is None else self.norm(x)
+
+
+class Transformer(nn.Module):
+    """Encoders, decoder and positional encoding. 31,790,080 parameters at 512 channels and three layers."""
+
+    def __init__(self, channels: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        layer = EncoderLayer(channels, heads, dropout)
+        self.encoder_c = Stack(layer, layers)
+        self.encoder_s = Stack(layer, layers)
+        self.decoder = Stack(DecoderLayer(channels, heads, dropout), layers, nn.LayerNorm(channels))
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        self.new_ps = nn.Conv2d(channels, channels, 1)
+
+    def encode_style(self, patches: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, h*w, C)."""
+        x = patches.flatten(2).transpose(1, 2)
+        style: Tensor = self.encoder_s(x, torch.zeros_like(x[:1, :1]))
+        return style
+
+    def encode_content(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> tokens and their positions, each (B, h*w, C)."""
+        places = self.new_ps(F.adaptive_avg_pool2d(patches, CAPE))
+        places = F.interpolate(places, size=patches.shape[-2:], mode="bilinear")
+        position = places.flatten(2).transpose(1, 2)
+        return self.encoder_c(patches.flatten(2).transpose(1, 2), position), position
+
+
+@register(
+    "stytr2",
+    paper="https://arxiv.org/abs/2105.14576",
+    year=2022,
+    kind="arbitrary",
+    code="diyiiyiii/StyTR-2@c11ea32",
+)
+class StyTr2(StyleModel):
+    """StyTr2 (Deng et al. 2022). 35,394,115 parameters are trained.
+
+    Args:
+        content_weight: Weight of the content loss, normalised features of relu4_1 and relu5_1.
+        style_weight: Weight of the style loss.
+        identity1_weight: Weight of the pixel identity loss.
+        identity2_weight: Weight of the feature identity loss.
+        width: Multiplies the channels: 512 in the transformer, 512 to 64 in the decoder.
+        heads: Of every attention.
+        layers: Of each encoder and of the transformer decoder.
+        dropout: In the transformer, while it is trained.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        style_layers: Weight of each layer in the style loss.
+        lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
+        lr_decay: d in lr / (1 + d * step) after the warm-up.
+        warmup: Steps in which the learning rate grows.
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If the heads do not divide the channels.
+    """
+
+    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu5_1"}
+
+    def __init__(
+        self,
+        content_weight: float = 7.0,
+        style_weight: float = 10.0,
+        identity1_weight: float = 70.0,
+        identity2_weight: float = 1.0,
+        width: float = 1.0,
+        heads: int = 8,
+        layers: int = 3,
+        dropout: float = 0.1,
+        style_loss: str = "mean_std",
+        style_layers: dict[str, float] = LAYERS,
+        lr: float = 2e-4,
+        lr_decay: float = 1e-5,
+        warmup: int = 10000,
+        encoder: str = "vgg19_normalised",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        channels = {f"relu{block}_1": round(width * full) for block, full in enumerate(WIDTHS, start=1)}
+        tokens = channels["relu4_1"]
+        if tokens % heads:
+            raise ValueError(
+                f"stytr2 has {tokens} channels at width {width}, which {heads} heads cannot share equally."
+            )
+        self.save_hyperparameters()
+        self.embedding = PatchEmbedding(tokens)
+        self.transformer = Transformer(tokens, heads, layers, dropout)
+        self.decoder = MirroredDecoder(channels)
+        self.perceptual = PerceptualLoss(CONTENT_LAYERS, style_layers, content_loss="normalised", style_loss=style_loss)
+        self.loss_weights = {
+            "content": content_weight,
+            "style": style_weight,
+            "identity1": identity1_weight,
+            "identity2": identity2_weight,
+        }
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style as tokens, (B, floor(H/8) * floor(W/8), 512)."""
+        return {"tokens": self.transformer.encode_style(self.embedding(style))}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Paints the content with a style code.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: what the transformer makes of each is.
+            alpha: Strength, 0 (the content as its own style) to 1.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            ValueError: If there are not as many weights as codes.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        if alpha != 1:
+            codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
+        height, width = content.shape[-2:]
+        patches = self.embedding(F.pad(content, (0, -width % PATCH, 0, -height % PATCH), mode="reflect"))
+        x, position = self.transformer.encode_content(patches)
+        styles = (c["tokens"].expand(len(content), -1, -1) for c in codes)
+        painted = [w * self.transformer.decoder(x, position, s) for w, s in zip(shares, styles, strict=True)]
+        output: Tensor = self.decoder(torch.stack(painted).sum(0).transpose(1, 2).reshape(patches.shape))
+        return output[..., :height, :width]
+
+    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style``, ``identity1``, ``identity2``.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B, 3, H', W'), RGB in [0, 1].
+        """
+        layers = self.perceptual.layers
+        with torch.no_grad():
+            content_features = self._features(content, layers)
+            style_features = self._features(style, layers)
+        output_features = self._features(self(content, style), layers)
+        terms = self.perceptual(output_features, content=content_features, style=style_features)
+        content_pixels, content_identity = self._identity(content, content_features)
+        style_pixels, style_identity = self._identity(style, style_features)
+        terms["identity1"] = content_pixels + style_pixels
+        terms["identity2"] = content_identity + style_identity
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+        restored = self(image, image)
+        return identity_losses(restored, image, self._features(restored, features), features)
+
+    def _features(self, image: Tensor, layers: Iterable[str]) -> Features:
+        features: Features = self.loss_network(self.loss_network.pad(image, "relu5_1"), layers)
+        return features
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam with the schedule of `warm_up`."""
+        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
+        schedule = warm_up(optimizer, self.hparams["warmup"], self.hparams["lr_decay"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def warm_up(optimizer: Optimizer, steps: int, decay: float) -> LambdaLR:
+    """A line from lr / 4 to lr, then lr / (1 + decay * i), i counted from there (diyiiyiii/StyTR-2@c11ea32 train.py)."""
+    return LambdaLR(optimizer, lambda i: (1 + 3 * i / steps) / 4 if i < steps else 1 / (1 + decay * (i - steps)))
