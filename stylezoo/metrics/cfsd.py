@@ -1,0 +1,69 @@
+"""CFSD, content feature structural distance (Chung et al. 2024, StyleID, arXiv:2312.09008)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.metrics.base import ContentMetric, Setting
+
+
+def log_similarity(features: Tensor, rows: slice) -> Tensor:
+    """How much some positions resemble all positions, log-softmax of inner products / C^2, in float64: in float32 the
+    differences of two pictures' logarithms lose three digits.
+
+    Args:
+        features: (C, N), N positions.
+        rows: Which positions.
+
+    Returns:
+        (rows, N).
+    """
+    scaled = features / features.shape[0]
+    return F.log_softmax((scaled[:, rows].T @ scaled).double(), dim=1)
+
+
+def cfsd_distance(output: Tensor, content: Tensor, rows: int = 512) -> Tensor:
+    """KL divergence of the similarities between positions, content from output, summed over positions, (B,).
+
+    Computed some rows at a time: the N x N matrices, 1 GiB each for a picture of 512 x 512, are never held.
+
+    Args:
+        output: Features (B, C, H, W).
+        content: The same shape.
+        rows: How many at a time; the value does not depend on it.
+    """
+    values = []
+    for a, b in zip(output.flatten(2), content.flatten(2), strict=True):
+        total = a.new_zeros((), dtype=torch.float64)
+        for start in range(0, a.shape[1], rows):
+            part = slice(start, start + rows)
+            total += F.kl_div(log_similarity(a, part), log_similarity(b, part), reduction="sum", log_target=True)
+        values.append(total)
+    return torch.stack(values)
+
+
+class CFSD(ContentMetric):
+    """CFSD as jiwoogit/StyleID@d4ea655 evaluation/image_metrics.py measures it, on 512-pixel pictures.
+
+    Args:
+        backbone: ``VGG("vgg19_torchvision", last="relu3_1")`` there.
+        layer: Its layer (the reference calls relu3_1 conv3).
+        resize: See `stylezoo.metrics.ImageMetric`.
+        pictures: See there.
+    """
+
+    name = "cfsd"
+
+    def __init__(
+        self, backbone: nn.Module, layer: str = "relu3_1", resize: str = "native", pictures: str = "float"
+    ) -> None:
+        super().__init__(backbone, resize, pictures)
+        self.layer = layer
+
+    def settings(self) -> dict[str, Setting]:
+        return {"layer": self.layer}
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        return cfsd_distance(*(self.backbone(x, [self.layer])[self.layer] for x in (output, reference)))

@@ -1,0 +1,294 @@
+"""Content and style losses as metrics: per pair, by statistic and by set of layers.
+
+Functions take features (of `stylezoo.vgg.VGG` or any network like it), classes take pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional import pearson_corrcoef
+
+from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss
+from stylezoo.metrics.base import ContentMetric, ImageMetric, Setting, StyleMetric
+from stylezoo.vgg import VGG, Features
+
+MICROAST_CONTENT_LAYERS = {"relu4_1": 1 / 2, "relu5_1": 1 / 2}
+MICROAST_STYLE_LAYERS = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1 / 5)
+"""Layers and weights of EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py, on vgg19_normalised."""
+
+AST_LAYERS = {
+    16: dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0),
+    19: dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0),
+}
+"""Layers of the classic AST style loss by depth of the VGG: of Cheng et al. 2021 (arXiv:2104.10064; the text says b4r4,
+but VGG-16 has three ReLUs in block 4), and of the re-run CENG501-Projects/CENG501-Spring2022@1951006 Project_Kargi, which
+looks with vgg19_normalised. Values of the two are not comparable."""
+
+
+def per_pair(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, reference: Tensor) -> Tensor:
+    """A loss that averages over the batch, pair by pair: (B, C, H, W) and (B, C, H', W') -> (B,)."""
+    return torch.stack([loss(a[None], b[None]) for a, b in zip(output, reference, strict=True)])
+
+
+def content_loss(output: Features, content: Features, layers: Mapping[str, float], loss: str = "plain") -> Tensor:
+    """Weighted sum over layers of a content loss, (B,).
+
+    Args:
+        output: Features of the outputs.
+        content: Features of the contents.
+        layers: {layer: weight}.
+        loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
+    """
+    return _layer_sum(lambda a, b: per_pair(CONTENT_LOSSES[loss], a, b), output, content, layers)
+
+
+def style_loss(output: Features, style: Features, layers: Mapping[str, float], statistic: str = "mean_std") -> Tensor:
+    """Weighted sum over layers of a style loss, (B,).
+
+    Args:
+        output: Features of the outputs.
+        style: Features of the styles.
+        layers: {layer: weight}.
+        statistic: A name of `STATISTICS`.
+    """
+    return _layer_sum(STATISTICS[statistic], output, style, layers)
+
+
+def _layer_sum(
+    measure: Callable[[Tensor, Tensor], Tensor], output: Features, reference: Features, layers: Mapping[str, float]
+) -> Tensor:
+    return torch.stack([weight * measure(output[name], reference[name]) for name, weight in layers.items()]).sum(0)
+
+
+def classic_style_loss(output: Tensor, style: Tensor) -> Tensor:
+    """MSE of raw Gram matrices of one layer, (B, C, H, W) and (B, C, H', W') -> (B,) (Cheng et al. 2021, section 3)."""
+    return per_pair(gram_raw_loss, output, style)
+
+
+def style_supremum(output: Tensor, style: Tensor) -> Tensor:
+    """The largest `classic_style_loss` that two pictures with such Gram matrices could have, per pair, (B,).
+
+    (|G_o|^2 + |G_s|^2) / C^2 (Cheng et al. 2021 with N^l = C^2, see `stylezoo.losses.balanced_gram_loss`). A bound for post-ReLU features only.
+
+    >>> both = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # its Gram matrix is 5 11, 11 25
+    >>> style_supremum(both, both)
+    tensor([446.])
+    """
+    squares = gram(output).square().sum((1, 2)) + gram(style).square().sum((1, 2))
+    return squares / output.shape[1] ** 2
+
+
+def balanced_style_loss(output: Tensor, style: Tensor) -> Tensor:
+    """`classic_style_loss` divided by `style_supremum`, in [0, 1], (B,) (Cheng et al. 2021, equation 5).
+
+    Of raw Gram matrices, as that paper and its re-run measure. Where output and style differ in size, that makes the
+    larger count for more; the statistic ``balanced_gram`` divides each by its own number of positions first.
+    """
+    supremum = style_supremum(output, style)
+    return classic_style_loss(output, style) / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)
+
+
+def supremum_correlation(output: Tensor, style: Tensor) -> Tensor:
+    """Pearson correlation over pairs between the classic loss of one layer and its supremum, a scalar.
+
+    Close to 1 in Cheng et al. 2021: the classic loss says more about the size of the features than about style.
+    """
+    classic, supremum = classic_style_loss(output, style), style_supremum(output, style)
+    return pearson_corrcoef(classic.double(), supremum.double())
+
+
+def _statistic(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda output, style: per_pair(STYLE_STATISTICS[name], output, style)
+
+
+STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    **{name: _statistic(name) for name in STYLE_STATISTICS},
+    "classic": classic_style_loss,
+    "balanced": balanced_style_loss,
+    "supremum": style_supremum,
+}
+"""What `style_loss` can measure of a layer: all of `stylezoo.losses.STYLE_STATISTICS`, and the three of the AST loss."""
+
+
+def _choose(name: str, table: Mapping[str, object]) -> str:
+    if name not in table:
+        raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+    return name
+
+
+def _layer_setting(layers: Mapping[str, float]) -> str:
+    return " + ".join(f"{weight:.6g} {name}" for name, weight in layers.items())
+
+
+Channels = Literal["rgb", "bgr"]
+"""In which order a network is shown the channels: scripts that read with OpenCV and do not convert show BGR."""
+
+
+def _ordered(images: Tensor, channels: Channels) -> Tensor:
+    return images.flip(1) if channels == "bgr" else images
+
+
+class ContentLoss(ContentMetric):
+    """Distance of features between output and content.
+
+    The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR). ArtFID's content metrics
+    ``vgg`` and ``alexnet`` are this with the five layers of `stylezoo.metrics.lpips.LAYERS`, each with weight 1/5.
+
+    Args:
+        backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
+        layers: {layer: weight}.
+        loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
+        channels: Order in which the backbone sees the channels.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        pictures: See there.
+
+    Raises:
+        ValueError: If the loss is unknown.
+    """
+
+    name = "content_loss"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        layers: Mapping[str, float] = MICROAST_CONTENT_LAYERS,
+        loss: str = "plain",
+        channels: Channels = "rgb",
+        resize: str = "native",
+        pictures: str = "float",
+    ) -> None:
+        super().__init__(backbone, resize, pictures)
+        self.layers = dict(layers)
+        self.loss = _choose(loss, CONTENT_LOSSES)
+        self.channels = channels
+
+    def settings(self) -> dict[str, Setting]:
+        return {"loss": self.loss, "layers": _layer_setting(self.layers), "channels": self.channels}
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        output_features, features = (
+            self.backbone(_ordered(x, self.channels), self.layers) for x in (output, reference)
+        )
+        return content_loss(output_features, features, self.layers, self.loss)
+
+
+class StyleLoss(StyleMetric):
+    """Distance of feature statistics between output and style.
+
+    The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR).
+
+    Args:
+        backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
+        layers: {layer: weight}.
+        statistic: A name of `STATISTICS`.
+        channels: Order in which the backbone sees the channels.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        pictures: See there.
+
+    Raises:
+        ValueError: If the statistic is unknown.
+    """
+
+    name = "style_loss"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        layers: Mapping[str, float] = MICROAST_STYLE_LAYERS,
+        statistic: str = "mean_std",
+        channels: Channels = "rgb",
+        resize: str = "native",
+        pictures: str = "float",
+    ) -> None:
+        super().__init__(backbone, resize, pictures)
+        self.layers = dict(layers)
+        self.statistic = _choose(statistic, STATISTICS)
+        self.channels = channels
+
+    def settings(self) -> dict[str, Setting]:
+        return {"statistic": self.statistic, "layers": _layer_setting(self.layers), "channels": self.channels}
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        output_features, features = (
+            self.backbone(_ordered(x, self.channels), self.layers) for x in (output, reference)
+        )
+        return style_loss(output_features, features, self.layers, self.statistic)
+
+
+class ClassicStyleLoss(StyleLoss):
+    """The classic AST style loss, `classic_style_loss` summed over `AST_LAYERS` (or over other layers, weight 1).
+
+    ``VGG("vgg16_torchvision")`` or vgg16_caffe for the paper's flavour, ``VGG("vgg19_normalised")`` for the re-run's.
+    """
+
+    name = "classic_style_loss"
+    measure: str = "classic"
+
+    def __init__(
+        self, backbone: VGG, layers: Mapping[str, float] | None = None, resize: str = "native", pictures: str = "float"
+    ) -> None:
+        super().__init__(backbone, layers or AST_LAYERS[backbone.depth], self.measure, "rgb", resize, pictures)
+
+
+class BalancedStyleLoss(ClassicStyleLoss):
+    """`balanced_style_loss` summed over `AST_LAYERS`: between 0 and the number of layers."""
+
+    name = "balanced_style_loss"
+    measure = "balanced"
+
+
+class StyleSupremum(ClassicStyleLoss):
+    """`style_supremum`, summed over `AST_LAYERS`; of one layer with ``layers={"relu1_2": 1.0}``."""
+
+    name = "style_supremum"
+    measure = "supremum"
+
+
+class SupremumCorrelation(ImageMetric):
+    """`supremum_correlation` of one layer over all pairs.
+
+    torchmetrics' own coefficient keeps means and variances, which cannot be merged by adding; sums can.
+
+    Args:
+        backbone: See `ClassicStyleLoss`.
+        layer: Which of its layers.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        pictures: See there.
+    """
+
+    name = "supremum_correlation"
+    higher_is_better = None
+    count: Tensor
+    sums: Tensor
+    products: Tensor
+
+    def __init__(self, backbone: nn.Module, layer: str, resize: str = "native", pictures: str = "float") -> None:
+        super().__init__(backbone, resize, pictures)
+        self.layer = layer
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("products", torch.zeros(2, 2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def settings(self) -> dict[str, Setting]:
+        return {"layer": self.layer}
+
+    @property
+    def n(self) -> int:
+        return int(self.count)
+
+    def update(self, output: Tensor, style: Tensor) -> None:
+        """Adds pairs, (B, 3, H, W) and (B, 3, H', W'), RGB in [0, 1]."""
+        with torch.autocast(output.device.type, enabled=False):
+            features = [self.backbone(self._prepare(x), [self.layer])[self.layer] for x in (output, style)]
+            both = torch.stack([classic_style_loss(*features), style_supremum(*features)]).double()  # (2, B)
+        self.count += both.shape[1]
+        self.sums += both.sum(1)
+        self.products += both @ both.T
+
+    def compute(self) -> Tensor:
+        covariance = self.products - self.sums.outer(self.sums) / self.count
+        return covariance[0, 1] / (covariance[0, 0] * covariance[1, 1]).sqrt()

@@ -1,0 +1,107 @@
+"""Structural similarity of output and content: torchmetrics' SSIM and MS-SSIM, and the grey one that papers report."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+
+from stylezoo.metrics.base import ContentMetric
+
+
+def ssim(output: Tensor, content: Tensor) -> Tensor:
+    """SSIM of Wang et al. 2004 per pair, (B,): 11 x 11 Gaussian window, sigma 1.5, mean over channels.
+
+    Args:
+        output: (B, 3, H, W) in [0, 1].
+        content: The same shape.
+    """
+    value = structural_similarity_index_measure(output, content, data_range=1.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value
+
+
+def ms_ssim(output: Tensor, content: Tensor) -> Tensor:
+    """MS-SSIM of Wang et al. 2003 per pair, (B,): five scales, so that pictures need more than 160 pixels.
+
+    Args:
+        output: (B, 3, H, W) in [0, 1].
+        content: The same shape.
+    """
+    return multiscale_structural_similarity_index_measure(output, content, data_range=1.0, reduction="none")
+
+
+def gray8(images: Tensor) -> Tensor:
+    """8-bit grey values 0 to 255 of pictures as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
+
+    >>> gray8(Tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
+    tensor([[[151.]]], dtype=torch.float64)
+    """
+    red, green, blue = (images.double() * 255).round().clamp(0, 255).unbind(1)
+    return ((9798 * red + 19235 * green + 3735 * blue + 16384) / 32768).floor()  # BT.601 in 15-bit fixed point
+
+
+def ssim_map(output: Tensor, content: Tensor) -> Tensor:
+    """SSIM at each position, as skimage.metrics.structural_similarity defines it by default.
+
+    7 x 7 uniform window, sample covariance (n - 1), K1 0.01, K2 0.03, range 255.
+
+    Args:
+        output: Grey values (B, H, W), 0 to 255.
+        content: The same shape.
+
+    Returns:
+        (B, H - 6, W - 6): positions whose window lies within the picture.
+    """
+    x, y = output.double().unsqueeze(1), content.double().unsqueeze(1)
+    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(m, 7, stride=1) for m in (x, y, x * x, y * y, x * y))
+    unbiased = 49 / 48
+    var_x, var_y = unbiased * (xx - mean_x.square()), unbiased * (yy - mean_y.square())
+    covariance = unbiased * (xy - mean_x * mean_y)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))
+    return similarity.squeeze(1)
+
+
+def gray_ssim(output: Tensor, content: Tensor) -> Tensor:
+    """SSIM of 8-bit grey pictures per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
+
+    Args:
+        output: (B, 3, H, W) in [0, 1], H and W from 7 up; rounded to 8 bits.
+        content: The same shape.
+    """
+    return ssim_map(gray8(output), gray8(content)).mean((1, 2))
+
+
+class SSIM(ContentMetric):
+    """`ssim`, higher is better."""
+
+    name = "ssim"
+    higher_is_better = True
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        return ssim(output, reference)
+
+
+class MultiScaleSSIM(ContentMetric):
+    """`ms_ssim`, higher is better."""
+
+    name = "ms_ssim"
+    higher_is_better = True
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        return ms_ssim(output, reference)
+
+
+class GraySSIM(ContentMetric):
+    """`gray_ssim`, higher is better."""
+
+    name = "gray_ssim"
+    higher_is_better = True
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        return gray_ssim(output, reference)

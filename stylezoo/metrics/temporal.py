@@ -1,0 +1,110 @@
+"""Flicker without optical flow: how far painting is from following a known motion of a still picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylezoo.metrics.base import MeanMetric, Setting
+
+Painter = Callable[[Tensor], Tensor]
+"""Paints (B, 3, H, W) -> (B, 3, H, W), such as `stylezoo.inference.Painter`."""
+
+MOTIONS = ("shift", "rotate", "zoom", "tilt")
+
+
+def homography(motion: str, height: int, width: int) -> Tensor:
+    """Where each pixel of the next frame lies in the frame before, as a matrix over (x, y, 1) in pixels, (3, 3), float64.
+
+    ``shift``: 4 pixels to the right and 2 down, so that nothing is interpolated; ``rotate``: 2 degrees about the centre;
+    ``zoom``: 3 % closer; ``tilt``: a perspective that brings the right border 3 % closer than the centre.
+
+    Raises:
+        ValueError: If there is no such motion.
+    """
+    angle, scale, tilt = math.radians(2), 1 / 1.03, 0.03 / max(width - 1, 1) * 2
+    about_centre = {
+        "rotate": [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]],
+        "zoom": [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, 1.0]],
+        "tilt": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [tilt, 0.0, 1.0]],
+    }
+    if motion == "shift":
+        return torch.tensor([[1.0, 0.0, -4.0], [0.0, 1.0, -2.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    if motion not in about_centre:
+        raise ValueError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
+    centre = torch.eye(3, dtype=torch.float64)
+    centre[0, 2], centre[1, 2] = (width - 1) / 2, (height - 1) / 2
+    matrix = torch.tensor(about_centre[motion], dtype=torch.float64)
+    around: Tensor = centre @ matrix @ torch.linalg.inv(centre)
+    return around
+
+
+def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves pictures by a homography, bilinearly; what comes from outside mirrors the inside.
+
+    Args:
+        images: (B, 3, H, W).
+        matrix: See `homography`.
+
+    Returns:
+        The moved pictures, and where they come from inside, (H, W), boolean.
+    """
+    height, width = images.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+    source = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ matrix.T  # (H, W, 3)
+    x, y = source[..., 0] / source[..., 2], source[..., 1] / source[..., 2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1).to(images)
+    moved = F.grid_sample(images, grid.expand(len(images), -1, -1, -1), padding_mode="reflection", align_corners=True)
+    return moved, inside.to(images.device)
+
+
+def warp_error(painter: Painter, content: Tensor, motions: Sequence[str] = MOTIONS) -> Tensor:
+    """How much a painted picture flickers when its content moves, (B,).
+
+    Two frames of a still: I and its moved version W(I), painted independently. E = 1/|M| sum over M of
+    |P(W(I)) - W(P(I))|, mean over channels, over the pixels M that the motion brings from inside, mean over the motions.
+    0 for a painter that moves with its content. Motions other than ``shift`` interpolate, which blurs W(P(I)): compare
+    painters with each other and with the identity, not with 0. Painting nothing, or one colour, has no flicker at all.
+
+    Args:
+        painter: Paints (B, 3, H, W).
+        content: Stills (B, 3, H, W), RGB in [0, 1].
+        motions: Names of `MOTIONS`.
+    """
+    before = painter(content)
+    errors = []
+    for motion in motions:
+        matrix = homography(motion, *content.shape[-2:])
+        expected, inside = warp(before, matrix)
+        difference = (painter(warp(content, matrix)[0]) - expected).abs().mean(1)  # (B, H, W)
+        errors.append(difference[:, inside].mean(1))
+    return torch.stack(errors).mean(0)
+
+
+class WarpError(MeanMetric):
+    """`warp_error` over stills. Needs no network.
+
+    Args:
+        motions: Names of `MOTIONS`.
+        resize: See `stylezoo.metrics.ImageMetric`.
+    """
+
+    name = "warp_error"
+
+    def __init__(self, motions: Sequence[str] = MOTIONS, resize: str = "native") -> None:
+        super().__init__(None, resize)
+        for motion in motions:
+            homography(motion, 2, 2)
+        self.motions = tuple(motions)
+
+    def settings(self) -> dict[str, Setting]:
+        return {"motions": " ".join(self.motions)}
+
+    def update(self, painter: Painter, content: Tensor) -> None:
+        """Adds what a painter does to stills (B, 3, H, W), RGB in [0, 1]."""
+        self._add(warp_error(painter, self._prepare(content), self.motions))

@@ -1,0 +1,93 @@
+"""One small instance of every metric, and pictures for them, for tests in one process and in two."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stylezoo.metrics import (
+    CFSD,
+    FID,
+    LPIPS,
+    SSIM,
+    AlexNet,
+    ArtFID,
+    BalancedStyleLoss,
+    ClassicStyleLoss,
+    ContentLoss,
+    GraySSIM,
+    HistoGANDistance,
+    ImageMetric,
+    MultiScaleSSIM,
+    StyleLoss,
+    StyleSupremum,
+    SupremumCorrelation,
+    WarpError,
+)
+from stylezoo.vgg import VGG
+
+THIN = VGG("vgg19_random/8", last="relu5_1")
+POOL = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+
+
+def alexnet(folder: Path) -> AlexNet:
+    """An AlexNet with weights that were never trained."""
+    shapes = {"0": (64, 3, 11), "3": (192, 64, 5), "6": (384, 192, 3), "8": (256, 384, 3), "10": (256, 256, 3)}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, (width, channels, side) in shapes.items():
+        scale = (2 / (channels * side**2)) ** 0.5
+        tensors[f"features.{name}.weight"] = torch.randn(width, channels, side, side, generator=generator) * scale
+        tensors[f"features.{name}.bias"] = torch.zeros(width)
+    torch.save(tensors, folder / "alexnet.pth")
+    return AlexNet(str(folder / "alexnet.pth"))
+
+
+METRICS: dict[str, Callable[[AlexNet], ImageMetric]] = {
+    "content": lambda _: ContentLoss(THIN),
+    "content_normalised": lambda _: ContentLoss(THIN, {"relu3_1": 2.0}, "normalised", resize="square32"),
+    "style": lambda _: StyleLoss(THIN),
+    "style_gram": lambda _: StyleLoss(THIN, {"relu2_1": 1.0}, "gram_magenta", channels="bgr"),
+    "classic": lambda _: ClassicStyleLoss(THIN),
+    "balanced": lambda _: BalancedStyleLoss(THIN),
+    "supremum": lambda _: StyleSupremum(THIN, {"relu1_1": 1.0}),
+    "correlation": lambda _: SupremumCorrelation(THIN, "relu2_1"),
+    "lpips": LPIPS,
+    "cfsd": lambda _: CFSD(THIN),
+    "ssim": lambda _: SSIM(),
+    "ms_ssim": lambda _: MultiScaleSSIM(resize="square176"),
+    "gray_ssim": lambda _: GraySSIM(),
+    "histogan": lambda _: HistoGANDistance(bins=16),
+    "fid": lambda _: FID(POOL, dimensions=48),
+    "fid_infinity": lambda _: FID(POOL, dimensions=48, points=3),
+    "art_fid": lambda alex: ArtFID(POOL, LPIPS(alex), dimensions=48),
+    "art_fid_inf": lambda alex: ArtFID(POOL, ContentLoss(THIN), "art_fid_inf", dimensions=48),
+    "warp": lambda _: WarpError(),
+}
+
+OF_CONTENT = ("content", "content_normalised", "lpips", "cfsd", "ssim", "ms_ssim", "gray_ssim")
+OF_STYLE = ("style", "style_gram", "classic", "balanced", "histogan")
+
+
+def painter(images: Tensor) -> Tensor:
+    """Paints so that it flickers: with a texture that stays where the screen is."""
+    rows = torch.arange(images.shape[-2], dtype=images.dtype).view(-1, 1)
+    return images.square() * (1 + 0.2 * torch.sin(rows))
+
+
+def pictures(count: int = 5) -> dict[str, Tensor]:
+    """Outputs, contents and styles, each (count, 3, 64, 72) and no two alike."""
+    generator = torch.Generator().manual_seed(1)
+    low = torch.rand(2, count, 3, 8, 9, generator=generator)
+    content, style = (nn.functional.interpolate(x, size=(64, 72), mode="bilinear") for x in low)
+    return {"output": (0.7 * content + 0.3 * style.flip(-1)) ** 1.5, "content": content, "style": style}
+
+
+def update(metric: ImageMetric, batch: dict[str, Tensor], part: slice = slice(None)) -> None:
+    """Shows a metric what it asks for."""
+    wanted = inspect.signature(type(metric).update).parameters
+    metric.update(**{name: painter if name == "painter" else batch[name][part] for name in wanted if name != "self"})

@@ -1,0 +1,34 @@
+"""The second of two processes that each show the metrics a part of the pictures; the first is test_contract.py.
+
+python sync_process.py FOLDER
+"""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from every_metric import METRICS, alexnet, pictures, update
+
+
+def measure(folder: Path, rank: int) -> dict[str, tuple[float, int, int]]:
+    """{metric: (value, n, n of this process's own part afterwards)}, together with the process of the other rank."""
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", store, timedelta(minutes=3), world_size=2, rank=rank)
+    try:
+        (folder / str(rank)).mkdir()
+        network = alexnet(folder / str(rank))
+        values = {}
+        for name, build in METRICS.items():
+            metric = build(network)
+            update(metric, pictures(), slice(0, 2) if rank == 0 else slice(2, None))
+            result = metric.result()
+            values[name] = (result.value, result.n, metric.n)
+        torch.distributed.barrier()  # who leaves first breaks the other's connection
+        return values
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    measure(Path(sys.argv[1]), rank=1)
