@@ -18,7 +18,7 @@ from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
 from stylezoo.images import write_image
-from stylezoo.tables.base import Result, Study, write
+from stylezoo.tables.base import Result, Study, as_latex, write
 from stylezoo.tables.material import Material
 from stylezoo.tables.style_interpolation import bilinear
 from stylezoo.tables.upsampling_checkerboard import added, checkerboard
@@ -27,7 +27,7 @@ PAIRED = {"steps": 2, "crop": 32, "size": 48, "batch_size": 2, "encoder": "vgg19
 SINGLE = {"steps": 2, "batch_size": 2, "pictures": 2, "width": 0.125, "encoder": "vgg16_random/8"}
 CASES: dict[
     str, tuple[dict[str, Any], int, set[str], set[str]]
-] = {  # settings, rows, some columns, files but md and csv
+] = {  # settings, rows, some columns, files but md, csv and tex
     "norm_convergence": (
         {**SINGLE, "size": 32, "runs": 1},
         5,
@@ -64,6 +64,48 @@ CASES: dict[
         {"model", "trained parameters", "content", "style", "SSIM"},
         {"levels.png", "levels_pictures.png"},
     ),
+    "balanced_loss": (
+        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        11,
+        {"model", "trained with", "balanced", "classic", "paper: balanced (found)", "re-run: classic (found)"},
+        {"balanced_loss.png", "balanced_loss_layers.csv", "balanced_loss_ratios.csv"},
+    ),
+    "loss_distributions": (
+        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        6,
+        {"model", "loss", "median", "95 % / 5 %", "skewness"},
+        {"loss_distributions.png", "loss_distributions_pairs.csv"},
+    ),
+    "supremum_correlation": (
+        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        8,
+        {"model", "layer", "Pearson", "paper: Pearson, about (found)"},
+        {"supremum_correlation.png"},
+    ),
+    "loss_exemplars": (
+        {**PAIRED, "pictures": 3, "examples": 1},
+        4,
+        {"model", "chosen for", "photo", "painting", "classic", "balanced"},
+        {"loss_exemplars.png"},
+    ),
+    "stytr2_losses": (
+        {**PAIRED, "pictures": 2, "systems": ("adain",)},
+        13,
+        {"model", "system", "content", "style", "paper: style loss, unsure (from memory)"},
+        {"stytr2_losses.png"},
+    ),
+    "content_leak": (
+        {**PAIRED, "pictures": 1, "systems": ("adain",), "rounds": (1, 3)},
+        2,
+        {"model", "round", "content to round 1", "SSIM to the photo"},
+        {"content_leak.png", "content_leak_pictures.png"},
+    ),
+    "styleid": (
+        {**PAIRED, "pictures": 2, "systems": ("adain",)},
+        12,
+        {"model", "system", "ArtFID", "HistoGAN", "CFSD", "paper: ArtFID (from memory)"},
+        {"styleid.png"},
+    ),
 }
 
 
@@ -97,7 +139,7 @@ def test_every_study_runs(name: str, folder: Path, tmp_path: Path) -> None:
     settings, count, columns, others = CASES[name]
     result, files = tables.run(name, tmp_path, content=str(folder), style=str(folder), **settings)
 
-    assert {path.name for path in files} == {f"{name}.csv", f"{name}.md", *others}
+    assert {path.name for path in files} == {f"{name}.csv", f"{name}.tex", f"{name}.md", *others}
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in files}
     rows = read(tmp_path / f"{name}.csv")
     assert len(rows) == count and columns <= rows[0].keys()
@@ -248,6 +290,9 @@ def test_published_numbers_beside_ours(tmp_path: Path) -> None:
     summary = (tmp_path / "sample.md").read_text()
     assert "# What it shows.\n\nMore of it." in summary and "| adain | 0.018 | 0.3333 |" in summary
     assert f"reproduce sample --output {tmp_path} --models 'a b' c" in summary
+    latex = (tmp_path / "sample.tex").read_text()
+    assert latex.startswith("\\begin{tabular}{lrr}") and "adain & 0.018 & 0.3333 \\\\\n" in latex
+    assert r"a\_b" in as_latex([{"a_b": "50 %"}]) and r"50 \%" in as_latex([{"a_b": "50 %"}])
 
 
 def test_failed_writing_keeps_older_results(tmp_path: Path) -> None:
@@ -264,8 +309,7 @@ def test_failed_writing_keeps_older_results(tmp_path: Path) -> None:
 def test_list(flag: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(["reproduce", *flag])
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 1 + len(CASES)
-    assert [line.split()[0] for line in lines[1:]] == sorted(CASES)
+    assert [line.split()[0] for line in lines[1:]] == sorted(tables.studies())
 
 
 def test_command(small_model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +329,7 @@ def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -
     ("arguments", "message"),
     [
         ({"name": "norm_convergance", "output": "x"}, "did you mean 'norm_convergence'"),
-        ({"name": "zzz", "output": "x"}, "there are alpha_sweep, identity"),
+        ({"name": "zzz", "output": "x"}, "there are .*alpha_sweep.*identity"),
         ({}, "Say what to reproduce"),
         ({"name": "levels"}, "Say what to reproduce"),
         ({"name": "norm_convergence", "output": "x", "models": ["a"]}, "takes no models: its settings are content"),

@@ -1,4 +1,5 @@
-"""What a study is and what it leaves behind: `table` gives it a name, `run` writes its `Result` as CSV, PNG, Markdown."""
+"""What a study is and what it leaves behind: `table` gives it a name, `run` writes its `Result` as CSV, LaTeX, PNG and
+Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from docstring_parser import parse as parse_docstring
 from torch import Tensor
@@ -26,13 +27,26 @@ Row = dict[str, Value]
 """One line of a table, {column: value}; None is an empty cell."""
 
 
+Provenance = Literal["found", "from memory"]
+"""Whether a published number was read at its source, or is remembered and wants checking before it is quoted."""
+
+
+def published(name: str, provenance: Provenance, by: str = "paper") -> str:
+    """The heading of a column of published numbers: it says where they come from, and holds no others.
+
+    >>> published("s at 512", "from memory")
+    'paper: s at 512 (from memory)'
+    """
+    return f"{by}: {name} ({provenance})"
+
+
 @dataclass(frozen=True)
 class Result:
     """What a study found.
 
     Attributes:
-        rows: The table, all with the same columns: NAME.csv and the table in NAME.md. A table of a paper has published
-            numbers in columns of their own beside ours.
+        rows: The table, all with the same columns: NAME.csv, NAME.tex and the table in NAME.md. A table of a paper has
+            published numbers in columns of their own beside ours, named by `published`.
         notes: What the numbers say and what they do not, one paragraph each.
         figures: {"": the main one, "pictures": ...}, matplotlib figures or contact sheets (3, H, W) in [0, 1]:
             NAME.png, NAME_pictures.png.
@@ -161,7 +175,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write(study: Study, result: Result, output: Path, settings: Mapping[str, Any]) -> list[Path]:
     """Writes a result to a folder; returns the files."""
-    files: dict[str, bytes] = {f"{study.name}.csv": as_csv(result.rows).encode()}
+    files: dict[str, bytes] = {
+        f"{study.name}.csv": as_csv(result.rows).encode(),
+        f"{study.name}.tex": as_latex(result.rows).encode(),
+    }
     for suffix, rows in result.details.items():
         files[f"{study.name}_{suffix}.csv"] = as_csv(rows).encode()
     for suffix, figure in result.figures.items():
@@ -187,6 +204,18 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writerow(rows[0])
     writer.writerows([_text(row[column], 6) for column in rows[0]] for row in rows)
     return text.getvalue()
+
+
+def as_latex(rows: Sequence[Row]) -> str:
+    """A ``tabular`` in booktabs style, floats with four significant digits."""
+    numbers = [all(isinstance(row[column], (int, float, type(None))) for row in rows) for column in rows[0]]
+    lines = [[_latex(column) for column in rows[0]]]
+    lines += [[_latex(_text(row[column], 4)) for column in rows[0]] for row in rows]
+    head, *body = (" & ".join(cells) + r" \\" for cells in lines)
+    layout = "".join("r" if number else "l" for number in numbers)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
+    )
 
 
 def as_png(figure: Figure | Tensor) -> bytes:
@@ -227,6 +256,12 @@ def command(name: str, settings: Mapping[str, Any], output: Path) -> str:
     for key, value in settings.items():
         words += [f"--{key}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
     return shlex.join(words)
+
+
+def _latex(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    special = {**{c: rf"\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    return "".join(special.get(c, c) for c in text)
 
 
 def _text(value: Value, digits: int) -> str:

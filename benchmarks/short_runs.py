@@ -1,0 +1,122 @@
+"""A short training run of every trainable system on real pictures: does the loss fall, and what is painted then?
+
+    python benchmarks/short_runs.py --photos PHOTOS --paintings PAINTINGS --output docs/short_runs.csv
+
+Each system's own recipe is trained through the command line, with its own loss weights and learning rate, but for small
+crops and the encoder that is given. The table has the mean loss of the first and of the last tenth of the steps. With
+``--checkpoints`` the trained models are kept, for `contact_sheet.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+from jsonargparse import auto_cli
+
+import stylezoo
+from stylezoo.cli import main as command_line
+from stylezoo.images import list_images
+from stylezoo.registry import get
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+
+
+def overrides(recipe: Path, paintings: Path, encoder: str, encoder_weights: str | None, styles: Path) -> list[str]:
+    """What a recipe needs to run with these pictures and this encoder."""
+    settings = yaml.safe_load(recipe.read_text())
+    init = settings["model"]["init_args"]
+    options = []
+    if "encoder" in init:
+        options.append(f"--model.encoder={encoder}")
+        if encoder_weights is not None:
+            options.append(f"--model.encoder_weights={encoder_weights}")
+    if "style_image" in init:
+        options.append(f"--model.style_image={next(iter(sorted(styles.iterdir())))}")
+    if "styles" in init:
+        options.append(f"--model.styles={styles}")
+    if settings["data"].get("style") is not None:
+        options += ["--data.style=Folder", f"--data.style.root={paintings}"]
+    return options
+
+
+def main(
+    photos: Path,
+    paintings: Path,
+    output: Path,
+    systems: list[str] | None = None,
+    steps: int = 200,
+    crop: int = 96,
+    batch_size: int = 4,
+    encoder: str = "vgg19_random/4",
+    encoder_weights: str | None = None,
+    checkpoints: Path | None = None,
+    options: dict[str, list[str]] | None = None,
+) -> None:
+    """Trains the systems and writes the table, a row when its system is done; rows of an earlier run are kept.
+
+    Args:
+        photos: A folder of contents.
+        paintings: A folder of styles; systems that learn given styles get four of them.
+        output: The table, a CSV file.
+        systems: Systems, or recipes such as ``stytr2_small``; null for all trainable systems that the table lacks.
+        steps: Optimiser steps.
+        crop: Side of the training pictures.
+        batch_size: Pictures in a batch.
+        encoder: The encoder, and the network of the losses.
+        encoder_weights: A file for it.
+        checkpoints: Keeps the models here, SYSTEM.ckpt.
+        options: Further options of the command line by system, such as ``{magenta: [--model.lr=1e-3]}``.
+    """
+    rows = {}
+    if output.exists():
+        with output.open(newline="") as file:
+            rows = {row["recipe"]: row for row in csv.DictReader(file)}
+    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimisation"]
+    for name in systems or [name for name in trainable if name not in rows]:
+        recipe = EXPERIMENTS / f"{name}.yaml"
+        with tempfile.TemporaryDirectory() as temporary:
+            styles = Path(temporary) / "styles"
+            styles.mkdir()
+            pictures = list_images(paintings)
+            for picture in pictures[:: max(1, len(pictures) // 4)][:4]:
+                shutil.copy(picture, styles)
+            arguments = ["fit", f"--config={recipe}", "--data.content=Folder", f"--data.content.root={photos}"]
+            arguments += overrides(recipe, paintings, encoder, encoder_weights, styles)
+            arguments += [f"--data.size={crop + crop // 4}", f"--data.crop={crop}", f"--data.batch_size={batch_size}"]
+            arguments += ["--data.num_workers=0", f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
+            arguments += ["--trainer.val_check_interval=null", "--trainer.log_every_n_steps=1"]
+            arguments += [f"--trainer.logger.save_dir={temporary}", "--trainer.logger.name=run"]
+            arguments += [f"--images.every_n_steps={10 * steps}", *(options or {}).get(name, [])]
+            command_line(arguments)
+            run = Path(temporary) / "run" / "version_0"
+            with (run / "metrics.csv").open(newline="") as file:
+                losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+            if checkpoints is not None:
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                shutil.copy(run / "checkpoints" / "last.ckpt", checkpoints / f"{name}.ckpt")
+        tenth = max(1, steps // 10)
+        first, last = fmean(losses[:tenth]), fmean(losses[-tenth:])
+        rows[name] = {
+            "recipe": name,
+            "encoder": encoder,
+            "options": " ".join((options or {}).get(name, [])),
+            "steps": str(len(losses)),
+            "first": f"{first:.4g}",
+            "last": f"{last:.4g}",
+            "ratio": f"{last / first:.3f}",
+        }
+        print(*(f"{k}={v}" for k, v in rows[name].items()), flush=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[name]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows[key] for key in sorted(rows))
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
