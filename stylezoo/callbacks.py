@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.progress import TaskID
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from stylezoo.images import grid, to_image, write_image
-from stylezoo.module import StyleModel
-from stylezoo.vgg import VGG
+from stylezoo.module import Iteration, StyleModel
 
 
 class RunProgressBar(RichProgressBar):
@@ -31,6 +31,21 @@ class RunProgressBar(RichProgressBar):
         self.seconds_per_line = seconds_per_line
         self._started = self._last_line = 0.0
         self._first_step = 0
+        self._iterations: TaskID | None = None  # of a picture that is optimised
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if isinstance(pl_module, StyleModel) and pl_module.kind == "optimisation":
+            pl_module.on_iteration = self._show_iteration
+
+    def _show_iteration(self, now: Iteration) -> None:
+        if self.progress is None:
+            return
+        if now.step == 1 or self._iterations is None:
+            if self._iterations is not None:
+                self.progress.remove_task(self._iterations)
+            self._iterations = self._add_task(now.steps, "Iterations")
+        self._update(self._iterations, now.step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = self._last_line = time.monotonic()
@@ -202,8 +217,9 @@ class EMA(EMAWeightAveraging):
 
 def without_encoders(model: LightningModule) -> LightningModule:
     """The model without its frozen encoders; the other modules and their tensors are the same ones."""
+    frozen = dict(model.encoders()) if isinstance(model, StyleModel) else {}
     part = copy.copy(model)
-    part._modules = {name: child for name, child in model._modules.items() if not isinstance(child, VGG)}
+    part._modules = {name: child for name, child in model._modules.items() if name not in frozen}
     return part
 
 

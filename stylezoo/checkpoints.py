@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
@@ -17,6 +19,10 @@ from stylezoo.module import StyleModel
 from stylezoo.vgg import is_vgg
 
 FORMAT = "stylezoo-1"
+
+_INSTALLED = Path(__file__).with_name("experiments")
+RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
+"""The recipes: in an installed package a part of it, in a checkout beside it."""
 
 
 def save_model(model: StyleModel, path: str | Path) -> None:
@@ -48,6 +54,8 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
     Args:
         name_or_path: A ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo import``), a training
             checkpoint ``.ckpt``, or the name of weights in `stylezoo.weights.folder`, such as ``adain`` or ``johnson.la_muse``.
+            Systems that optimise have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
+            ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``).
         **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
             file that has moved.
 
@@ -56,10 +64,14 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         ValueError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
     """
     path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return _load_recipe(path, settings).eval()
     if path.suffix not in (".safetensors", ".ckpt"):
         path = weights.folder() / f"{name_or_path}.safetensors"
         if not path.is_file():
-            system = registry.get(str(name_or_path).split(".")[0]).system
+            system, _, tag = str(name_or_path).partition(".")
+            if registry.get(system).kind == "optimisation":
+                return _load_recipe(RECIPES / f"{system}{'_' if tag else ''}{tag}.yaml", settings).eval()
             raise FileNotFoundError(
                 f"There are no weights for {name_or_path!r} at {path}: train some (python -m stylezoo fit --config"
                 f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system}"
@@ -69,6 +81,34 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         raise FileNotFoundError(f"There is no model file {path}.")
     model = _load_safetensors(path, settings) if path.suffix == ".safetensors" else _load_checkpoint(path, settings)
     return model.eval()
+
+
+def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
+    """A system that optimises, with the settings of a recipe."""
+    if not path.is_file():
+        others = ", ".join(sorted(str(other) for other in path.parent.glob(f"{path.stem.split('_')[0]}*.yaml")))
+        raise FileNotFoundError(
+            f"There is no recipe {path}: " + (f"choose one of {others}." if others else "name a file.")
+        )
+    recipe = yaml.safe_load(path.read_text())
+    recipe = recipe.get("model") if isinstance(recipe, dict) else None
+    classes = {cls.__name__: cls for cls in registry.systems().values()}
+    if not isinstance(recipe, dict) or str(recipe.get("class_path")).split(".")[-1] not in classes:
+        raise ValueError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")
+    cls = classes[recipe["class_path"].split(".")[-1]]
+    if cls.kind != "optimisation":
+        raise ValueError(
+            f"{path} is a recipe to train {cls.system} with (python -m stylezoo fit --config {path}): paint with the"
+            " checkpoint that it leaves."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "model")
+    try:
+        checked = parser.parse_object({"model": {**recipe.get("init_args", {}), **settings}})
+    except ArgumentError as error:
+        raise ValueError(f"{path} does not fit {cls.system}: {' '.join(str(error).split())}") from error
+    model: StyleModel = parser.instantiate(checked).model
+    return model
 
 
 def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
@@ -147,6 +187,9 @@ def import_checkpoint(
         for name, child in model.named_children()
         if child.state_dict() and name not in dict(model.encoders())
     }
+    if len(unnamed) == 1 and not named and _fits(model, contents[unnamed[0]]):  # one file with all parts
+        model.load_state_dict(contents[unnamed[0]])
+        return model.eval()
     for path in unnamed:
         fitting = [name for name, part in parts.items() if _fits(part, contents[path])]
         if len(fitting) != 1:

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
@@ -23,6 +24,7 @@ from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
 from stylezoo.module import StyleModel
+from stylezoo.slim import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
 
 
 class StyleCLI(LightningCLI):
@@ -91,6 +93,8 @@ class StyleCLI(LightningCLI):
             super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
+        if self.subcommand == "fit":
+            resolve_name(self._get(self.config, "model").class_path).check_trainable()
         if self.subcommand not in COMMANDS:
             # Data first: missing pictures are the commonest first error, and to look for them costs nothing.
             parser = ArgumentParser()

@@ -7,12 +7,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,6 +23,7 @@ from torch import Tensor
 from stylezoo import checkpoints, registry, weights
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
 from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture, load_styles
+from stylezoo.module import Iteration, StyleModel
 
 
 def list_systems(
@@ -62,6 +65,7 @@ def stylize(
     style_size: int | None = None,
     tile: int | None = None,
     batch_size: int = 4,
+    preview: int = 25,
     device: str = "auto",
     format: Literal["png", "jpg", "webp"] = "png",
     quality: int = 95,
@@ -73,7 +77,8 @@ def stylize(
 
     Args:
         model: A model file (.safetensors), a training checkpoint (.ckpt), or the name of weights on this machine
-            (`python -m stylezoo list --pretrained`).
+            (`python -m stylezoo list --pretrained`); for systems that optimise a recipe (.yaml) or its name, such as
+            gatys or gatys.modern.
         content: Pictures to paint: files, folders (with the folders in them) or globs.
         output: A picture file if one picture is painted, else a folder.
         style: Style pictures: files, folders or globs; for multi-style systems numbers or names of their styles (all of
@@ -87,12 +92,16 @@ def stylize(
         style_size: The same for the styles; larger styles give coarser strokes.
         tile: Work in tiles of this many pixels, for pictures that do not fit into memory; the result is the same.
         batch_size: How many pictures of one size are painted together.
+        preview: Systems that optimise write the unfinished picture every so many iterations, beside its output as
+            NAME_preview, until it is done; 0 for never.
         device: auto, cpu, cuda, mps ...
         format: Of the pictures in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
     together = style_weights is not None or bool(mask)
     network = checkpoints.load_model(model).to(default_device() if device == "auto" else device)
+    if network.kind == "optimisation":  # paints one after the other anyway: each is written when it is done
+        batch_size = 1
     if network.kind in ("multi", "single"):
         styles = style or (network.styles if network.kind == "multi" else [])
     else:
@@ -121,10 +130,34 @@ def stylize(
                 progress.advance(task, len(pending))
                 continue
             for batch in batches(pending, size, batch_size):
-                failed += paint(painter, batch, quality)
+                with watched(network, progress, batch[0][0].target, preview):
+                    failed += paint(painter, batch, quality)
                 progress.advance(task, len(batch))
     print(f"{len(jobs) - failed} of {len(jobs)} pictures painted, {failed} failed: {output}")
     return 1 if failed else 0
+
+
+@contextmanager
+def watched(network: StyleModel, progress: Progress, target: Path, every: int) -> Iterator[None]:
+    """Shows the iterations of a system that optimises, and the unfinished picture in a file beside its target."""
+    if network.kind != "optimisation":
+        yield
+        return
+    task = progress.add_task(target.name, total=None)
+    preview = target.with_name(f"{target.stem}_preview{target.suffix}")
+
+    def show(now: Iteration) -> None:
+        progress.update(task, completed=now.step, total=now.steps, description=f"{target.name}  loss {now.loss:.4g}")
+        if every and now.step % every == 0 and now.step < now.steps:
+            write_image(now.image, preview)
+
+    network.on_iteration = show
+    try:
+        yield
+    finally:
+        network.on_iteration = None
+        progress.remove_task(task)
+    preview.unlink(missing_ok=True)  # an interrupted run leaves it
 
 
 @dataclass(frozen=True)
@@ -281,12 +314,74 @@ def import_weights(system: str, files: list[str], output: str) -> int:
 
 
 def download(name: str) -> int:
-    """Download the public weights of an encoder, resumable and checked.
+    """Download the public weights of an encoder or of a metric's network, resumable and checked.
 
     Args:
-        name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe.
+        name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
+            art_inception or alexnet_torchvision.
     """
     print(weights.download_encoder(name))
+    return 0
+
+
+def evaluate(
+    models: list[str],
+    content: str,
+    style: str,
+    output: str,
+    pairs: int | None = None,
+    seed: int = 0,
+    size: int = 256,
+    crop: int | None = None,
+    metrics: list[str] | None = None,
+    encoder: str = "vgg19_normalised",
+    encoder_weights: str | None = None,
+    batch_size: int = 4,
+    save_pictures: bool = False,
+    accelerator: str = "auto",
+    devices: int = 1,
+    strategy: str = "auto",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    num_workers: int = 0,
+) -> int:
+    """Measure models on pairs of pictures, beside the unchanged content and the copied style.
+
+    Values per pair go into MODEL.csv, means with 95 % intervals into summary.csv and summary.md. The same command goes on
+    where an interrupted one stopped, with the same numbers, and adds models to a finished folder.
+
+    Args:
+        models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model of
+            kind multi or single needs style pictures that are called like the styles it was trained on.
+        content: Folder of content pictures, with the folders in it.
+        style: Folder of style pictures, with the folders in it.
+        output: The folder of the results.
+        pairs: How many pairs are drawn, none of them twice; all contents in all styles if left out.
+        seed: Decides the pairs, and what the intervals are drawn from.
+        size: Resize the short side of contents and styles to this many pixels first.
+        crop: Then cut out the square of this side in the middle; as large as --size if left out.
+        metrics: Among content_loss ssim style_loss classic_style_loss balanced_style_loss histogan_distance (these six if
+            left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo download
+            alexnet_torchvision`, art_inception), lpips fid art_fid.
+        encoder: The VGG that content and style losses look with.
+        encoder_weights: A file for that VGG; its own if left out.
+        batch_size: How many pairs are painted and measured together.
+        save_pictures: Keep what is painted, in the folder pictures of the output.
+        accelerator: Where to compute: auto, cpu, gpu, mps ...
+        devices: How many processes share the work, each with a device.
+        strategy: How these processes work together, for example ddp.
+        precision: In which models paint; metrics always look in float32.
+        num_workers: Additional processes that read pictures.
+    """
+    settings = {k: v for k, v in locals().items() if k not in ("models", "content", "style", "output")}
+    from stylezoo import evaluation, results  # the other commands start without them
+
+    summary = evaluation.evaluate(models, content, style, output, **settings)
+    heading, *rows = results.table(summary)
+    shown = Table(*heading, box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    say = rank_zero_only(Console(width=None if sys.stdout.isatty() else 240).print)
+    say(shown, f"Written: {Path(output) / 'summary.md'}", sep="\n")
     return 0
 
 
@@ -349,6 +444,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "stylize": stylize,
     "import": import_weights,
     "download": download,
+    "evaluate": evaluate,
     "reproduce": reproduce,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""

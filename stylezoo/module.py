@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -20,14 +22,34 @@ Code = dict[str, Tensor]
 """What a style is to a model: a few tensors that can be cached, saved and blended."""
 
 
+@dataclass(frozen=True)
+class Iteration:
+    """How far a system that optimises its pictures has come, see `StyleModel.on_iteration`.
+
+    Attributes:
+        picture: Number of the picture in its batch.
+        step: Iterations done, from 1.
+        steps: Iterations in all.
+        loss: Sum of the weighted loss terms.
+        image: The unfinished picture, (3, H, W) in [0, 1]; smaller than the content at coarse scales.
+    """
+
+    picture: int
+    step: int
+    steps: int
+    loss: float
+    image: Tensor
+
+
 class StyleModel(LightningModule):
     """Base of all systems: sums and logs ``losses()``, steps Adam, keeps frozen encoders out of checkpoints.
 
     A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
     ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
 
-    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary``; for ``multi`` the number or
-    name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing (None) for ``single``.
+    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary`` and ``optimisation``; for
+    ``multi`` the number or name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing
+    (None) for ``single``.
     """
 
     system: ClassVar[str]
@@ -36,9 +58,13 @@ class StyleModel(LightningModule):
     kind: ClassVar[Kind]
     code: ClassVar[str | None]
 
+    on_iteration: Callable[[Iteration], None] | None = None
+    """Called after every iteration by systems of kind ``optimisation``, to show progress; None keeps quiet."""
+
     def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
         super().__init__()
         self._trained_encoders: dict[str, dict[str, str]] = {}
+        self._seed: int | None = None
 
     @property
     def styles(self) -> list[str]:
@@ -86,6 +112,13 @@ class StyleModel(LightningModule):
         """
         return self.decode(content, self.encode_style(style), alpha)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Makes what a step draws (dropout) a function of (seed, batches trained so far, rank): a resumed run goes on."""
+        self._seed = torch.initial_seed() if self._seed is None else self._seed
+        trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        key = np.random.SeedSequence((self._seed, trained, self.global_rank))
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, "train")
 
@@ -110,19 +143,34 @@ class StyleModel(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam, with the learning rate lr / (1 + lr_decay * i) at optimiser step i = 0, 1, 2 ..."""
+        self.check_trainable()
         optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
         schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @classmethod
+    def check_trainable(cls) -> None:
+        """Raises a ValueError that says what to do instead, if the system has nothing to train."""
+        if cls.kind == "optimisation":
+            raise ValueError(
+                f"{cls.system} optimises each picture by itself and has nothing to train: paint with it (python -m"
+                f" stylezoo stylize --model {cls.system} --content ... --style ... --output ..., or predict --config"
+                f" experiments/{cls.system}.yaml)."
+            )
 
     @property
     def loss_network(self) -> VGG:
         """The frozen network of the losses, for systems that paint without one; built when first asked for.
 
-        It is the ``encoder`` (with ``encoder_weights``) of the settings, with the options of `loss_network_options`.
+        It is the ``encoder`` of the settings with ``encoder_weights`` (or ``loss_encoder_weights``, where a system has
+        that setting and it is given) and the options of `loss_network_options`.
         """
         if "_loss_network" not in self._modules:
-            with torch.inference_mode(False):  # Lightning's first validation asks for it; training needs its gradients
-                network = VGG(self.hparams["encoder"], self.hparams["encoder_weights"], **self.loss_network_options)
+            # Lightning's first validation asks for it, and training needs its gradients; a resumed run builds it amid a
+            # step, whose dropout must not notice.
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+                file = self.hparams.get("loss_encoder_weights") or self.hparams["encoder_weights"]
+                network = VGG(self.hparams["encoder"], file, **self.loss_network_options)
                 self._check_encoder("_loss_network", network)
                 self._loss_network = network.to(next(self.parameters()))
         return self._loss_network

@@ -12,16 +12,20 @@ interchangeable: loss weights are tuned to one of them, and a decoder trained on
 | normalised  | a 1x1 convolution in the file       | reflect | max ceil  | AdaIN, SANet, StyTr2, LinearTransfer    |
 | caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
 | random      | opponent colours                    | reflect | max ceil  | tests and the quickstart: no file at all |
+| slim        | ImageNet mean and std               | reflect | max ceil  | a quarter of the FLOPs, ships inside     |
+
+The slim flavour is the normalised VGG-19 distilled to half the channels (`stylezoo.slim`). Its convolutions run thin;
+1x1 maps with a ReLU lead from relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 back to VGG's channels, which are the only
+layers that it has. Loss weights and decoders of the normalised flavour keep their meaning on it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
@@ -30,12 +34,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stylezoo import weights as weight_files
 from stylezoo.tiling import tiled
 
 Features = dict[str, Tensor]
 """Named activations of one batch: {"relu4_1": (B, C, H, W), ...}."""
+
+Pooling = Literal["max", "avg", "avg_doubled"]
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVS_PER_BLOCK = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -84,6 +91,7 @@ FLAVOURS = {
         ((1.3, 1.3, 1.3), (4.0, -4.0, 0.0), (1.5, 1.5, -3.0)), (-2.0, 0.0, 0.0), padding="reflect", ceil_mode=True
     ),
 }
+FLAVOURS["slim"] = replace(FLAVOURS["torchvision"], padding="reflect", ceil_mode=True)
 
 
 def parse_name(name: str) -> tuple[int, str, int]:
@@ -96,11 +104,12 @@ def parse_name(name: str) -> tuple[int, str, int]:
         ValueError: If there is no such encoder.
     """
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVOURS)})(?:/(\d+))?", name)
-    if match is None or (match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))):
+    wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
+    if match is None or wrong_divisor or match[0] == "vgg16_slim":
         names = ", ".join(f"vgg19_{flavour}" for flavour in FLAVOURS)
         raise ValueError(
-            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16, or a thinner random one such"
-            " as vgg19_random/4."
+            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim), or a thinner"
+            " random one such as vgg19_random/4."
         )
     return int(match[1]), match[2], int(match[3] or 1)
 
@@ -119,10 +128,14 @@ class VGG(nn.Module):
         name: ``vgg{16,19}_{torchvision,normalised,caffe,random}``; see the table at the top of this file.
         weights: Any file of such weights (naoto0804's ``vgg_normalised.pth``, ``vgg19-d01eb7cb.pth``, LinearTransfer's
             ``vgg_r41.pth``, a stylezoo safetensors file ...). Files that stop early serve the layers they have.
-            None takes the flavour's own file: torchvision's through its API, the others from `stylezoo.weights.folder`.
+            None takes the flavour's own file: torchvision's through its API, slim's from the package, the others from
+            `stylezoo.weights.folder`. Or the tensors themselves, named as in `tensors`.
         last: The deepest layer that is built and loaded. None builds as many as the file has.
         padding: ``zeros`` or ``reflect`` instead of the flavour's own.
-        pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017).
+        first_padding: Another padding for the first convolution alone: ``replicate`` leaves less of a frame at the borders
+            of optimised images (crowsonkb/style-transfer-pytorch@e7e2c71).
+        pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017), or ``avg_doubled``:
+            averages times 2, about as large as maxima are (crowsonkb/style-transfer-pytorch@e7e2c71).
         ceil_mode: Whether pools round odd sizes up, instead of the flavour's own.
 
     Raises:
@@ -133,11 +146,12 @@ class VGG(nn.Module):
     def __init__(
         self,
         name: str = "vgg19_normalised",
-        weights: str | None = None,
+        weights: str | Mapping[str, Tensor] | None = None,
         *,
         last: str | None = None,
         padding: Literal["zeros", "reflect"] | None = None,
-        pooling: Literal["max", "avg"] = "max",
+        first_padding: Literal["zeros", "reflect", "replicate"] | None = None,
+        pooling: Pooling = "max",
         ceil_mode: bool | None = None,
     ) -> None:
         super().__init__()
@@ -149,8 +163,11 @@ class VGG(nn.Module):
         self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
         self.ceil_mode = flavour.ceil_mode if ceil_mode is None else ceil_mode
 
-        source = weights or "its own"
-        if self.flavour == "random" and weights is None:
+        source = weights if isinstance(weights, str) else "its own"
+        tensors: Mapping[str, Tensor]
+        if isinstance(weights, Mapping):
+            tensors = weights
+        elif self.flavour == "random" and weights is None:
             tensors = random_weights(self.depth, divisor)
         else:
             tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
@@ -182,8 +199,20 @@ class VGG(nn.Module):
                     f"{conv} of {source} has weights of shape {shape} where (..., {channels}, 3, 3) was expected:"
                     f" these are not VGG-{self.depth} weights."
                 )
-            self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=self.padding)
+            mode = first_padding if first_padding and conv == "conv1_1" else self.padding
+            self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=mode)
             channels = shape[0]
+        self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavour alone
+        if self.flavour == "slim":
+            for conv in names:
+                if f"maps.{conv}.weight" in tensors:
+                    out_channels, in_channels = tensors[f"maps.{conv}.weight"].shape[:2]
+                    self.maps[conv] = nn.Conv2d(in_channels, out_channels, 1)
+            if _conv_of(last or "relu1_1") not in self.maps:
+                raise ValueError(
+                    f"The weights of {name} ({source}) have maps for {', '.join(self.channels) or 'no layer'}, none for"
+                    f" {last or 'relu1_1'}: give a slim encoder's file, or choose another encoder."
+                )
         with torch.no_grad():
             for key, own in self.tensors.items():
                 own.copy_(tensors.get(key, own))
@@ -197,7 +226,8 @@ class VGG(nn.Module):
     @property
     def channels(self) -> dict[str, int]:
         """Channels per layer: {"relu1_1": 64, ...}, for the layers that are there."""
-        return {c.replace("conv", "relu"): int(m.weight.shape[0]) for c, m in self.convs.items()}  # type: ignore
+        wide = self.maps if self.flavour == "slim" else self.convs
+        return {c.replace("conv", "relu"): int(m.weight.shape[0]) for c, m in wide.items()}  # type: ignore
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -207,11 +237,7 @@ class VGG(nn.Module):
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over names and float32 values of the weights; the same for every file layout they came from."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
-            digest.update(name.encode())
-            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weight_files.digest(self.tensors)
 
     def pad(self, image: Tensor, layer: str) -> Tensor:
         """Extends an image to the right and bottom where ``layer`` needs it: images that would vanish, and, where
@@ -248,7 +274,9 @@ class VGG(nn.Module):
             ValueError: If a layer is unknown or deeper than the weights reach.
         """
         wanted = set(layers)
-        missing = sorted(layer for layer in wanted if _conv_of(layer) not in self.convs)
+        missing = sorted(
+            layer for layer in wanted if _conv_of(layer) not in self.convs or (self.maps and layer not in self.channels)
+        )
         if missing:
             raise ValueError(
                 f"{self.name} has no {', '.join(missing)} here: its weights hold {', '.join(self.channels)};"
@@ -258,17 +286,46 @@ class VGG(nn.Module):
             return self._forward_tiled(image, wanted, self.tile)
         return self._forward(image, wanted)
 
+    def continued(self, features: Tensor, after: str, layers: Iterable[str]) -> Features:
+        """Computes the named activations from changed ones of an earlier layer, as `forward` does from an image.
+
+        Args:
+            features: What takes the place of ``after``, (B, C, H, W).
+            after: A layer such as ``relu3_1``.
+            layers: Names of deeper layers.
+
+        Returns:
+            {name: (B, C, H', W')} in network order.
+
+        Raises:
+            ValueError: If this is a slim encoder, whose deeper layers do not start from VGG's channels.
+        """
+        if self.maps:
+            raise ValueError(f"{self.name} cannot go on from changed features of {after}: choose another encoder.")
+        names = list(self.convs)
+        return self._run(features, names[names.index(_conv_of(after)) + 1 :], set(layers))
+
     def _forward_tiled(self, image: Tensor, wanted: set[str], tile: int) -> Features:
         blocks = {layer: _block(layer) for layer in wanted}
         deepest = max(wanted, key=lambda layer: list(self.convs).index(_conv_of(layer)))
         stride = 2 ** (blocks[deepest] - 1)
+
+        def forward(piece: Tensor) -> Features:
+            if not piece.requires_grad:
+                return self._forward(piece, wanted)
+            features: Features = checkpoint(  # or the graph would keep all that tiles are to save
+                self._forward, piece, wanted, use_reentrant=False, preserve_rng_state=False
+            )
+            return features
+
         return tiled(
-            lambda piece: self._forward(piece, wanted),
+            forward,
             image,
             tile,
             halo=self._radius(deepest),
             stride=stride,
             scales={layer: Fraction(1, 2 ** (block - 1)) for layer, block in blocks.items()},
+            ceil_mode=self.ceil_mode,
         )
 
     def _radius(self, layer: str) -> int:
@@ -284,24 +341,27 @@ class VGG(nn.Module):
         return radius
 
     def _forward(self, image: Tensor, wanted: set[str]) -> Features:
+        return self._run(self.preprocess(image), list(self.convs), wanted)
+
+    def _run(self, x: Tensor, convs: list[str], wanted: set[str]) -> Features:
         features: Features = {}
-        x = self.preprocess(image)
-        for name, conv in self.convs.items():
+        for name in convs:
             if name.endswith("_1") and name != "conv1_1":
                 x = self._pool(x)
-            x = conv(x)
+            x = self.convs[name](x)
             if name in wanted:
                 features[name] = x
             x = F.relu(x)
             if name.replace("conv", "relu") in wanted:
-                features[name.replace("conv", "relu")] = x
+                features[name.replace("conv", "relu")] = F.relu(self.maps[name](x)) if name in self.maps else x
             if len(features) == len(wanted):
                 break
         return features
 
     def _pool(self, x: Tensor) -> Tensor:
         pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
-        return pool(x, 2, ceil_mode=self.ceil_mode)
+        pooled = pool(x, 2, ceil_mode=self.ceil_mode)
+        return 2 * pooled if self.pooling == "avg_doubled" else pooled
 
 
 def _block(layer: str) -> int:
@@ -319,8 +379,10 @@ def canonical(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
 
     Layouts: torchvision and jcjohnson's caffe conversions (``features.N``), the normalised network as an indexed
     nn.Sequential (``0`` to ``51``, 1x1 convolution first), LinearTransfer's ``conv1 ... conv14``, leongatys's
-    ``conv1_1``, and stylezoo's own files (``encoder.conv1_1``).
+    ``conv1_1``, the slim encoders of Collaborative Distillation (``conv11``, ``conv11_aux``), and stylezoo's own
+    files (``encoder.conv1_1``) and training checkpoints of slim encoders (``encoder.convs.conv1_1``).
     """
+    tensors = {key.replace("encoder.convs.", "encoder."): tensor for key, tensor in tensors.items()}
     names = conv_names(depth)
     block_sizes = CONVS_PER_BLOCK[depth]
     features, indexed, numbered = {}, {"0": "preprocess"}, {"conv1": "preprocess"}
@@ -332,10 +394,13 @@ def canonical(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
         last_of_block = index == block_sizes[block - 1]
         position += 3 if last_of_block else 2  # conv, ReLU (, pool)
         sequential += 4 if last_of_block else 3  # conv, ReLU (, pool), padding of the next
-    own = {name: name for name in ("preprocess", *names)}
+    maps = [f"maps.{name}" for name in names if name.endswith("_1")]
+    own = {name: name for name in ("preprocess", *names, *maps)}
     encoder = {f"encoder.{name}": name for name in own}
+    thin = {name.replace("_", ""): name for name in names} | {"conv0": "preprocess"}
+    thin |= {f"{name.removeprefix('maps.').replace('_', '')}_aux": name for name in maps}
 
-    for layout in (encoder, own, features, indexed, numbered):
+    for layout in (encoder, own, features, indexed, numbered, thin):
         if any(f"{key}.weight" in tensors for key in layout):
             renamed = {
                 f"{name}.{kind}": tensors[f"{key}.{kind}"]

@@ -6,6 +6,7 @@ Nothing is downloaded unasked: a missing file is an error that says how to get i
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,21 @@ ENCODER_FILES = {
     "vgg19_caffe": EncoderFile("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb"),
     "vgg16_caffe": EncoderFile("https://web.eecs.umich.edu/~justincj/models/vgg16-00b39a1b.pth", "00b39a1b"),
 }
+METRIC_FILES = {
+    # The publisher names no checksum; this one is the record of an independent evaluation,
+    # qykdnmd/ST-arbitrary-style-transfer-with-spatial-control-for-cultural-and-creative-visual-media@5984592
+    # results/artfid5000/historical_infinity/provenance.json.
+    "art_inception": EncoderFile(
+        "https://huggingface.co/matthias-wright/art_inception/resolve/main/art_inception.pth",
+        "5bc1c20380401911d99d528b7b6e4430044b56edd5f7f26467222f3fb7c54e7e",
+    ),
+    "alexnet_torchvision": EncoderFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "7be5be79"),
+}
+"""Networks that only metrics use, see `stylezoo.metrics`."""
+
+SHIPPED = {"vgg19_slim": "0527410f6a4a99efd4ee2d0a4f5ab2bcb567a491f1b9a8abb572b68797388963"}
+"""Encoders whose file lies in the package, and its sha256; `benchmarks/slim_encoder.py` writes both."""
+
 TORCHVISION_WEIGHTS = {
     "vgg19_torchvision": "VGG19_Weights.IMAGENET1K_V1",
     "vgg16_torchvision": "VGG16_Weights.IMAGENET1K_V1",
@@ -58,7 +74,9 @@ def encoder_path(name: str) -> Path:
     if name in TORCHVISION_WEIGHTS:
         url: str = _torchvision_weights(name).url
         return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    return folder() / ENCODER_FILES[name].filename
+    if name in SHIPPED:
+        return Path(__file__).parent / "pretrained" / f"{name}.safetensors"
+    return folder() / {**ENCODER_FILES, **METRIC_FILES}[name].filename
 
 
 def encoder_tensors(name: str, path: str | None = None) -> Tensors:
@@ -89,20 +107,22 @@ def encoder_tensors(name: str, path: str | None = None) -> Tensors:
 
 
 def download_encoder(name: str) -> Path:
-    """Downloads an encoder's own file, resumable and checked against its sha256, and returns where it lies.
+    """Downloads the file of an encoder or of a metric's network, resumable and checked against its sha256; returns
+    where it lies.
 
     Raises:
         ValueError: If the encoder has no public file.
         OSError: If the address cannot be reached; the message says where to put the file by hand.
     """
-    if name not in {**ENCODER_FILES, **TORCHVISION_WEIGHTS}:
-        known = ", ".join([*ENCODER_FILES, *TORCHVISION_WEIGHTS])
+    files = {**ENCODER_FILES, **METRIC_FILES}
+    if name not in {**files, **TORCHVISION_WEIGHTS}:
+        known = ", ".join([*files, *TORCHVISION_WEIGHTS])
         raise ValueError(f"There is no file to download for {name!r}: choose one of {known}.")
     path = encoder_path(name)
     if name in TORCHVISION_WEIGHTS:
         _torchvision_weights(name).get_state_dict(map_location="cpu", check_hash=True)
     else:
-        fetch(ENCODER_FILES[name].url, path, sha256=ENCODER_FILES[name].sha256)
+        fetch(files[name].url, path, sha256=files[name].sha256)
     return path
 
 
@@ -144,3 +164,12 @@ def read_tensors(path: str | Path) -> Tensors:
         kind = type(state).__name__
         raise ValueError(f"{path} holds a {kind}, not a state_dict of named tensors.")  # noqa: TRY004 - bad input
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and float32 values, the same for every file that they came from."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(name.encode())
+        sha256.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return sha256.hexdigest()

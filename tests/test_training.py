@@ -121,7 +121,10 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     assert len(logged) == 15 and all(math.isfinite(loss) for loss in logged)
     assert min(logged[-3:]) < max(logged[:3])
     batch = next(iter(pairs(name, pictures).train_dataloader()))
+    model.eval()  # dropout would differ
     with torch.no_grad():
+        if model(**batch).std((2, 3)).max() < 1e-3 and model.perceptual.content_loss != "plain":
+            model = thin_model(name).eval()  # normalised features of a flat picture are nothing but rounding
         full = model.losses(**batch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model.losses(**batch)

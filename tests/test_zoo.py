@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, THIN, thin_model, trained_styles
+from conftest import NARROW, ROOT, THIN, thin_model, trained_styles
 from torch import Tensor
 
 import stylezoo
@@ -18,10 +18,19 @@ from stylezoo.cli import main
 from stylezoo.losses import STYLE_STATISTICS
 
 SYSTEMS = stylezoo.list_models()
-RECIPES = [
+COMPLETE = [
     path
     for path in sorted((ROOT / "experiments").glob("*.yaml"))
     if "class_path" in yaml.safe_load(path.read_text()).get("model", {})  # others are laid over a recipe
+]
+ENCODERS = [path for path in COMPLETE if path.stem.endswith("_encoder")]  # they train what systems are built on
+RECIPES = [path for path in COMPLETE if path not in ENCODERS]
+
+OPTIMISED = [  # recipes of systems that have nothing to train
+    path
+    for path in RECIPES
+    for name in stylezoo.list_models("optimisation")
+    if yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1] == registry.get(name).__name__
 ]
 
 
@@ -46,9 +55,10 @@ def test_every_system_has_a_recipe_and_every_recipe_a_system() -> None:
     stems = {path.stem for path in RECIPES}
     assert set(SYSTEMS) <= stems
     classes = {registry.get(name).__name__: name for name in SYSTEMS}
-    for path in RECIPES:
-        name = classes[yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1]]
-        assert path.stem == name or path.stem.startswith(f"{name}_"), path
+    for path in COMPLETE:
+        name = classes.get(yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1])
+        assert (path in ENCODERS) == (name is None), path
+        assert name is None or path.stem == name or path.stem.startswith(f"{name}_"), path
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -64,6 +74,9 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     model = thin_model(name).train()
     terms = model.losses(*pair(name))
     assert all(term.ndim == 0 and torch.isfinite(term) and term >= 0 for term in terms.values())
+    if model.kind == "optimisation":
+        assert not [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+        return
     torch.stack(list(terms.values())).sum().backward()
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -102,7 +115,7 @@ def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) ->
             assert output.shape == content.shape and torch.isfinite(output).all()
 
 
-@pytest.mark.parametrize("name", stylezoo.list_models("arbitrary"))
+@pytest.mark.parametrize("name", stylezoo.list_models("arbitrary") + stylezoo.list_models("optimisation"))
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave."""
     model, (content, style) = thin_model(name).eval(), pair(name, 1)
@@ -142,19 +155,53 @@ def test_self_contained_file(name: str, tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["again.safetensors", "model.safetensors"]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
-    """fit, validate, test and predict through the command line, on tiny pictures and the thinnest encoder."""
+def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
+    """The options that run a recipe on tiny pictures with the thinnest encoder."""
     settings = yaml.safe_load(recipe.read_text())
     common = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={pictures}"]
     if settings["data"].get("style") is not None:
-        common += ["--data.style=Folder", f"--data.style.root={pictures}"]
+        common += [
+            "--data.style=Folder",
+            f"--data.style.root={pictures}",
+            "--data.style.size=40",
+            "--data.style.crop=32",
+        ]
     if "encoder" in settings["model"].get("init_args", {}):
         common.append(f"--model.encoder={THIN}")
+    if "width" in settings["model"].get("init_args", {}):
+        common.append(f"--model.width={NARROW}")
+    for name in ("iterations", "first_iterations"):
+        if name in settings["model"].get("init_args", {}):
+            common.append(f"--model.{name}=2")
     styles = trained_styles(settings["model"].get("init_args", {}))
     common += [f"--model.{name}={value}" for name, value in styles.items()]
     common += ["--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
-    common += ["--trainer.accelerator=cpu", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=run"]
+    return [*common, "--trainer.accelerator=cpu", f"--trainer.logger.save_dir={folder}", "--trainer.logger.name=run"]
+
+
+@pytest.mark.parametrize("recipe", OPTIMISED, ids=lambda path: path.stem)
+def test_recipe_without_training_paints(
+    recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """validate, test, predict and loading by path and by name; fit says what to do instead."""
+    common = tiny(recipe, pictures, tmp_path)
+    for command in ("validate", "test", "predict"):
+        main([command, *common])
+    rows = "".join(path.read_text() for path in tmp_path.glob("run/version_*/metrics.csv"))
+    assert "val/style" in rows and "test/loss" in rows
+    assert len(list(tmp_path.glob("run/version_*/predictions/*.png"))) >= 1
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="1"):
+        main(["fit", *common])
+    assert "nothing to train: paint with it (python -m stylezoo stylize --model" in capsys.readouterr().err
+    by_path, by_name = (stylezoo.load_model(n, encoder=THIN) for n in (recipe, recipe.stem.replace("_", ".", 1)))
+    assert by_path.hparams == by_name.hparams and not by_path.training
+
+
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMISED], ids=lambda path: path.stem)
+def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
+    """fit, validate, test and predict through the command line, on tiny pictures and the thinnest encoder."""
+    common = tiny(recipe, pictures, tmp_path)
     fit = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1"]
     main(["fit", *common, *fit, "--images.every_n_steps=1"])
     run = tmp_path / "run" / "version_0"

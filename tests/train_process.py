@@ -6,6 +6,7 @@ Trains each system two steps on the CPU, over as many processes as there are, an
 last step to FOLDER/SYSTEM.pt and the batch of that step to FOLDER/SYSTEM.RANK.pt.
 """
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -50,7 +51,13 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
         enable_model_summary=False,
         callbacks=[Save(folder / f"{system}.pt")],
     )
-    trainer.fit(thin_model(system), data)
+    # The masks of two processes cannot be those of one.
+    undropped = {"dropout": 0.0} if "dropout" in inspect.signature(get(system)).parameters else {}
+    model = thin_model(system, **undropped)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()  # nor the statistics of two batches those of one, without the GPUs of trainer.sync_batchnorm
+    trainer.fit(model, data)
 
 
 if __name__ == "__main__":

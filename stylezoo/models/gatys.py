@@ -1,0 +1,466 @@
+r"""Gatys - Image Style Transfer Using Convolutional Neural Networks (Gatys, Ecker & Bethge, CVPR 2016).
+
+Nothing is trained: the pixels of the output are what is optimised, until its deep features are those of the content
+and the correlations between its features (Gram matrices) those of the style. Slow, any style, and still the yardstick.
+
+    python -m stylezoo stylize --model gatys --content photo.jpg --style painting.jpg --size 256 --output out.png
+    python -m stylezoo stylize --model gatys.modern --content photo.jpg --style a.jpg b.jpg --style_weights 2,1 \
+                               --output out.png
+    python -m stylezoo stylize --model my_recipe.yaml --content photo.jpg --style painting.jpg --output out.png
+    python -m stylezoo predict --config experiments/gatys.yaml
+
+Recipes are the models: ``gatys`` (the author's loss from coarse to fine, also the defaults of `Gatys`),
+``gatys.author`` (his notebook), ``gatys.paper`` (the printed formulas), ``gatys.neural_style`` and ``gatys.modern``
+(crowsonkb's) are ``experiments/gatys*.yaml``.
+
+Deviations: content and style are as large as the caller makes them (``--size``); a style picture larger than the
+content is shrunk to its long side and a smaller one stays, where the references resize both to 512 pixels.
+- Paper and codes differ: convolutions before the ReLU, average pooling, noise as start, and sums with factors 1/2 and
+  1/4 are the paper's; ReLUs, maxima, the content as start, and means are the codes'. The paper says that its network
+  was the normalised one; with its loss weights only the original shows any style (``experiments/gatys_paper.yaml``).
+- jcjohnson/neural-style@07c4b82 (Lua) shows its network 0 to 256 instead of 255, and leaves total variation (``tv:
+  corners``) out of the loss that it prints; ``gatys.neural_style`` has the numbers of its port to PyTorch,
+  ProGamerGov/neural-style-pt@7251405. ``normalize_gradients`` is the Lua option; the port's squares both weights.
+- crowsonkb/style-transfer-pytorch@e7e2c71 blends styles with |w|, ours with w; it resizes with Pillow, ours in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import LBFGS, Adam, Optimizer
+
+from stylezoo.images import read_image, to_tensor
+from stylezoo.layers import normalised_weights
+from stylezoo.losses import Moments, PerceptualLoss, total_variation
+from stylezoo.module import Code, Iteration, StyleModel
+from stylezoo.registry import register
+from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, parse_name
+
+CONTENT_LAYERS = {"relu4_2": 1.0}
+STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
+SMALLEST_SIDE = 16  # what relu5_1 needs
+
+Targets = tuple[Features, dict[str, Moments]]
+"""What the features of the image should be at the content layers, and their moments at the style layers."""
+
+TV = Literal["absolute", "corners", "nine_point"]
+Init = Literal["content", "noise"]
+
+
+@register(
+    "gatys",
+    paper="https://arxiv.org/abs/1508.06576",
+    year=2016,
+    kind="optimisation",
+    code="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
+)
+class Gatys(StyleModel):
+    """Gatys et al. 2016: the image itself is optimised. The defaults are those of ``experiments/gatys.yaml``.
+
+    Args:
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        tv_weight: Weight of the total variation of the image.
+        tv: ``absolute`` sums absolute differences of neighbours (neural-style-pt), ``corners`` half the squared ones
+            (neural-style), ``nine_point`` averages squared ones, diagonals too (crowsonkb).
+        content_layers: Weight of each layer in the content loss.
+        style_layers: Weight of each layer in the style loss.
+        content_loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
+        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        normalize_gradients: Whether the gradient that each loss layer sends back is divided by its L1 norm
+            (neural-style).
+        init: Start from the ``content`` or from ``noise`` around the mean colour of ImageNet.
+        init_image: Start from this picture instead, resized to the content.
+        noise: Standard deviation of that noise, in units of ``pixel_range``.
+        seed: Of the noise; every picture of a batch starts from the same.
+        optimizer: ``lbfgs`` without line search, or ``adam``.
+        lr: Its learning rate, in units of ``pixel_range``.
+        betas: Of Adam.
+        history: How many steps L-BFGS remembers.
+        iterations: Evaluations of the loss and its gradient, at each scale.
+        first_iterations: At the first scale; None for as many as at the others.
+        min_scale: Long side at which to begin, then larger by sqrt(2) each time up to the content's own; None works at
+            the content's size from the start. Adam's moments grow with the image.
+        average: Decay of a moving average of the iterates, which is the output; 0 for the last iterate.
+        clamp: Whether each step of Adam ends in [0, 1].
+        style_scale: Long side that larger style pictures are shrunk to, relative to the content's: strokes grow with
+            it.
+        pixel_range: White in the space of the optimiser, where steps, noise and total variation are measured.
+        pooling: ``max``, ``avg`` or ``avg_doubled``, see `stylezoo.vgg.VGG`.
+        first_padding: Padding of the encoder's first convolution, see `stylezoo.vgg.VGG`; None for the encoder's own.
+        encoder: The network of the losses, see `stylezoo.vgg.VGG`.
+        encoder_weights: A file for it; None takes the encoder's own.
+
+    Raises:
+        ValueError: If a setting is none of these.
+    """
+
+    local_settings = StyleModel.local_settings | {"init_image"}
+
+    def __init__(
+        self,
+        content_weight: float = 1.0,
+        style_weight: float = 1.0,
+        tv_weight: float = 0.0,
+        tv: TV = "absolute",
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        content_loss: str = "plain",
+        style_loss: str = "gram_author",
+        normalize_gradients: bool = False,
+        init: Init = "content",
+        init_image: str | None = None,
+        noise: float = 1.0,
+        seed: int = 0,
+        optimizer: Literal["lbfgs", "adam"] = "lbfgs",
+        lr: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        history: int = 100,
+        iterations: int = 60,
+        first_iterations: int | None = None,
+        min_scale: int | None = 128,
+        average: float = 0.0,
+        clamp: bool = False,
+        style_scale: float = 1.0,
+        pixel_range: float = 255.0,
+        pooling: Pooling = "max",
+        first_padding: Literal["zeros", "reflect", "replicate"] | None = "replicate",
+        encoder: str = "vgg19_caffe",
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.hparams["betas"] = list(betas)
+        for name, known in (("tv", TV), ("init", Init), ("optimizer", Literal["lbfgs", "adam"]), ("pooling", Pooling)):
+            if self.hparams[name] not in get_args(known):
+                raise ValueError(f"{name} is one of {', '.join(get_args(known))}, not {self.hparams[name]!r}.")
+        for name in ("iterations", "history", "pixel_range", "style_scale"):
+            if self.hparams[name] <= 0:
+                raise ValueError(f"{name} is greater than 0, not {self.hparams[name]}.")
+        self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss, style_loss)
+        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
+        order = conv_names(parse_name(encoder)[0])
+        deepest = max(self.perceptual.layers, key=lambda layer: order.index(layer.replace("relu", "conv")))
+        self.encoder = VGG(encoder, encoder_weights, last=deepest, pooling=pooling, first_padding=first_padding)
+        self._deepest = deepest
+
+    def encode_style(self, style: Tensor) -> Code:
+        """The style picture itself, (B, 3, H, W): how it is measured depends on the content's size and on the scale."""
+        return {"picture": style}
+
+    def decode(
+        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    ) -> Tensor:
+        """Optimises a picture for each content, one after the other; works in inference mode too.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices (means,
+                covariances) are.
+            alpha: Strength, 0 to 1: the rest of the blend is the content's own Gram matrices.
+            weights: One per code, normalised to sum 1; None weighs them equally.
+
+        Returns:
+            (B, 3, H, W), without a gradient; not clamped, unless each step is.
+
+        Raises:
+            ValueError: If there are not as many weights as codes, or the optimisation diverges.
+        """
+        codes = code if isinstance(code, list) else [code]
+        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        outputs = []
+        with torch.inference_mode(False), torch.enable_grad():
+            # Clones: tensors that were made in inference mode take no part in graphs.
+            contents, pictures = content.detach().clone(), [c["picture"].detach().clone() for c in codes]
+            for number in range(len(contents)):
+                own = slice(number, number + 1)
+                styles = [p[own] if len(p) > 1 else p for p in pictures]
+                outputs.append(self._optimise(number, contents[own], styles, shares, 1 - alpha))
+        return torch.cat(outputs)
+
+    def losses(self, content: Tensor, style: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
+        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of a picture.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: (B or 1, 3, H', W'), RGB in [0, 1].
+            image: The picture to judge, (B, 3, H, W), which gradients flow to; None paints it first.
+        """
+        image = self(content, style) if image is None else image
+        content_targets, style_targets = self._targets(content, [style], [1.0], 0.0)
+        if len(style) < len(content):
+            style_targets = {name: Moments.cat([m] * len(content)) for name, m in style_targets.items()}
+        return self._terms(image, content_targets, style_targets)
+
+    def _optimise(self, number: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
+        """Paints one content, (1, 3, H, W) -> (1, 3, H, W); ``own`` is the share of the content's own style."""
+        settings = self.hparams
+        sides = scales(settings["min_scale"], max(content.shape[-2:]))
+        counts = [settings["iterations"]] * len(sides)
+        counts[0] = settings["first_iterations"] or counts[0]
+        image: Tensor | None = None
+        optimizer: Optimizer | None = None
+        done = 0
+        for side, count in zip(sides, counts, strict=True):
+            small = shrunk(content, side)
+            targets = self._targets(small, styles, shares, own)
+            image = self._start(small) if image is None else F.interpolate(image, small.shape[-2:], mode="bicubic")
+            image = image.clamp(0, 1) if settings["clamp"] else image
+            pixels = self._to_pixels(image).requires_grad_()
+            optimizer = self._optimizer(pixels, optimizer)
+            scale = self._gradient_scale(pixels, targets)
+            mean = Average(settings["average"], pixels)
+            for _ in range(count):
+                loss = self._iterate(pixels, optimizer, targets, scale)
+                mean.update(pixels)
+                image = self._to_image(mean.value)
+                done += 1
+                if not loss < float("inf"):
+                    _diverged(done, sum(counts), loss)
+                if self.on_iteration is not None:
+                    self.on_iteration(Iteration(number, done, sum(counts), loss, image[0].clamp(0, 1)))
+        assert image is not None
+        if not image.isfinite().all():
+            _diverged(done, sum(counts), float("nan"))
+        return image
+
+    def _iterate(self, pixels: Tensor, optimizer: Optimizer, targets: Targets, scale: float) -> float:
+        """One step of the optimiser; the loss before it."""
+
+        def closure() -> Tensor:
+            loss, gradient = self._gradient(pixels, targets)
+            pixels.grad = scale * gradient
+            return loss
+
+        loss = float(optimizer.step(closure))  # type: ignore[arg-type]
+        if self.hparams["clamp"] and isinstance(optimizer, Adam):  # L-BFGS would take it for a change of the function
+            with torch.no_grad():
+                pixels.copy_(self._to_pixels(self._to_image(pixels).clamp(0, 1)))
+        return loss
+
+    def _gradient(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient."""
+        loss = torch.stack(list(self._terms(self._to_image(pixels), *targets).values())).sum()
+        return loss.detach(), torch.autograd.grad(loss, [pixels])[0]
+
+    def _gradient_scale(self, pixels: Tensor, targets: Targets) -> float:
+        """What gradients are multiplied by: for L-BFGS so that the first is one grey level on average.
+
+        Its steps do not depend on it but for torch's absolute limits: where curvatures are small it would never start, and
+        where they are negative it steps by the gradient itself.
+        """
+        if self.hparams["optimizer"] == "adam":
+            return 1.0
+        level = float(self._gradient(pixels, targets)[1].abs().mean())
+        return float(self.hparams["pixel_range"]) / 255 / max(level, 1e-10)
+
+    def _to_pixels(self, image: Tensor) -> Tensor:
+        """The image in the space of the optimiser: white less the mean colour of ImageNet, times ``pixel_range``."""
+        return (image - mean_colour(image)) * float(self.hparams["pixel_range"])
+
+    def _to_image(self, pixels: Tensor) -> Tensor:
+        return pixels / float(self.hparams["pixel_range"]) + mean_colour(pixels)
+
+    def _optimizer(self, pixels: Tensor, previous: Optimizer | None) -> Optimizer:
+        """An optimiser of the pixels; Adam goes on with the moments it had at the previous scale."""
+        settings = self.hparams
+        if settings["optimizer"] == "lbfgs":
+            # One evaluation a step, so that each is seen, and no tolerance that would end the run early.
+            once: dict[str, Any] = {"max_iter": 1, "tolerance_grad": 0, "tolerance_change": 0}
+            return LBFGS([pixels], settings["lr"], history_size=settings["history"], **once)
+        adam = Adam([pixels], settings["lr"], betas=tuple(settings["betas"]))
+        if previous is not None:
+            (old,) = previous.state.values()
+            size = pixels.shape[-2:]
+            adam.state[pixels] = {
+                "step": old["step"],
+                "exp_avg": F.interpolate(old["exp_avg"], size, mode="bicubic"),
+                "exp_avg_sq": F.interpolate(old["exp_avg_sq"], size, mode="bilinear").clamp_min(0),
+            }
+        return adam
+
+    def _start(self, content: Tensor) -> Tensor:
+        """The first image, as large as the content."""
+        path = self.hparams["init_image"]
+        if path is not None:
+            picture = to_tensor(read_image(path)).unsqueeze(0).to(content)
+            return resized(picture, (content.shape[-2], content.shape[-1]))
+        if self.hparams["init"] == "content":
+            return content.clone()
+        generator = torch.Generator().manual_seed(self.hparams["seed"])
+        noise = torch.randn(content.shape, generator=generator).to(content) * self.hparams["noise"]
+        return self._to_image(noise)
+
+    @torch.no_grad()
+    def _targets(self, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Targets:
+        """What the features of the image should be, and what moments they should have."""
+        content_layers, style_layers = self.perceptual.content_layers, self.perceptual.style_layers
+        side = round(max(content.shape[-2:]) * self.hparams["style_scale"])
+        measured = [self._moments(shrunk(style, side)) for style in styles]
+        features = self._features(content, [*content_layers, *(style_layers if own else ())])
+        if own:
+            measured.append({name: Moments.of(features[name]) for name in style_layers})
+            shares = [*shares, own]
+        blend = {name: blended([m[name] for m in measured], shares) for name in style_layers}
+        return {name: features[name] for name in content_layers}, blend
+
+    def _terms(self, image: Tensor, content: Features, style: dict[str, Moments]) -> dict[str, Tensor]:
+        loss, weights = self.perceptual, self.loss_weights
+        features = self._features(image, loss.layers)
+        for_content = for_style = features
+        if self.hparams["normalize_gradients"]:
+            for_content = {
+                n: even_gradient(features[n], weights["content"] * w) for n, w in loss.content_layers.items()
+            }
+            for_style = {n: even_gradient(features[n], weights["style"] * w) for n, w in loss.style_layers.items()}
+        terms = loss(for_content, content=content) | loss(for_style, style=style)
+        if weights["tv"]:
+            terms["tv"] = TOTAL_VARIATIONS[self.hparams["tv"]](image * self.hparams["pixel_range"])
+        return {name: weights[name] * term for name, term in terms.items()}
+
+    def _moments(self, style: Tensor) -> dict[str, Moments]:
+        return {name: Moments.of(f) for name, f in self._features(style, [*self.perceptual.style_layers]).items()}
+
+    def _features(self, image: Tensor, layers: list[str]) -> Features:
+        if self.encoder.ceil_mode:  # a reflecting convolution needs two pixels to reflect
+            image = self.encoder.pad(image, self._deepest)
+        features: Features = self.encoder(image, layers)
+        return features
+
+
+def mean_colour(image: Tensor) -> Tensor:
+    """ImageNet's, (3, 1, 1) in [0, 1]."""
+    return image.new_tensor(CAFFE_MEAN_BGR[::-1])[:, None, None] / 255
+
+
+class Average:
+    """Exponential moving average, bias-corrected as in Adam: value = sum of decay^age x_age over sum of decay^age."""
+
+    def __init__(self, decay: float, first: Tensor) -> None:
+        self.decay = decay
+        self._sum, self._missing = torch.zeros_like(first), 1.0
+        self.update(first)
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Takes the next x in."""
+        self._sum.mul_(self.decay).add_(x, alpha=1 - self.decay)
+        self._missing *= self.decay
+
+    @property
+    def value(self) -> Tensor:
+        """The average; with decay 0 the last x."""
+        return self._sum / (1 - self._missing)
+
+
+def scales(smallest: int | None, side: int) -> list[int]:
+    """Long sides from coarse to fine, each sqrt(2) of the one before.
+
+    >>> scales(128, 512), scales(None, 300)
+    ([128, 181, 256, 362, 512], [300])
+    """
+    sides = [side]
+    while smallest is not None and (larger := round(side / 2 ** (len(sides) / 2))) >= max(smallest, SMALLEST_SIDE):
+        sides.insert(0, larger)
+    return sides
+
+
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a picture whose long side becomes ``side``, the other in proportion.
+
+    >>> fitted(200, 300, 128)
+    (85, 128)
+    """
+    if height > width:
+        return side, round(side * width / height)
+    return round(side * height / width), side
+
+
+def shrunk(picture: Tensor, side: int) -> Tensor:
+    """A picture, (1, 3, H, W), with a long side of at most ``side``, and short ones of at least 16."""
+    height, width = picture.shape[-2:]
+    size = fitted(height, width, min(side, max(height, width)))
+    return resized(picture, (max(size[0], SMALLEST_SIDE), max(size[1], SMALLEST_SIDE)))
+
+
+def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture at another size, bicubic with antialiasing, in [0, 1]."""
+    if picture.shape[-2:] == size:
+        return picture
+    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def blended(moments: list[Moments], shares: list[float]) -> Moments:
+    """The moments of a style that is as much of each as its share says; exactly its own where there is only one."""
+    if len(moments) == 1:
+        return moments[0]
+
+    def mix(parts: list[Tensor]) -> Tensor:
+        return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
+
+    positions = mix([m.positions for m in moments])
+    gram = mix([m.gram / m.positions for m in moments]) * positions
+    return Moments(gram, mix([m.mean for m in moments]), mix([m.std for m in moments]), positions)
+
+
+def corner_variation(image: Tensor) -> Tensor:
+    """Half the squared differences to the right and the lower neighbour, summed over pixels that have both.
+
+    jcjohnson/neural-style@07c4b82 neural_style.lua TVLoss, which adds only its gradient. Mean over the batch.
+    """
+    corner = image[..., :-1, :-1]
+    right, below = image[..., :-1, 1:], image[..., 1:, :-1]
+    return ((right - corner).square().sum() + (below - corner).square().sum()) / (2 * len(image))
+
+
+def nine_point_variation(image: Tensor) -> Tensor:
+    """Mean squared differences to the neighbours, a third for direct ones and a twelfth for diagonal ones, times 2.
+
+    crowsonkb/style-transfer-pytorch@e7e2c71 TVLoss; borders are repeated.
+    """
+    image = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    right = (image[..., 1:-1, 2:] - image[..., 1:-1, 1:-1]).square().mean() / 3
+    below = (image[..., 2:, 1:-1] - image[..., 1:-1, 1:-1]).square().mean() / 3
+    falling = (image[..., 1:, 1:] - image[..., :-1, :-1]).square().mean() / 12
+    rising = (image[..., 1:, :-1] - image[..., :-1, 1:]).square().mean() / 12
+    return 2 * (right + below + falling + rising)
+
+
+TOTAL_VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "absolute": lambda image: total_variation(image, power=1),
+    "corners": corner_variation,
+    "nine_point": nine_point_variation,
+}
+
+
+def even_gradient(features: Tensor, strength: float) -> Tensor:
+    """The features themselves; the gradient of a loss of this weight comes back with the L1 norm of the weight.
+
+    jcjohnson/neural-style@07c4b82 neural_style.lua -normalize_gradients, per sample.
+    """
+    even: Tensor = _EvenGradient.apply(features, strength)
+    return even
+
+
+class _EvenGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        norm = gradient.abs().sum((1, 2, 3), keepdim=True)
+        return gradient * (ctx.strength / (norm + ctx.strength * 1e-8)), None
+
+
+def _diverged(step: int, steps: int, loss: float) -> NoReturn:
+    raise ValueError(
+        f"gatys diverged at iteration {step} of {steps} (loss {loss}): check that content and style hold numbers, then"
+        " try optimizer: adam, a smaller lr, smaller weights, or stronger noise to start from."
+    )

@@ -1,0 +1,345 @@
+"""SlimEncoder - a VGG-19 distilled to half the channels, the encoder that ships with the package (``vgg19_slim``).
+
+The student has VGG's convolutions up to conv5_1, but thin, and 1x1 maps with a ReLU that lead from relu1_1 ... relu5_1 back
+to VGG's channels: loss weights and decoders keep their meaning. Encoders of this shape are those of Collaborative
+Distillation for Ultra-Resolution Universal Style Transfer (Wang et al., CVPR 2020, arXiv:2003.08436).
+
+    python -m stylezoo fit --config experiments/slim_encoder.yaml
+    python -m stylezoo fit --config experiments/adain.yaml --model.encoder vgg19_slim \\
+      --model.encoder_weights runs/slim_encoder/version_0/checkpoints/last.ckpt
+
+It does not start from noise. Layer by layer, the teacher's channels that tell most about all others are chosen, and the
+student's filters are the least squares fit of these to its own input, so that they make up for the errors of the layers
+before. This is channel pruning (He, Zhang & Sun, ICCV 2017, arXiv:1707.06168) with a greedy choice instead of LASSO. It takes
+minutes; gradients do the rest. Plain Adam would first undo it, because features are positive and their neighbours alike, so
+that small steps of all weights add up: the steps are those of Adam on decorrelated inputs (`WhitenedAdam`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from stylezoo.losses import at_least_float32, balanced_gram_loss, content_loss
+from stylezoo.module import StyleModel
+from stylezoo.registry import Kind
+from stylezoo.vgg import VGG, Features, conv_names
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+class SlimEncoder(StyleModel):
+    """A slim encoder in training: no system of the zoo, it paints nothing. Its checkpoints serve as encoder weights.
+
+    Args:
+        widths: Channels of the five blocks. conv4_1 has those of the fourth, what follows it those of the fifth: only
+            relu5_1 needs it.
+        gram_weight: Weight of the balanced Gram loss of each layer, against its relative squared error.
+        first_pictures: Number of training crops that the first weights are fitted to; 0 leaves them random.
+        lr: Learning rate of `WhitenedAdam` after the first steps.
+        lr_decay: d in lr / (1 + d * step).
+        warmup: Steps in which the learning rate rises to its value.
+        teacher: The encoder to imitate, see `stylezoo.vgg.VGG`.
+        teacher_weights: A file for it; None takes the encoder's own.
+        deep_teacher_weights: A file of another slim encoder, which teaches the layers that the teacher's file lacks;
+            None leaves these out.
+    """
+
+    system: ClassVar[str] = "slim_encoder"
+    kind: ClassVar[Kind] = "single"  # it takes no style
+    local_settings: ClassVar[frozenset[str]] = frozenset({"teacher_weights", "deep_teacher_weights"})
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 256, 128),
+        gram_weight: float = 0.5,
+        first_pictures: int = 256,
+        lr: float = 0.01,
+        lr_decay: float = 3e-3,
+        warmup: int = 50,
+        teacher: str = "vgg19_normalised",
+        teacher_weights: str | None = None,
+        deep_teacher_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.teacher = VGG(teacher, teacher_weights)
+        self.deep_teacher = None if deep_teacher_weights is None else VGG("vgg19_slim", deep_teacher_weights)
+        deep_channels = {} if self.deep_teacher is None else self.deep_teacher.channels
+        known = {**deep_channels, **self.teacher.channels}
+        self.encoder = VGG(
+            "vgg19_slim", untrained_weights(widths, {name: known[name] for name in LAYERS if name in known})
+        )
+        self.encoder.convs.requires_grad_()
+        self.encoder.maps.requires_grad_()
+        self.to(memory_format=torch.channels_last)
+        self._whitenings: list[Tensor] = []
+
+    def encoders(self) -> Iterator[tuple[str, VGG]]:
+        """The teachers: they are frozen, the encoder itself is what training changes."""
+        return ((name, vgg) for name, vgg in super().encoders() if vgg is not self.encoder)
+
+    def targets(self, image: Tensor) -> Features:
+        """What the teachers say, {layer: (B, C, H', W')} for every layer that the student has."""
+        first = [layer for layer in self.encoder.channels if layer in self.teacher.channels]
+        rest = [layer for layer in self.encoder.channels if layer not in first]
+        with torch.no_grad():
+            features: Features = self.teacher(image, first)
+            return features if self.deep_teacher is None else {**features, **self.deep_teacher(image, rest)}
+
+    def losses(self, content: Tensor, style: Tensor | None = None) -> dict[str, Tensor]:
+        """One term per layer, the squared error in parts of the teacher's mean square, and the weighted ``gram``.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: More pictures of the same size, if there are any.
+        """
+        image = content if style is None else torch.cat([content, style])
+        image = image.contiguous(memory_format=torch.channels_last)
+        targets = self.targets(image)
+        features = self.encoder(image, list(targets))
+        terms = {n: content_loss(features[n], t) / at_least_float32(t).square().mean() for n, t in targets.items()}
+        gram = torch.stack([balanced_gram_loss(features[name], t) for name, t in targets.items()]).sum()
+        return {**terms, "gram": self.hparams["gram_weight"] * gram}
+
+    def setup(self, stage: str) -> None:
+        """Fits the first weights of a new run to the teachers, see `fit_to_teachers`."""
+        count = self.hparams["first_pictures"]
+        if stage != "fit" or count == 0 or self.trainer.ckpt_path is not None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise ValueError("The first weights are fitted to pictures of a datamodule: train with one (Pairs).")
+        loader = data.train_dataloader()
+        pictures = itertools.chain.from_iterable(picture for batch in loader for picture in batch.values())
+        images = self.trainer.strategy.broadcast(torch.stack(list(itertools.islice(pictures, count))))
+        fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
+        self._whitenings = whitenings(self.encoder, images)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """`WhitenedAdam`; a resumed run finds the whitenings in its checkpoint, as part of the optimiser's state."""
+        convs = [*_convs(self.encoder.convs).values(), *_convs(self.encoder.maps).values()]
+        optimizer = WhitenedAdam(convs, self._whitenings or [None] * len(convs), self.hparams["lr"])
+        warmup, decay = self.hparams["warmup"], self.hparams["lr_decay"]
+        schedule = LambdaLR(optimizer, lambda i: min(1, (i + 1) / max(1, warmup)) / (1 + decay * i))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class WhitenedAdam(Optimizer):
+    """Adam on the weights V of convolutions of decorrelated inputs: W = V T, T x has the second moments of white noise.
+
+    The weights stay those of plain convolutions, only the steps differ. The learning rate is divided by the root of the
+    number of inputs, so that a step changes the outputs of all convolutions about equally.
+
+    Args:
+        convs: The convolutions, whose bias is one more input.
+        whitenings: T of each, (D + 1, D + 1), see `whitenings`; None for plain Adam, or until a checkpoint is loaded.
+        lr: Learning rate.
+        betas: Of the running means of gradients and their squares.
+    """
+
+    def __init__(
+        self,
+        convs: Sequence[nn.Conv2d],
+        whitenings: Sequence[Tensor | None],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        super().__init__([p for conv in convs for p in conv.parameters()], {"lr": lr, "betas": betas})
+        for conv, whitening in zip(convs, whitenings, strict=True):
+            if whitening is not None:
+                self.state[conv.weight]["whitening"] = whitening.to(conv.weight)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns what the closure does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        group = self.param_groups[0]
+        parameters = iter(group["params"])
+        for weight, bias in zip(parameters, parameters, strict=True):
+            gradient = torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1)
+            state = self.state[weight]
+            if "whitening" in state:
+                gradient = gradient @ state["whitening"].T
+            if "step" not in state:
+                state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+            state["step"] += 1
+            first, second = group["betas"]
+            state["mean"].lerp_(gradient, 1 - first)
+            state["square"].lerp_(gradient.square(), 1 - second)
+            mean = state["mean"] / (1 - first ** state["step"])
+            change = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
+            if "whitening" in state:
+                change = change @ state["whitening"]
+            change *= -group["lr"] / gradient.shape[1] ** 0.5
+            weight += change[:, :-1].reshape(weight.shape)
+            bias += change[:, -1]
+        return loss
+
+
+def untrained_weights(widths: Sequence[int], channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Weights of a slim encoder before it is trained (He et al. 2015), named as `VGG.tensors` names them.
+
+    Args:
+        widths: Of the five blocks, see `SlimEncoder`.
+        channels: {layer: channels that the map of this layer leads to}; there are no convolutions behind the last.
+    """
+    shapes: dict[str, tuple[int, int, int, int]] = {}
+    names, width = conv_names(19), 3
+    for name in names[: 1 + max(names.index(layer.replace("relu", "conv")) for layer in channels)]:
+        block = 5 if name > "conv4_1" else int(name[4])
+        shapes[name] = (widths[block - 1], width, 3, 3)
+        width = widths[block - 1]
+        if name.replace("conv", "relu") in channels:
+            shapes[f"maps.{name}"] = (channels[name.replace("conv", "relu")], width, 1, 1)
+    weights = {f"{name}.weight": nn.init.kaiming_normal_(torch.empty(shape)) for name, shape in shapes.items()}
+    return weights | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+
+
+@torch.no_grad()
+def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images: Tensor, positions: int = 100) -> None:
+    """Gives a slim encoder the weights that least squares finds, convolution by convolution.
+
+    Args:
+        student: Changed in place.
+        teacher: A VGG-19.
+        deep_teacher: A slim encoder for the convolutions that the teacher lacks.
+        images: (B, 3, H, W), RGB in [0, 1].
+        positions: How many positions of each picture enter the fit of a layer.
+    """
+    convs, maps, goals = _convs(teacher.convs), {}, _inputs(teacher, images)
+    if deep_teacher is not None:
+        deeper = {name: conv for name, conv in _convs(deep_teacher.convs).items() if name not in convs}
+        goals = itertools.chain(goals, (item for item in _inputs(deep_teacher, images) if item[0] in deeper))
+        convs, maps = {**convs, **deeper}, _convs(deep_teacher.maps)
+    own_convs, own_maps, names = _convs(student.convs), _convs(student.maps), list(student.convs)
+    generator = torch.Generator().manual_seed(0)
+    for (name, thin), (_, wide) in zip(_inputs(student, images), goals, strict=False):
+        where = _positions(thin, positions, generator)
+        goal = _columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
+        importance = torch.eye(goal.shape[1]) * float(name in own_maps)
+        following = names.index(name) + 1
+        if following < len(names) and convs[names[following]].in_channels == goal.shape[1]:
+            kernel = convs[names[following]].weight
+            reach = torch.einsum("oihw,ojhw->ij", kernel, kernel)
+            importance += reach / reach.diagonal().mean()
+        patches = _patches(thin, where)
+        weight = _fit(own_convs[name], patches, goal[:, choose(F.relu(goal), importance, own_convs[name].out_channels)])
+        if name in own_maps:
+            features = F.relu(F.linear(patches, weight, own_convs[name].bias))
+            if name not in teacher.convs:
+                goal = F.linear(F.relu(goal), maps[name].weight.flatten(1), maps[name].bias)
+            _fit(own_maps[name], features, goal)
+
+
+@torch.no_grad()
+def whitenings(network: VGG, images: Tensor, positions: int = 100, damping: float = 1e-3) -> list[Tensor]:
+    """For each convolution of a slim encoder, then for each map, T that decorrelates its inputs and the 1 of the bias.
+
+    T M T^T = 1 for the second moments M of the inputs, (D + 1, D + 1), damped by a share of their mean diagonal.
+    """
+    generator = torch.Generator().manual_seed(1)
+    of_convs, of_maps = [], []
+    for name, x in _inputs(network, images):
+        where = _positions(x, positions, generator)
+        patches = _patches(x, where)
+        of_convs.append(_whitening(patches, damping))
+        if name in network.maps:
+            conv = _convs(network.convs)[name]
+            of_maps.append(_whitening(F.relu(F.linear(patches, conv.weight.flatten(1), conv.bias)), damping))
+    return of_convs + of_maps
+
+
+def _whitening(inputs: Tensor, damping: float) -> Tensor:
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    moments = (inputs.T @ inputs).double() / len(inputs)
+    moments += damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+    inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
+    return inverse.float()
+
+
+def _positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random positions of each map, (B, count)."""
+    return torch.stack([torch.randperm(x.shape[-2] * x.shape[-1], generator=generator)[:count] for _ in x])
+
+
+def _convs(modules: nn.ModuleDict) -> dict[str, nn.Conv2d]:
+    return {name: conv for name, conv in modules.items() if isinstance(conv, nn.Conv2d)}
+
+
+def _fit(conv: nn.Conv2d, inputs: Tensor, goal: Tensor) -> Tensor:
+    """Sets a convolution to what `fit_relu` finds; its weight as (K, D)."""
+    weight, bias = fit_relu(inputs, goal)
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
+    assert conv.bias is not None
+    conv.bias.copy_(bias)
+    return weight
+
+
+def _inputs(network: VGG, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(name, input) of each convolution; the weights of one may change before the next is asked for."""
+    x = network.preprocess(images)
+    for name, conv in network.convs.items():
+        if name.endswith("_1") and name != "conv1_1":
+            x = network._pool(x)
+        yield name, x
+        x = torch.cat([F.relu(conv(part)) for part in torch.split(x, 16)])
+
+
+def _columns(x: Tensor, where: Tensor) -> Tensor:
+    """Some positions of each map, (B, C, H, W) and (B, P) -> (B * P, C)."""
+    return x.flatten(2).gather(2, where[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _patches(x: Tensor, where: Tensor) -> Tensor:
+    """The same of the 3x3 windows around them, (B * P, 9 C)."""
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return torch.cat([_columns(F.unfold(padded[i, None], 3)[..., None], where[i, None]) for i in range(len(x))])
+
+
+def choose(features: Tensor, importance: Tensor, count: int) -> list[int]:
+    """The channels from which a linear map predicts all channels best, found greedily.
+
+    Args:
+        features: (N, C).
+        importance: (C, C), the metric of the prediction's error.
+        count: How many, at most C.
+    """
+    rest = torch.cov(features.double().T)  # what the chosen ones leave unexplained
+    importance = importance.to(rest)
+    floor = 1e-6 * rest.diagonal().max()
+    chosen: list[int] = []
+    for _ in range(count):
+        gain = ((rest @ importance) * rest).sum(1) / rest.diagonal().clamp_min(floor)
+        gain[chosen] = -1
+        best = int(gain.argmax())
+        chosen.append(best)
+        rest = rest - torch.outer(rest[:, best], rest[best]) / rest[best, best].clamp_min(floor)
+    return sorted(chosen)
+
+
+def fit_relu(inputs: Tensor, goal: Tensor, rounds: int = 4, ridge: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Weight (K, D) and bias (K,) with relu(inputs weight^T + bias) ~ relu(goal), for inputs (N, D) and goal (N, K).
+
+    Least squares, repeated: where both prediction and goal are negative there is no error.
+    """
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    normal = (inputs.T @ inputs).double()
+    normal += ridge * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+    factor = torch.linalg.cholesky(normal)
+    wanted = goal
+    for _ in range(rounds):
+        solution = torch.cholesky_solve((inputs.T @ wanted).double(), factor).float()
+        wanted = torch.where(goal > 0, goal, (inputs @ solution).clamp_max(0))
+    return solution[:-1].T.contiguous(), solution[-1]
