@@ -36,7 +36,9 @@ def saved_every(steps: int, folder: Path) -> ModelCheckpoint:
 
 
 def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    torch.testing.assert_close(dict(a), dict(b), rtol=1e-6, atol=1e-7)
+    """But for the counters of batch norms, which are whole numbers."""
+    a, b = ({key: value for key, value in state.items() if not key.endswith("num_batches_tracked")} for state in (a, b))
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)

@@ -239,4 +239,4 @@ def test_public_files(parity: Callable[[str], Case]) -> None:
 
 
 def test_flavour_table_is_complete() -> None:
-    assert set(vgg.FLAVOURS) == {"torchvision", "normalised", "caffe", "random"}
+    assert set(vgg.FLAVOURS) == {"torchvision", "normalised", "caffe", "random", "slim"}

@@ -63,6 +63,10 @@ class Material:
         """
         return _squares(_folder(self.style, "paintings"), count, size, held_out)
 
+    def files(self, kind: Kind, held_out: bool = True) -> list[Path]:
+        """The files of the ``photos`` or the ``paintings``, in order; see `paintings` for ``held_out``."""
+        return _files(_folder(self.content if kind == "photos" else self.style, kind), held_out)
+
     def style_file(self, index: int) -> Path:
         """One painting as a file, for systems that learn a single style."""
         files = _files(_folder(self.style, "paintings"), held_out=False)
@@ -240,10 +244,13 @@ def _files(folder: Folder, held_out: bool) -> list[Path]:
 
 
 def _squares(folder: Folder, count: int, size: int, held_out: bool) -> Tensor:
-    files = _files(folder, held_out)[:count]
-    framing = Framing(size, size, "shorter", "center", flip=False)
-    pictures: list[Image.Image] = [framing(read_image(path, min_side=size), None) for path in files]
-    return torch.stack([to_tensor(picture) for picture in pictures])
+    return torch.stack([square(path, size) for path in _files(folder, held_out)[:count]])
+
+
+def square(path: Path, size: int) -> Tensor:
+    """The central square of a picture whose short side is resized to ``size`` pixels, (3, size, size) in [0, 1]."""
+    picture: Image.Image = Framing(size, size, "shorter", "center", flip=False)(read_image(path, min_side=size), None)
+    return to_tensor(picture)
 
 
 @contextmanager

@@ -1,0 +1,128 @@
+"""Painting a picture again and again with the same style: what is left of the content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from stylezoo.images import grid
+from stylezoo.metrics import ssim
+from stylezoo.tables.base import Result, Row, new_figure, table
+from stylezoo.tables.material import Judge, Material, painted, trained_briefly
+from stylezoo.tables.pairs import TRAINED, measuring_network, present
+
+
+@table(
+    "content_leak",
+    source="StyTr2, content leak (repeated stylisation)",
+    paper="https://arxiv.org/abs/2105.14576",
+)
+def content_leak(
+    *,
+    content: str | None = None,
+    style: str | None = None,
+    models: tuple[str, ...] = (),
+    systems: tuple[str, ...] = ("adain", "sanet"),
+    steps: int = 400,
+    size: int = 160,
+    crop: int = 64,
+    batch_size: int = 4,
+    pictures: int = 4,
+    rounds: tuple[int, ...] = (1, 5, 10, 20),
+    lr: float = 1e-3,
+    encoder: str | None = None,
+    encoder_weights: str | None = None,
+    seed: int = 0,
+) -> Result:
+    """What is left of the content after twenty rounds: every output is painted again with its style.
+
+    A model that keeps the content paints the same picture in every round. Measured against the picture of the first round
+    and against the photo: content loss (normalised relu4_1 features, so that colour and contrast may change) and SSIM.
+
+    Args:
+        content: Folder of photos.
+        style: Folder of paintings.
+        models: Models for any style picture.
+        systems: What is trained if there are none.
+        steps: Optimiser steps.
+        size: Side of the painted pictures.
+        crop: Side of training crops.
+        batch_size: Pairs per step.
+        pictures: Pairs; the figure shows four.
+        rounds: After how many rounds it is measured; 20 is the paper's last.
+        lr: Learning rate.
+        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
+        encoder_weights: A file for it.
+        seed: Of training.
+    """
+    rounds = tuple(sorted({1, *rounds}))
+    if rounds[0] < 1:
+        raise ValueError(f"rounds are numbers from 1 up, not {rounds[0]}.")
+    material = Material(content, style, crop, batch_size, seed)
+    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
+    network = measuring_network(networks, encoder, encoder_weights)
+    present(network, ["relu4_1"])
+    judge = Judge(network, normalised=True)
+    contents = material.photos(pictures, size, held_out=not models)
+    styles = material.paintings(pictures, size, held_out=not models)
+    count = min(len(contents), len(styles))
+    contents, styles = contents[:count], styles[:count]
+    rows: list[Row] = []
+    sheets: dict[str, Any] = {}
+    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    for number, (label, model) in enumerate(networks.items()):
+        kept = {}
+        output = contents
+        for index in range(1, rounds[-1] + 1):
+            output = painted(model, output, styles)
+            if index in rounds:
+                kept[index] = output
+        rows += [
+            {
+                "model": label,
+                "round": index,
+                **_against(judge, picture, kept[1], "round 1"),
+                **_against(judge, picture, contents, "the photo"),
+            }
+            for index, picture in kept.items()
+        ]
+        last = rows[-1]
+        notes.append(
+            f"{label}: after {rounds[-1]} rounds the content loss to the first is {last['content to round 1']:.3g} and SSIM"
+            f" {last['SSIM to round 1']:.2f}; to the photo SSIM went from"
+            f" {rows[-len(kept)]['SSIM to the photo']:.2f} to {last['SSIM to the photo']:.2f}."
+        )
+        columns = [contents, styles, *kept.values()]
+        sheet = grid([list(row) for row in zip(*(column[:4] for column in columns), strict=True)])
+        sheets["pictures" + (f"_{number + 1}" if number else "")] = sheet
+    notes.append(
+        f"{count} pairs, {size} x {size} pixels, measured with {network.name}. Pictures: photo, painting, round"
+        f" {', '.join(map(str, rounds))}."
+    )
+    return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})
+
+
+def _against(judge: Judge, pictures: Tensor, reference: Tensor, name: str) -> Row:
+    features, target = judge.features(pictures), judge.features(reference)
+    return {
+        f"content to {name}": judge(features, target, target)[0],
+        f"SSIM to {name}": ssim(pictures, reference).mean().item(),
+    }
+
+
+def _figure(rows: Sequence[Row], labels: Sequence[str]) -> Any:
+    figure = new_figure(10, 3.6)
+    axes = figure.subplots(1, 2)
+    for axis, quantity in zip(axes, ("content", "SSIM"), strict=True):
+        for number, label in enumerate(labels):
+            chosen = [row for row in rows if row["model"] == label]
+            for reference, line in (("round 1", "o-"), ("the photo", "s:")):
+                values = [row[f"{quantity} to {reference}"] for row in chosen]
+                x = [row["round"] for row in chosen]
+                axis.plot(x, values, line, color=f"C{number}", label=f"{label}, to {reference}")
+        axis.set_xlabel("round")
+        axis.set_ylabel("content loss" if quantity == "content" else "SSIM")
+        axis.legend(fontsize=8)
+    return figure

@@ -1,0 +1,130 @@
+"""Whether the classic style loss follows its supremum, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional import pearson_corrcoef
+
+from stylezoo.metrics import AST_LAYERS
+from stylezoo.tables.balanced_loss import AstLosses, ast_losses
+from stylezoo.tables.base import Result, Row, new_figure, published, table
+from stylezoo.tables.material import Material, trained_briefly
+from stylezoo.tables.pairs import TRAINED, UNCHANGED, measured_with, measuring_network, random_pairs
+
+PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on the paper's figure, its figure 3.4)
+
+
+@table(
+    "supremum_correlation",
+    source="Cheng et al. 2021, as quoted in Neroxn/ceng501-final-project, figure 3.4",
+    paper="https://arxiv.org/abs/2104.10064",
+)
+def supremum_correlation(
+    *,
+    content: str | None = None,
+    style: str | None = None,
+    models: tuple[str, ...] = (),
+    systems: tuple[str, ...] = ("adain", "sanet"),
+    steps: int = 400,
+    size: int = 160,
+    crop: int = 64,
+    batch_size: int = 4,
+    pictures: int = 100,
+    lr: float = 1e-3,
+    encoder: str | None = None,
+    encoder_weights: str | None = None,
+    seed: int = 0,
+) -> Result:
+    """Pearson correlation of the classic style loss with its supremum, per layer.
+
+    The paper finds it to be nearly 1 and concludes that the loss says more about the size of the features than about the
+    style that is missing. Losses as in `balanced_loss`, of every pair. Pearson's coefficient lives on the few largest
+    values; beside it that of the logarithms. "(content unchanged)" is what a model that paints nothing would get. The loss
+    is the supremum times the balanced loss: the less that one varies from pair to pair, the nearer to 1 is the correlation.
+
+    Args:
+        content: Folder of photos.
+        style: Folder of paintings.
+        models: Models for any style picture.
+        systems: What is trained if there are none.
+        steps: Optimiser steps.
+        size: Side of the painted pictures, 256 in the protocol.
+        crop: Side of training crops.
+        batch_size: Pairs per step.
+        pictures: Pairs, 2000 in the protocol.
+        lr: Learning rate.
+        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
+        encoder_weights: A file for it.
+        seed: Of training and of the pairs.
+    """
+    if pictures < 3:
+        raise ValueError(f"A correlation needs at least three pairs (pictures), not {pictures}.")
+    material = Material(content, style, crop, batch_size, seed)
+    pairs = random_pairs(material, pictures, size, held_out=not models)
+    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
+    network = measuring_network(networks, encoder, encoder_weights)
+    losses = ast_losses(networks, pairs, network)
+    labels = [*networks, UNCHANGED]
+    rows = [_row(label, layer, *_values(losses, label, i)) for label in labels for i, layer in enumerate(losses.layers)]
+    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    for label in labels:
+        found = ", ".join(f"{row['layer']} {row['Pearson']:.2f}" for row in rows if row["model"] == label)
+        notes.append(f"{label}: Pearson {found}.")
+    notes.append(_explained(rows))
+    notes.append(
+        "The scatter plots of the re-run (CENG501-Projects/CENG501-Spring2022@1951006 Project_Kargi) are not of what they say:"
+        " an in-place += overwrites its series of relu1_1. Here every layer has its own values."
+    )
+    notes.append(measured_with(network, AST_LAYERS[network.depth], pairs))
+    return Result(rows, notes, {"": _figure(losses, labels, rows)})
+
+
+def _values(losses: AstLosses, label: str, layer: int) -> tuple[Tensor, Tensor]:
+    return losses.classic[label][:, layer], losses.supremum[label][:, layer]
+
+
+def _row(label: str, layer: str, classic: Tensor, supremum: Tensor) -> Row:
+    quotient = classic / supremum
+    logs = (values.clamp_min(torch.finfo(values.dtype).tiny).log() for values in (classic, supremum))
+    return {
+        "model": label,
+        "layer": layer,
+        "Pearson": pearson_corrcoef(classic, supremum).item(),
+        "Pearson of logarithms": pearson_corrcoef(*logs).item(),
+        "variation of the supremum": (supremum.std() / supremum.mean()).item(),
+        "variation of the balanced loss": (quotient.std() / quotient.mean()).item(),
+        published("Pearson, about", "found"): None if label == UNCHANGED else PAPER,
+    }
+
+
+def _explained(rows: list[Row]) -> str:
+    pearson, supremum, quotient = (
+        torch.tensor([float(row[name] or 0.0) for row in rows])
+        for name in ("Pearson", "variation of the supremum", "variation of the balanced loss")
+    )
+    low = int(pearson.argmin())
+    return (
+        f"Standard deviation over mean: suprema {supremum.min():.2f} to {supremum.max():.2f}, balanced losses"
+        f" {quotient.min():.2f} to {quotient.max():.2f}. The lowest correlation, {pearson[low]:.2f} for {rows[low]['model']}"
+        f" at {rows[low]['layer']}, has {quotient[low]:.2f}: there pairs differ in how much of their style is missing."
+    )
+
+
+def _figure(losses: AstLosses, labels: list[str], rows: list[Row]) -> Any:
+    figure = new_figure(3 * len(losses.layers), 2.8 * len(labels))
+    axes = figure.subplots(len(labels), len(losses.layers), squeeze=False)
+    values = iter(rows)
+    for line, label in zip(axes, labels, strict=True):
+        for number, axis in enumerate(line):
+            classic, supremum = _values(losses, label, number)
+            ends = [supremum.log10().min().item(), supremum.log10().max().item()]
+            axis.plot(ends, ends, color="grey", linewidth=0.8)
+            axis.scatter(supremum.log10().tolist(), classic.log10().tolist(), s=6)
+            axis.set_title(f"{losses.layers[number]}: Pearson {next(values)['Pearson']:.2f}", fontsize=9)
+        line[0].set_ylabel(f"{label}\nclassic loss, log10", fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("supremum, log10", fontsize=9)
+    return figure
