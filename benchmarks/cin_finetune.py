@@ -114,7 +114,8 @@ def main(
         width: Multiplies the channels of cin.
         finetune_lr: Learning rate of fine-tuning; the others have cin's own, 1e-3.
         accelerator: ``cpu`` or ``gpu``.
-        base: Keeps the network that is fine-tuned; where the file exists, it is used instead of training again.
+        base: Keeps the network that is fine-tuned. Where the file exists, it is taken instead of training one, such as
+            public weights from ``stylezoo import``; new networks then have its shape.
         root: Where the pictures are drawn; null for a temporary folder.
     """
     warnings.filterwarnings("ignore", module="lightning")
@@ -149,7 +150,10 @@ def main(
             return stylezoo.create_model("cin", **settings, **more)
 
         base = base or Path(temporary) / "base.safetensors"
-        if not base.exists():
+        if base.exists():
+            trained = stylezoo.load_model(base).hparams
+            settings |= {name: trained[name] for name in ("width", "channels", "blocks")}
+        else:
             network = create(styles=folder("base", files[:styles]))
             train(network, data, base_steps, base_steps, accelerator)
             save_model(network, base)
