@@ -188,7 +188,10 @@ def test_wandb_offline_run_holds_the_images(
     run = next(tmp_path.glob("wandb/offline-run-*"))
     images = sorted(run.glob("files/media/images/*.png"))
     assert len(images) == 2 and all(path.stat().st_size > 1000 for path in images)
-    log = next(run.glob("run-*.wandb")).read_bytes()
+    log, deadline = b"", time.monotonic() + 60
+    while b"train/content" not in log and time.monotonic() < deadline:  # W&B's own process writes the file
+        log = next(run.glob("run-*.wandb")).read_bytes()
+        time.sleep(0.1)
     for name in (b"train/content", b"train/style", b"lr-Adam", b"vgg19_random/8"):
         assert name in log
 
