@@ -5,8 +5,8 @@
 Every system is trained from its own initialisation with its own learning rate, on procedural pictures, for ``warmup``
 steps in 32 bits. From that checkpoint it goes on for ``steps`` steps three times: in ``32-true``, in ``bf16-mixed``,
 and in ``32-true`` with noise of 1e-6 on the input pictures, which shows how far runs drift apart that differ by next to
-nothing. The weights are then compared on fixed validation pictures, always in float32, and the training losses by their
-means over these steps, whose pictures are the same. Columns ending in ``_difference`` are relative to the 32-bit run.
+nothing. The weights are then compared on fixed validation pictures, always in float32; columns ending in
+``_difference`` are relative to the 32-bit run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 import stylezoo
@@ -40,18 +39,6 @@ class NoisyPairs(Pairs):
         return {name: x + self.noise * torch.randn_like(x) for name, x in batch.items()} if self.noise else batch
 
 
-class Losses(Callback):
-    """The training loss of every step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.values.append(float(trainer.callback_metrics["train/loss"]))
-
-
 def create(system: str, encoder: str, encoder_weights: str | None, paintings: Synthetic) -> StyleModel:
     arguments = inspect.signature(get(system)).parameters
     choices = {
@@ -64,11 +51,8 @@ def create(system: str, encoder: str, encoder_weights: str | None, paintings: Sy
     return stylezoo.create_model(system, **{name: choices[name] for name in choices if name in arguments})
 
 
-def train(
-    model: StyleModel, data: Pairs, steps: int, precision: Any, accelerator: str, start: Path | None
-) -> tuple[Trainer, float]:
-    """Trains up to a step, from the beginning or from a checkpoint; the trainer, and the mean of the training losses."""
-    losses = Losses()
+def train(model: StyleModel, data: Pairs, steps: int, precision: Any, accelerator: str, start: Path | None) -> Trainer:
+    """Trains up to a step, from the beginning or from a checkpoint."""
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -80,10 +64,9 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[losses],
     )
     trainer.fit(model, data, ckpt_path=None if start is None else str(start), weights_only=True)
-    return trainer, fmean(losses.values)
+    return trainer
 
 
 @torch.no_grad()
@@ -153,18 +136,21 @@ def main(
             data.prepare_data()
             model = create(system, encoder, encoder_weights, styles)
             before, start = validation_loss(model, data), Path(temporary) / f"{system}.ckpt"
-            train(model, data, warmup, "32-true", accelerator, None)[0].save_checkpoint(start)
-            losses, means = {"before": before, "warm": validation_loss(model, data)}, {}
+            train(model, data, warmup, "32-true", accelerator, None).save_checkpoint(start)
+            losses = {"before": before, "warm": validation_loss(model, data)}
             for run, bits, noise in (("fp32", "32-true", 0.0), ("16 bits", precision, 0.0), ("noise", "32-true", 1e-6)):
                 data.noise = noise
                 model = create(system, encoder, encoder_weights, styles)
-                means[run] = train(model, data, warmup + steps, bits, accelerator, start)[1]
+                train(model, data, warmup + steps, bits, accelerator, start)
                 losses[run] = validation_loss(model, data)
-            rows[system] = {"system": system, "precision": precision}
-            rows[system] |= {run: f"{loss:.5g}" for run, loss in losses.items()}
-            for run in ("16 bits", "noise"):
-                rows[system][f"{run}_difference"] = f"{losses[run] / losses['fp32'] - 1:+.4f}"
-                rows[system][f"{run}_train_difference"] = f"{means[run] / means['fp32'] - 1:+.4f}"
+            full = losses["fp32"]
+            rows[system] = {
+                "system": system,
+                "precision": precision,
+                **{run: f"{loss:.5g}" for run, loss in losses.items()},
+                "16_bits_difference": f"{losses['16 bits'] / full - 1:+.4f}",
+                "noise_difference": f"{losses['noise'] / full - 1:+.4f}",
+            }
             print(*(f"{k}={v}" for k, v in rows[system].items()), flush=True)
             output.parent.mkdir(parents=True, exist_ok=True)
             with output.open("w", newline="") as file:
