@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+WORKERS ?= 2
+CONTENT ?= photos
+STYLE   ?= paintings
+PAIRS   ?= 50
+SIZE    ?= 256
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test notebooks results lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +33,18 @@ demo: $(READY)  ## train a small SANet without data or network, then paint with 
 	@echo "Their styles:       $(CURDIR)/demo/synthetic"
 	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, in two processes: WORKERS=8 on a larger machine
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+# Folders of photos (CONTENT) and paintings (STYLE); if there are such, of public weight files (WEIGHTS), of StyleID's
+# pictures (BENCHMARK) and of pictures of the styles that models were trained on (TRAINED). FORCE=1 makes all anew.
+results: $(READY)  ## measure all models on this machine: make results CONTENT=photos STYLE=paintings WEIGHTS=public
+	$(BIN)/python benchmarks/results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
+	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

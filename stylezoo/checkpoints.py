@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,21 +17,25 @@ from torch import nn
 
 from stylezoo import registry, weights
 from stylezoo.module import StyleModel
-from stylezoo.vgg import is_vgg
+from stylezoo.vgg import VGG, is_vgg
 
 FORMAT = "stylezoo-1"
 
-_INSTALLED = Path(__file__).with_name("experiments")
-RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
-"""The recipes: in an installed package a part of it, in a checkout beside it."""
 
-
-def save_model(model: StyleModel, path: str | Path) -> None:
+def save_model(
+    model: StyleModel, path: str | Path, *, packed: bool = False, about: Mapping[str, Any] | None = None
+) -> None:
     """Writes a self-contained safetensors file: the trained tensors, the encoder's, and the settings as metadata.
 
     Args:
         model: Any system.
         path: Ends in ``.safetensors``; written under a temporary name first.
+        packed: Small enough to ship in the package: numbers of 16 bits, and encoders that ship there themselves are named
+            with their sha256 but not copied.
+        about: What else the metadata tells, under keys of its own, such as ``data`` and ``licence``.
+
+    Raises:
+        ValueError: If a packed model paints with an encoder that does not ship.
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -38,22 +43,39 @@ def save_model(model: StyleModel, path: str | Path) -> None:
     for name, vgg in model.encoders():
         if name == "_loss_network":  # painting does without it
             continue
-        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
         encoders[name] = {"name": vgg.name, "sha256": vgg.sha256}
+        if not packed:
+            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
+        elif not _ships(vgg):
+            raise ValueError(
+                f"This {model.system} paints with {vgg.name} (sha256 {vgg.sha256[:12]}...), which the package does not"
+                " ship: train it with one that does, such as vgg19_slim."
+            )
+    if packed:
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k not in model.local_settings}
-    card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders}
+    card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders, **(about or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(save(tensors, metadata={"stylezoo": json.dumps(card)}))
     temporary.replace(path)
 
 
+def _ships(vgg: VGG) -> bool:
+    """Whether the package has the file of these very weights."""
+    file = weights.table().encoders.get(vgg.name)
+    deepest = list(vgg.channels)[-1]
+    return file is not None and file.file is not None and VGG(vgg.name, last=deepest).sha256 == vgg.sha256
+
+
 def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
-    """Loads a model, ready for inference (eval mode, on the CPU).
+    """Loads a model, ready for inference (eval mode, float32, on the CPU).
 
     Args:
-        name_or_path: A ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo import``), a training
-            checkpoint ``.ckpt``, or the name of weights in `stylezoo.weights.folder`, such as ``adain`` or ``johnson.la_muse``.
+        name_or_path: A tag, such as ``adain.slim``, of `list_models(pretrained=True)`: weights in
+            `stylezoo.weights.folder`, or else in the package. The bare name of a system is the name of a file in that
+            folder, or else the system's default tag. Or a ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo
+            import``), or a training checkpoint ``.ckpt``.
             Systems that optimise have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
             ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``).
         **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
@@ -67,29 +89,48 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
     if path.suffix in (".yaml", ".yml"):
         return _load_recipe(path, settings).eval()
     if path.suffix not in (".safetensors", ".ckpt"):
-        path = weights.folder() / f"{name_or_path}.safetensors"
-        if not path.is_file():
-            system, _, tag = str(name_or_path).partition(".")
-            if registry.get(system).kind == "optimisation":
-                return _load_recipe(RECIPES / f"{system}{'_' if tag else ''}{tag}.yaml", settings).eval()
-            raise FileNotFoundError(
-                f"There are no weights for {name_or_path!r} at {path}: train some (python -m stylezoo fit --config"
-                f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system}"
-                f" --files ... --output {path})."
-            )
+        path = _find(str(name_or_path))
+        if path.suffix == ".yaml":
+            return _load_recipe(path, settings).eval()
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
     model = _load_safetensors(path, settings) if path.suffix == ".safetensors" else _load_checkpoint(path, settings)
     return model.eval()
 
 
+def _find(name: str) -> Path:
+    """The file of the weights, or the recipe, that a name stands for."""
+    path = weights.model_path(name)
+    if path is not None:
+        if not path.is_file():
+            tag = name if name in weights.table().models else weights.default_tag(name)
+            raise FileNotFoundError(
+                f"The weights {tag} are not at {path}: fetch them with `python -m stylezoo download {tag}`."
+            )
+        return path
+    if Path(name).is_file():
+        raise ValueError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
+    system = name.partition(".")[0]
+    kind, recipes = registry.get(system).kind, registry.optimisation_recipes()
+    if name in recipes:
+        return recipes[name]
+    tags = [entry.tag for entry in registry.pretrained_models() if entry.system == system]
+    close = difflib.get_close_matches(name, tags, n=1, cutoff=0.8)
+    hint = f" (did you mean {close[0]!r}?)" if close else f" ({system} has {', '.join(tags)})" if tags else ""
+    if kind == "optimisation":
+        raise FileNotFoundError(f"There is no recipe {name!r}{hint}: name one of these, or a file (.yaml).")
+    path = weights.folder() / f"{name}.safetensors"
+    raise FileNotFoundError(
+        f"There are no weights for {name!r} at {path}{hint}: train some (python -m stylezoo fit --config"
+        f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system} --files ..."
+        f" --output {path})."
+    )
+
+
 def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     """A system that optimises, with the settings of a recipe."""
     if not path.is_file():
-        others = ", ".join(sorted(str(other) for other in path.parent.glob(f"{path.stem.split('_')[0]}*.yaml")))
-        raise FileNotFoundError(
-            f"There is no recipe {path}: " + (f"choose one of {others}." if others else "name a file.")
-        )
+        raise FileNotFoundError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
     recipe = yaml.safe_load(path.read_text())
     recipe = recipe.get("model") if isinstance(recipe, dict) else None
     classes = {cls.__name__: cls for cls in registry.systems().values()}
@@ -118,7 +159,7 @@ def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
     if card.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`.")
     settings = {**card["settings"], **settings}
-    if card["encoders"]:
+    if any(key.startswith(f"{name}.") for name in card["encoders"] for key in tensors):  # else it is in the package
         settings.setdefault("encoder_weights", str(path))
     model = registry.get(card["system"])(**settings)
     model.on_load_checkpoint({"stylezoo": card})
@@ -141,6 +182,31 @@ def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model
+
+
+def take_weights(model: StyleModel, start: str | Path) -> str:
+    """Gives a new model the weights of a trained one, of its own or of another system, where names and shapes agree.
+
+    Args:
+        model: Changed in place.
+        start: What `load_model` takes.
+
+    Returns:
+        What was taken, in words.
+
+    Raises:
+        ValueError: If no tensor of the other model fits.
+        FileNotFoundError: If there is no such model.
+    """
+    own, other = model.state_dict(), load_model(start).state_dict()
+    fitting = {name: tensor for name, tensor in other.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(
+            f"No weights of {start} fit this {model.system}: start from a model with parts of the same names and shapes,"
+            " such as one of the same system and settings."
+        )
+    model.load_state_dict({**own, **fitting})
+    return f"{len(fitting)} of {len(own)} tensors from {start}"
 
 
 def import_checkpoint(

@@ -20,9 +20,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
 from stylezoo.callbacks import EMA, Compile, ImageGrid, PictureWriter, RunProgressBar  # noqa: F401 - EMA, too
+from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
+from stylezoo.least_squares import start_decoder
 from stylezoo.module import StyleModel
 from stylezoo.slim import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
 
@@ -64,6 +66,13 @@ class StyleCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
         parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
+        parser.add_argument(
+            "--start",
+            type=str | None,
+            default=None,
+            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; or"
+            " least_squares, which inverts the encoder of adain and efdm",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
@@ -71,6 +80,11 @@ class StyleCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
+        start = self._get(self.config, "start")
+        if start == "least_squares":
+            start_decoder(self.model, self.datamodule)
+        elif start is not None:
+            print(f"start: {take_weights(self.model, start)}", flush=True)
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
 

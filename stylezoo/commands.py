@@ -25,6 +25,8 @@ from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
 from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture, load_styles
 from stylezoo.module import Iteration, StyleModel
 
+PACKAGE = f"{Path(__file__).parents[1]}/"
+
 
 def list_systems(
     kind: registry.Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table"
@@ -33,21 +35,27 @@ def list_systems(
 
     Args:
         kind: Only systems that take this kind of style.
-        pretrained: The weights on this machine instead: what --model accepts by name.
+        pretrained: What --model accepts by name instead: weights of the package, those in your own folder, and recipes
+            of systems that optimise; with what must be downloaded first.
         format: A table to read, or JSON.
     """
-    rows = []
-    for name in registry.list_models(kind, pretrained):
-        cls = registry.get(name.split(".")[0])
+    rows: list[dict[str, object]] = []
+    names = registry.list_models(kind)
+    for name in names if not pretrained else []:
+        cls = registry.get(name)
         rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "code": cls.code})
+    for entry in registry.pretrained_models() if pretrained else []:
+        if entry.system in names:
+            path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"
+            megabytes = round(path.stat().st_size / 1e6, 1) if path.suffix != ".yaml" and path.is_file() else None
+            about = {"name": entry.tag, "kind": registry.get(entry.system).kind, "MB": megabytes}
+            rows.append({**about, "file": str(path), "first run": first})
     if format == "json":
         print(json.dumps(rows, indent=2))
-    elif not rows:
-        print(f"There are no weights in {weights.folder()} yet: `python -m stylezoo import` puts public ones there.")
     else:
-        table = Table("name", "kind", "year", "paper", "reference code", box=None, pad_edge=False)
+        table = Table(*(rows[0] if rows else ["name"]), box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*(str(value or "-") for value in row.values()))
+            table.add_row(*("-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()))
         Console(width=None if sys.stdout.isatty() else 160).print(table)
     return 0
 
@@ -76,9 +84,9 @@ def stylize(
     that cannot be read is reported and skipped; the exit code is 1 if there was one.
 
     Args:
-        model: A model file (.safetensors), a training checkpoint (.ckpt), or the name of weights on this machine
-            (`python -m stylezoo list --pretrained`); for systems that optimise a recipe (.yaml) or its name, such as
-            gatys or gatys.modern.
+        model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
+            (.safetensors), or a training checkpoint (.ckpt); for systems that optimise a recipe (.yaml) or its name,
+            such as gatys or gatys.modern.
         content: Pictures to paint: files, folders (with the folders in them) or globs.
         output: A picture file if one picture is painted, else a folder.
         style: Style pictures: files, folders or globs; for multi-style systems numbers or names of their styles (all of
@@ -301,8 +309,8 @@ def import_weights(system: str, files: list[str], output: str) -> int:
     Args:
         system: Name of the system, see `python -m stylezoo list`.
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
-        output: The file to write, X.safetensors; in the folder that `python -m stylezoo list --pretrained`
-            shows, it can be used by name.
+        output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
+            used by name.
     """
     if Path(output).suffix != ".safetensors":
         raise ValueError(f"--output is a file that ends in .safetensors, not {output}.")
@@ -314,13 +322,13 @@ def import_weights(system: str, files: list[str], output: str) -> int:
 
 
 def download(name: str) -> int:
-    """Download the public weights of an encoder or of a metric's network, resumable and checked.
+    """Download the public weights of an encoder, of a metric's network or of a model, resumable and checked.
 
     Args:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
-            art_inception or alexnet_torchvision.
+            art_inception or alexnet_torchvision; or what `python -m stylezoo list --pretrained` says must be downloaded.
     """
-    print(weights.download_encoder(name))
+    print(weights.download(name))
     return 0
 
 
@@ -337,6 +345,7 @@ def evaluate(
     encoder: str = "vgg19_normalised",
     encoder_weights: str | None = None,
     batch_size: int = 4,
+    format: Literal["csv", "parquet"] = "csv",
     save_pictures: bool = False,
     accelerator: str = "auto",
     devices: int = 1,
@@ -346,7 +355,7 @@ def evaluate(
 ) -> int:
     """Measure models on pairs of pictures, beside the unchanged content and the copied style.
 
-    Values per pair go into MODEL.csv, means with 95 % intervals into summary.csv and summary.md. The same command goes on
+    Values per pair go into MODEL.csv (or .parquet), means with 95 % intervals into summary.csv and summary.md. The same command goes on
     where an interrupted one stopped, with the same numbers, and adds models to a finished folder.
 
     Args:
@@ -365,6 +374,7 @@ def evaluate(
         encoder: The VGG that content and style losses look with.
         encoder_weights: A file for that VGG; its own if left out.
         batch_size: How many pairs are painted and measured together.
+        format: Of the tables of values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).
         save_pictures: Keep what is painted, in the folder pictures of the output.
         accelerator: Where to compute: auto, cpu, gpu, mps ...
         devices: How many processes share the work, each with a device.
@@ -400,6 +410,8 @@ def reproduce(
     pictures: int | None = None,
     encoder: str | None = None,
     encoder_weights: str | None = None,
+    set: list[str] | None = None,
+    charts_only: bool = False,
 ) -> int:
     """Reproduce a study or a table of a paper: a figure, the numbers as CSV, and a summary.
 
@@ -409,7 +421,7 @@ def reproduce(
     Args:
         name: What to reproduce; --list names them.
         output: The folder for NAME.md, NAME.csv and NAME.png.
-        list: Name all studies and tables, one line each, and do nothing else.
+        list: Name all studies and tables, one line each, and do nothing else; with a NAME its settings.
         content: Folder of photos, instead of procedural ones.
         style: Folder of paintings, instead of procedural ones.
         models: Trained models to study, files or names of weights, instead of briefly trained ones.
@@ -421,19 +433,31 @@ def reproduce(
         pictures: How many pictures or pairs are measured.
         encoder: Encoder or loss network of what is trained, such as vgg19_normalised.
         encoder_weights: A file for it.
+        set: Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list names them.
+        charts_only: Leave out figures that show pictures, which may not be yours to publish.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("name", "output", "list")}
+    given = {k: v for k, v in locals().items() if v is not None}
+    options = {k: v for k, v in given.items() if k not in ("name", "output", "list", "set", "charts_only")}
     from stylezoo import tables  # the other commands start without it
 
     if list:
-        names = Table("name", "what it shows", "source", box=None, pad_edge=False)
-        for study in tables.studies().values():
-            names.add_row(study.name, study.title, study.source)
-        Console(width=None if sys.stdout.isatty() else 240).print(names)
+        if name is None:
+            shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
+            for study in tables.studies().values():
+                shown.add_row(study.name, study.title, study.source)
+        else:
+            shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
+            for setting in tables.get(name).settings.values():
+                shown.add_row(setting.name, setting.default_word, setting.help)
+        Console(width=None if sys.stdout.isatty() else 240).print(shown)
         return 0
     if name is None or output is None:
         raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
-    result, files = tables.run(name, output, **settings)
+    others = tables.get(name).parse(set or [])
+    twice = [key for key in others if key in options]
+    if twice:
+        raise ValueError(f"{' and '.join(twice)} is given twice: by --{twice[0]} and by --set.")
+    result, files = tables.run(name, output, charts_only=charts_only, **options, **others)
     print(*result.notes, sep="\n")
     print(f"Written: {', '.join(map(str, files))}")
     return 0

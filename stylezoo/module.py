@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import Kind
-from stylezoo.vgg import VGG
+from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
 Code = dict[str, Tensor]
@@ -57,6 +58,10 @@ class StyleModel(LightningModule):
     year: ClassVar[int]
     kind: ClassVar[Kind]
     code: ClassVar[str | None]
+
+    encoder: VGG
+    """The frozen encoder that a system paints with, of those that do."""
+    perceptual: PerceptualLoss
 
     on_iteration: Callable[[Iteration], None] | None = None
     """Called after every iteration by systems of kind ``optimisation``, to show progress; None keeps quiet."""
@@ -160,17 +165,25 @@ class StyleModel(LightningModule):
 
     @property
     def loss_network(self) -> VGG:
-        """The frozen network of the losses, for systems that paint without one; built when first asked for.
+        """The frozen network of the losses; built when first asked for, because painting does without it.
 
-        It is the ``encoder`` of the settings with ``encoder_weights`` (or ``loss_encoder_weights``, where a system has
-        that setting and it is given) and the options of `loss_network_options`.
+        It is the encoder that the system paints with, where that has all layers and the settings do not name another
+        (``loss_encoder``, ``loss_encoder_weights``); else the ``encoder`` of the settings, or the other one, with the
+        options of `loss_network_options`.
         """
+        other, file = self.hparams.get("loss_encoder"), self.hparams.get("loss_encoder_weights")
+        own = self.encoder if "encoder" in self._modules else None
+        if own is not None and other is None and file is None and own.channels.keys() >= set(self.perceptual.layers):
+            return own
         if "_loss_network" not in self._modules:
             # Lightning's first validation asks for it, and training needs its gradients; a resumed run builds it amid a
             # step, whose dropout must not notice.
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-                file = self.hparams.get("loss_encoder_weights") or self.hparams["encoder_weights"]
-                network = VGG(self.hparams["encoder"], file, **self.loss_network_options)
+                if other is None and file is None:
+                    file = self.hparams["encoder_weights"]
+                sizes = {} if own is None else {"ceil_mode": own.ceil_mode}  # so that painted and content features fit
+                options = {**sizes, **self.loss_network_options}
+                network = VGG(other or self.hparams["encoder"], file, **options)
                 self._check_encoder("_loss_network", network)
                 self._loss_network = network.to(next(self.parameters()))
         return self._loss_network
@@ -178,7 +191,21 @@ class StyleModel(LightningModule):
     loss_network_options: ClassVar[dict[str, Any]] = {}
     """How `loss_network` is built: keyword arguments of `stylezoo.vgg.VGG`, such as ``last`` and ``pooling``."""
 
-    local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights"})
+    def see(self, image: Tensor, own: Iterable[str], layers: Iterable[str]) -> tuple[Features, Features]:
+        """What the encoder sees in a picture at the layers ``own``, and the losses at ``layers``.
+
+        One pass where the loss network is the encoder. Of a loss network whose file ends before the deepest of
+        ``layers``, the encoder sees what lies beyond.
+        """
+        if self.loss_network is self.encoder:
+            features = self.encoder(image, {*own, *layers})
+            return features, features
+        beyond = [layer for layer in layers if layer not in self.loss_network.channels]
+        features = self.encoder(image, {*own, *beyond})
+        seen = self.loss_network(image, [layer for layer in layers if layer not in beyond])
+        return features, {**seen, **{layer: features[layer] for layer in beyond}}
+
+    local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights", "loss_encoder_weights"})
     """Settings that name files of this machine: they stay out of published files, and painting does without them."""
 
     # Frozen encoders: named in a checkpoint with the sha256 of their weights, never copied into it.

@@ -5,7 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import yaml  # type: ignore[import-untyped]
 
 from stylezoo import weights
 
@@ -16,6 +20,10 @@ Kind = Literal["arbitrary", "multi", "single", "optimisation"]
 """What a system takes as style: any picture, one of its trained styles, nothing, or pictures it optimises towards."""
 
 KINDS: tuple[Kind, ...] = ("arbitrary", "multi", "single", "optimisation")
+
+_INSTALLED = Path(__file__).with_name("experiments")
+RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
+"""The recipes: in an installed package a part of it, in a checkout beside it."""
 
 _SYSTEMS: dict[str, type[StyleModel]] = {}
 
@@ -68,7 +76,8 @@ def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]
 
     Args:
         kind: Only systems that take this kind of style.
-        pretrained: Instead the tags of weights on this machine: what `load_model` loads by name.
+        pretrained: Instead the tags that `load_model` loads on this machine: models of the package and of the user's
+            folder, and recipes of systems that optimise, if what they see with is here.
 
     Raises:
         ValueError: If there is no such kind.
@@ -78,8 +87,47 @@ def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]
     names = [name for name, cls in systems().items() if kind in (None, cls.kind)]
     if not pretrained:
         return names
-    tags = sorted(path.stem for path in weights.folder().glob("*.safetensors"))
-    return [tag for tag in tags if tag.split(".")[0] in names]
+    return [entry.tag for entry in pretrained_models() if entry.system in names and entry.missing is None]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What `load_model` takes by name.
+
+    Attributes:
+        tag: The name.
+        system: Whose weights or settings these are.
+        path: The file.
+        missing: A file of `stylezoo.weights.table` that must be downloaded first; None if all is here.
+    """
+
+    tag: str
+    system: str
+    path: Path
+    missing: str | None = None
+
+
+def pretrained_models() -> list[Pretrained]:
+    """All models that `load_model` takes by name, sorted: shipped, public and the user's own ones, and recipes of systems
+    that optimise."""
+    known, table = systems(), weights.table()
+    own = {path.stem: path for path in weights.folder().glob("*.safetensors") if path.stem.split(".")[0] in known}
+    files = {tag: file.path for tag, file in table.models.items()} | own
+    found = [Pretrained(tag, tag.split(".")[0], path, None if path.is_file() else tag) for tag, path in files.items()]
+    for tag, recipe in optimisation_recipes().items():
+        encoder = yaml.safe_load(recipe.read_text())["model"]["init_args"]["encoder"]
+        missing = encoder if encoder in table.encoders and not table.encoders[encoder].path.is_file() else None
+        found.append(Pretrained(tag, tag.split(".")[0], recipe, missing))
+    return sorted(found, key=lambda entry: entry.tag)
+
+
+def optimisation_recipes() -> dict[str, Path]:
+    """The recipes of systems that optimise by tag: ``gatys.yaml`` is gatys, ``gatys_modern.yaml`` gatys.modern."""
+    names = [name for name, cls in systems().items() if cls.kind == "optimisation"]
+    recipes = {name: RECIPES / f"{name}.yaml" for name in names}
+    for name in names:
+        recipes |= {f"{name}.{path.stem.removeprefix(f'{name}_')}": path for path in RECIPES.glob(f"{name}_*.yaml")}
+    return recipes
 
 
 def create_model(name: str, **init_args: Any) -> StyleModel:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylezoo.layers import check_full_strength, measure_styles, read_style
-from stylezoo.losses import Moments, PerceptualLoss, total_variation
+from stylezoo.losses import Moments, total_variation
 from stylezoo.module import Code, StyleModel
 
 
@@ -20,7 +20,6 @@ class SingleStyleModel(StyleModel):
     the settings ``style_image``, ``style_name`` and ``style_size``.
     """
 
-    perceptual: PerceptualLoss
     loss_weights: dict[str, float]
     local_settings = StyleModel.local_settings | {"style_image"}
 

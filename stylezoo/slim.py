@@ -28,6 +28,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from stylezoo.least_squares import (
+    choose,
+    columns,
+    conv_inputs,
+    convolutions,
+    fit,
+    patches,
+    some_pictures,
+    some_positions,
+)
 from stylezoo.losses import at_least_float32, balanced_gram_loss, content_loss
 from stylezoo.module import StyleModel
 from stylezoo.registry import Kind
@@ -44,6 +54,7 @@ class SlimEncoder(StyleModel):
             relu5_1 needs it.
         gram_weight: Weight of the balanced Gram loss of each layer, against its relative squared error.
         first_pictures: Number of training crops that the first weights are fitted to; 0 leaves them random.
+        first_weights: A slim encoder's file to go on from, instead of that fit.
         lr: Learning rate of `WhitenedAdam` after the first steps.
         lr_decay: d in lr / (1 + d * step).
         warmup: Steps in which the learning rate rises to its value.
@@ -55,13 +66,14 @@ class SlimEncoder(StyleModel):
 
     system: ClassVar[str] = "slim_encoder"
     kind: ClassVar[Kind] = "single"  # it takes no style
-    local_settings: ClassVar[frozenset[str]] = frozenset({"teacher_weights", "deep_teacher_weights"})
+    local_settings: ClassVar[frozenset[str]] = frozenset({"first_weights", "teacher_weights", "deep_teacher_weights"})
 
     def __init__(
         self,
         widths: Sequence[int] = (32, 64, 128, 256, 128),
         gram_weight: float = 0.5,
         first_pictures: int = 256,
+        first_weights: str | None = None,
         lr: float = 0.01,
         lr_decay: float = 3e-3,
         warmup: int = 50,
@@ -111,22 +123,24 @@ class SlimEncoder(StyleModel):
         return {**terms, "gram": self.hparams["gram_weight"] * gram}
 
     def setup(self, stage: str) -> None:
-        """Fits the first weights of a new run to the teachers, see `fit_to_teachers`."""
+        """The first weights of a new run: those of a file, or fitted to the teachers, see `fit_to_teachers`."""
         count = self.hparams["first_pictures"]
         if stage != "fit" or count == 0 or self.trainer.ckpt_path is not None:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
             raise ValueError("The first weights are fitted to pictures of a datamodule: train with one (Pairs).")
-        loader = data.train_dataloader()
-        pictures = itertools.chain.from_iterable(picture for batch in loader for picture in batch.values())
-        images = self.trainer.strategy.broadcast(torch.stack(list(itertools.islice(pictures, count))))
-        fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
+        images = self.trainer.strategy.broadcast(some_pictures(data, count))
+        if self.hparams["first_weights"] is None:
+            fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
+        else:
+            trained = VGG("vgg19_slim", self.hparams["first_weights"])
+            self.encoder.load_state_dict(trained.state_dict())
         self._whitenings = whitenings(self.encoder, images)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """`WhitenedAdam`; a resumed run finds the whitenings in its checkpoint, as part of the optimiser's state."""
-        convs = [*_convs(self.encoder.convs).values(), *_convs(self.encoder.maps).values()]
+        convs = [*convolutions(self.encoder.convs).values(), *convolutions(self.encoder.maps).values()]
         optimizer = WhitenedAdam(convs, self._whitenings or [None] * len(convs), self.hparams["lr"])
         warmup, decay = self.hparams["warmup"], self.hparams["lr_decay"]
         schedule = LambdaLR(optimizer, lambda i: min(1, (i + 1) / max(1, warmup)) / (1 + decay * i))
@@ -218,29 +232,29 @@ def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images
         images: (B, 3, H, W), RGB in [0, 1].
         positions: How many positions of each picture enter the fit of a layer.
     """
-    convs, maps, goals = _convs(teacher.convs), {}, _inputs(teacher, images)
+    convs, maps, goals = convolutions(teacher.convs), {}, conv_inputs(teacher, images)
     if deep_teacher is not None:
-        deeper = {name: conv for name, conv in _convs(deep_teacher.convs).items() if name not in convs}
-        goals = itertools.chain(goals, (item for item in _inputs(deep_teacher, images) if item[0] in deeper))
-        convs, maps = {**convs, **deeper}, _convs(deep_teacher.maps)
-    own_convs, own_maps, names = _convs(student.convs), _convs(student.maps), list(student.convs)
+        deeper = {name: conv for name, conv in convolutions(deep_teacher.convs).items() if name not in convs}
+        goals = itertools.chain(goals, (item for item in conv_inputs(deep_teacher, images) if item[0] in deeper))
+        convs, maps = {**convs, **deeper}, convolutions(deep_teacher.maps)
+    own_convs, own_maps, names = convolutions(student.convs), convolutions(student.maps), list(student.convs)
     generator = torch.Generator().manual_seed(0)
-    for (name, thin), (_, wide) in zip(_inputs(student, images), goals, strict=False):
-        where = _positions(thin, positions, generator)
-        goal = _columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
+    for (name, thin), (_, wide) in zip(conv_inputs(student, images), goals, strict=False):
+        where = some_positions(thin, positions, generator)
+        goal = columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
         importance = torch.eye(goal.shape[1]) * float(name in own_maps)
         following = names.index(name) + 1
         if following < len(names) and convs[names[following]].in_channels == goal.shape[1]:
             kernel = convs[names[following]].weight
             reach = torch.einsum("oihw,ojhw->ij", kernel, kernel)
             importance += reach / reach.diagonal().mean()
-        patches = _patches(thin, where)
-        weight = _fit(own_convs[name], patches, goal[:, choose(F.relu(goal), importance, own_convs[name].out_channels)])
+        windows = patches(thin, where)
+        weight = fit(own_convs[name], windows, goal[:, choose(F.relu(goal), importance, own_convs[name].out_channels)])
         if name in own_maps:
-            features = F.relu(F.linear(patches, weight, own_convs[name].bias))
+            features = F.relu(F.linear(windows, weight, own_convs[name].bias))
             if name not in teacher.convs:
                 goal = F.linear(F.relu(goal), maps[name].weight.flatten(1), maps[name].bias)
-            _fit(own_maps[name], features, goal)
+            fit(own_maps[name], features, goal)
 
 
 @torch.no_grad()
@@ -251,13 +265,13 @@ def whitenings(network: VGG, images: Tensor, positions: int = 100, damping: floa
     """
     generator = torch.Generator().manual_seed(1)
     of_convs, of_maps = [], []
-    for name, x in _inputs(network, images):
-        where = _positions(x, positions, generator)
-        patches = _patches(x, where)
-        of_convs.append(_whitening(patches, damping))
+    for name, x in conv_inputs(network, images):
+        where = some_positions(x, positions, generator)
+        windows = patches(x, where)
+        of_convs.append(_whitening(windows, damping))
         if name in network.maps:
-            conv = _convs(network.convs)[name]
-            of_maps.append(_whitening(F.relu(F.linear(patches, conv.weight.flatten(1), conv.bias)), damping))
+            conv = convolutions(network.convs)[name]
+            of_maps.append(_whitening(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
     return of_convs + of_maps
 
 
@@ -267,79 +281,3 @@ def _whitening(inputs: Tensor, damping: float) -> Tensor:
     moments += damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
     inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
     return inverse.float()
-
-
-def _positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random positions of each map, (B, count)."""
-    return torch.stack([torch.randperm(x.shape[-2] * x.shape[-1], generator=generator)[:count] for _ in x])
-
-
-def _convs(modules: nn.ModuleDict) -> dict[str, nn.Conv2d]:
-    return {name: conv for name, conv in modules.items() if isinstance(conv, nn.Conv2d)}
-
-
-def _fit(conv: nn.Conv2d, inputs: Tensor, goal: Tensor) -> Tensor:
-    """Sets a convolution to what `fit_relu` finds; its weight as (K, D)."""
-    weight, bias = fit_relu(inputs, goal)
-    conv.weight.copy_(weight.reshape(conv.weight.shape))
-    assert conv.bias is not None
-    conv.bias.copy_(bias)
-    return weight
-
-
-def _inputs(network: VGG, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """(name, input) of each convolution; the weights of one may change before the next is asked for."""
-    x = network.preprocess(images)
-    for name, conv in network.convs.items():
-        if name.endswith("_1") and name != "conv1_1":
-            x = network._pool(x)
-        yield name, x
-        x = torch.cat([F.relu(conv(part)) for part in torch.split(x, 16)])
-
-
-def _columns(x: Tensor, where: Tensor) -> Tensor:
-    """Some positions of each map, (B, C, H, W) and (B, P) -> (B * P, C)."""
-    return x.flatten(2).gather(2, where[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2).flatten(0, 1)
-
-
-def _patches(x: Tensor, where: Tensor) -> Tensor:
-    """The same of the 3x3 windows around them, (B * P, 9 C)."""
-    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    return torch.cat([_columns(F.unfold(padded[i, None], 3)[..., None], where[i, None]) for i in range(len(x))])
-
-
-def choose(features: Tensor, importance: Tensor, count: int) -> list[int]:
-    """The channels from which a linear map predicts all channels best, found greedily.
-
-    Args:
-        features: (N, C).
-        importance: (C, C), the metric of the prediction's error.
-        count: How many, at most C.
-    """
-    rest = torch.cov(features.double().T)  # what the chosen ones leave unexplained
-    importance = importance.to(rest)
-    floor = 1e-6 * rest.diagonal().max()
-    chosen: list[int] = []
-    for _ in range(count):
-        gain = ((rest @ importance) * rest).sum(1) / rest.diagonal().clamp_min(floor)
-        gain[chosen] = -1
-        best = int(gain.argmax())
-        chosen.append(best)
-        rest = rest - torch.outer(rest[:, best], rest[best]) / rest[best, best].clamp_min(floor)
-    return sorted(chosen)
-
-
-def fit_relu(inputs: Tensor, goal: Tensor, rounds: int = 4, ridge: float = 1e-4) -> tuple[Tensor, Tensor]:
-    """Weight (K, D) and bias (K,) with relu(inputs weight^T + bias) ~ relu(goal), for inputs (N, D) and goal (N, K).
-
-    Least squares, repeated: where both prediction and goal are negative there is no error.
-    """
-    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
-    normal = (inputs.T @ inputs).double()
-    normal += ridge * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
-    factor = torch.linalg.cholesky(normal)
-    wanted = goal
-    for _ in range(rounds):
-        solution = torch.cholesky_solve((inputs.T @ wanted).double(), factor).float()
-        wanted = torch.where(goal > 0, goal, (inputs @ solution).clamp_max(0))
-    return solution[:-1].T.contiguous(), solution[-1]

@@ -1,6 +1,7 @@
-"""Weight files: where they lie, how they are had, and how they are read.
+"""Weight files: the table of them, where they lie, how they are had, and how they are read.
 
-Nothing is downloaded unasked: a missing file is an error that says how to get it. Public files are read with
+`table` is the one list of all files that the package knows, ``pretrained/table.yaml``: networks at public addresses and
+what ships in the package. Nothing is downloaded unasked: a missing file is an error that says how to get it. Public files are read with
 ``weights_only=True`` or as safetensors and npz; anything that would have to execute code is refused.
 """
 
@@ -9,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml  # type: ignore[import-untyped]
 from safetensors import safe_open
 from torch import Tensor
 
@@ -23,45 +26,112 @@ from stylezoo.download import fetch
 Tensors = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class EncoderFile:
-    """A public file of encoder weights. ``sha256`` may be a prefix: the part its publisher put into the file's name."""
+PRETRAINED = Path(__file__).with_name("pretrained")
+"""What ships in the package: weight files, and the table of all files."""
 
-    url: str
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One file of the table: in the package (``file``), at a public address (``url``), or of torchvision.
+
+    Attributes:
+        sha256: Of the file; of a public one at least the part that its publisher put into the name.
+        file: Its name in the package.
+        url: Its address.
+        torchvision: A member of torchvision's enums of weights, which download and check by themselves.
+        bytes: Its size, where it is known.
+        licence: Of the weights, where their publisher names one.
+        note: What else should be known, such as where the checksum comes from.
+    """
+
     sha256: str
+    file: str | None = None
+    url: str | None = None
+    torchvision: str | None = None
+    bytes: int | None = None
+    licence: str | None = None
+    note: str | None = None
 
     @property
-    def filename(self) -> str:
-        return self.url.rsplit("/", 1)[1]
+    def path(self) -> Path:
+        """Where the file lies, or is expected; torchvision keeps its files in the folder of torch.hub."""
+        if self.file is not None:
+            return PRETRAINED / self.file
+        if self.torchvision is not None:
+            return Path(torch.hub.get_dir(), "checkpoints", self.api.url.rsplit("/", 1)[1])
+        assert self.url is not None
+        return folder() / self.url.rsplit("/", 1)[1]
+
+    @property
+    def api(self) -> Any:
+        """The member of torchvision's enum."""
+        from torchvision.models import get_weight  # torchvision takes a second to import, other files do without it
+
+        return get_weight(self.torchvision)
 
 
-ENCODER_FILES = {
-    "vgg19_normalised": EncoderFile(
-        "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/vgg_normalised.pth",
-        "804ca2835ecf7539f0cd2a7ac3c18ce81e6f8468969ae7117ac0c148d286bb4a",
-    ),
-    "vgg19_caffe": EncoderFile("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb"),
-    "vgg16_caffe": EncoderFile("https://web.eecs.umich.edu/~justincj/models/vgg16-00b39a1b.pth", "00b39a1b"),
-}
-METRIC_FILES = {
-    # The publisher names no checksum; this one is the record of an independent evaluation,
-    # qykdnmd/ST-arbitrary-style-transfer-with-spatial-control-for-cultural-and-creative-visual-media@5984592
-    # results/artfid5000/historical_infinity/provenance.json.
-    "art_inception": EncoderFile(
-        "https://huggingface.co/matthias-wright/art_inception/resolve/main/art_inception.pth",
-        "5bc1c20380401911d99d528b7b6e4430044b56edd5f7f26467222f3fb7c54e7e",
-    ),
-    "alexnet_torchvision": EncoderFile("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "7be5be79"),
-}
-"""Networks that only metrics use, see `stylezoo.metrics`."""
+@dataclass(frozen=True, kw_only=True)
+class ModelFile(WeightFile):
+    """A trained model of the table, written by ``benchmarks/publish.py``.
 
-SHIPPED = {"vgg19_slim": "0527410f6a4a99efd4ee2d0a4f5ab2bcb567a491f1b9a8abb572b68797388963"}
-"""Encoders whose file lies in the package, and its sha256; `benchmarks/slim_encoder.py` writes both."""
+    Attributes:
+        system: Its name in the zoo, the first part of the tag.
+        data: What it was trained on.
+        recipe: The recipe that it was trained with; the settings are in the file's metadata.
+        steps: Optimiser steps of the training.
+        commit: Of the repository when it was published.
+        golden: What it paints, see `stylezoo.inference.fingerprint`.
+        encoder: The encoder that it paints with, of the package; None if it needs none.
+        styles: Names of the styles it was trained on, of systems that know some.
+        default: Whether it is what the bare name of the system loads.
+        metrics: Means over held-out pairs by name, taken over from an evaluation by ``benchmarks/cards.py``.
+    """
 
-TORCHVISION_WEIGHTS = {
-    "vgg19_torchvision": "VGG19_Weights.IMAGENET1K_V1",
-    "vgg16_torchvision": "VGG16_Weights.IMAGENET1K_V1",
-}
+    system: str
+    data: str
+    recipe: str
+    steps: int
+    commit: str
+    golden: list[float]
+    encoder: str | None = None
+    styles: list[str] = field(default_factory=list)
+    default: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All weight files by name.
+
+    Attributes:
+        encoders: What systems see with.
+        metrics: Networks that only metrics use, see `stylezoo.metrics`.
+        models: Trained models by tag, ``adain.slim``.
+    """
+
+    encoders: dict[str, WeightFile]
+    metrics: dict[str, WeightFile]
+    models: dict[str, ModelFile]
+
+    @property
+    def files(self) -> dict[str, WeightFile]:
+        """All of them."""
+        return {**self.encoders, **self.metrics, **self.models}
+
+
+def table() -> Table:
+    """The table ``pretrained/table.yaml``, read when first asked for."""
+    return read_table(PRETRAINED / "table.yaml")
+
+
+@cache
+def read_table(path: Path) -> Table:
+    """A table file; `read_table.cache_clear` forgets what was read."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    encoders, metrics = (
+        {name: WeightFile(**entry) for name, entry in content[kind].items()} for kind in ("encoders", "metrics")
+    )
+    return Table(encoders, metrics, {tag: ModelFile(**entry) for tag, entry in content["models"].items()})
 
 
 def folder() -> Path:
@@ -69,14 +139,21 @@ def folder() -> Path:
     return Path(os.environ.get("STYLEZOO_HOME", Path.home() / ".cache" / "stylezoo")) / "weights"
 
 
-def encoder_path(name: str) -> Path:
-    """Where an encoder's own file is expected; torchvision keeps its files in the folder of torch.hub."""
-    if name in TORCHVISION_WEIGHTS:
-        url: str = _torchvision_weights(name).url
-        return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if name in SHIPPED:
-        return Path(__file__).parent / "pretrained" / f"{name}.safetensors"
-    return folder() / {**ENCODER_FILES, **METRIC_FILES}[name].filename
+def default_tag(system: str) -> str | None:
+    """What the bare name of a system loads: the tag that is marked as default, else the first one; None if it has none."""
+    tags = [tag for tag, model in table().models.items() if model.system == system]
+    return next((tag for tag in tags if table().models[tag].default), tags[0] if tags else None)
+
+
+def model_path(name: str) -> Path | None:
+    """Where the model of a tag or system lies, or is expected; the user's own `folder` comes first. None if there is none."""
+    for tag in (name, default_tag(name)):
+        own = folder() / f"{tag}.safetensors"
+        if own.is_file():
+            return own
+        if tag in table().models:
+            return table().models[tag].path
+    return None
 
 
 def encoder_tensors(name: str, path: str | None = None) -> Tensors:
@@ -88,48 +165,42 @@ def encoder_tensors(name: str, path: str | None = None) -> Tensors:
 
     Raises:
         FileNotFoundError: If the file is not there; the message names the ways to get it.
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read, or the encoder has no file.
     """
     if path is not None:
         return read_tensors(path)
-    expected = encoder_path(name)
-    if not expected.is_file():
+    if name not in table().encoders:
+        raise ValueError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
+    file = table().encoders[name]
+    if not file.path.is_file():
         raise FileNotFoundError(
-            f"The weights of {name} are not at {expected}: fetch them with `python -m stylezoo download {name}`, or"
-            " name a file that you have (--model.encoder_weights PATH, encoder_weights=...), or start with the"
-            " quickstart, which needs none: python -m stylezoo fit --config experiments/sanet.yaml --config"
-            " experiments/quickstart.yaml"
+            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, or"
+            " name a file that you have (encoder_weights=...; --model.encoder_weights PATH in fit, --encoder_weights PATH in"
+            " evaluate and reproduce). The quickstart needs none: python -m stylezoo fit --config experiments/sanet.yaml"
+            " --config experiments/quickstart.yaml"
         )
-    if name in TORCHVISION_WEIGHTS:
-        state: Tensors = _torchvision_weights(name).get_state_dict(map_location="cpu", check_hash=True)
+    if file.torchvision is not None:
+        state: Tensors = file.api.get_state_dict(map_location="cpu", check_hash=True)
         return state
-    return read_tensors(expected)
+    return read_tensors(file.path)
 
 
-def download_encoder(name: str) -> Path:
-    """Downloads the file of an encoder or of a metric's network, resumable and checked against its sha256; returns
-    where it lies.
+def download(name: str) -> Path:
+    """Downloads a file of the table, resumable and checked against its sha256; returns where it lies.
 
     Raises:
-        ValueError: If the encoder has no public file.
+        ValueError: If there is no such file at a public address.
         OSError: If the address cannot be reached; the message says where to put the file by hand.
     """
-    files = {**ENCODER_FILES, **METRIC_FILES}
-    if name not in {**files, **TORCHVISION_WEIGHTS}:
-        known = ", ".join([*files, *TORCHVISION_WEIGHTS])
-        raise ValueError(f"There is no file to download for {name!r}: choose one of {known}.")
-    path = encoder_path(name)
-    if name in TORCHVISION_WEIGHTS:
-        _torchvision_weights(name).get_state_dict(map_location="cpu", check_hash=True)
+    files = {key: file for key, file in table().files.items() if file.file is None}
+    if name not in files:
+        raise ValueError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
+    file = files[name]
+    if file.url is None:
+        file.api.get_state_dict(map_location="cpu", check_hash=True)
     else:
-        fetch(files[name].url, path, sha256=files[name].sha256)
-    return path
-
-
-def _torchvision_weights(name: str) -> Any:
-    from torchvision.models import get_weight  # torchvision takes a second to import, other encoders do without it
-
-    return get_weight(TORCHVISION_WEIGHTS[name])
+        fetch(file.url, file.path, sha256=file.sha256)
+    return file.path
 
 
 def read_tensors(path: str | Path) -> Tensors:

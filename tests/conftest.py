@@ -22,6 +22,10 @@ from stylezoo.registry import get
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
+# Tiny tensors gain nothing from threads, and the workers of pytest-xdist would fight over the cores.
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
 
@@ -108,24 +112,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 THIN = "vgg19_random/8"
-NARROW = 0.25
-FEW = 12
-"""Iterations of systems that optimise: enough to leave the content, few enough for rounding not to grow."""
+NARROW = {"encoder": THIN, "width": 0.25, "ngf": 32, "layers": 1}
+"""Settings that make small networks of those systems that have them."""
+FEW = {"predictor": "mobilenet_v2", "iterations": 12}
+"""The same of tests without a recipe. Iterations: enough to leave the content, few enough for rounding not to grow."""
 
 
 def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:
-    """The system with the thinnest encoder and a quarter of its width, so that a zoo is tested in seconds.
+    """The system with the thinnest encoder and a part of its width and depth, so that a zoo is tested in seconds.
 
     PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
     """
     arguments = inspect.signature(get(name)).parameters
-    if "encoder" in arguments:
-        settings.setdefault("encoder", THIN)
-    if "width" in arguments:
-        settings.setdefault("width", NARROW)
-    if "iterations" in arguments:
-        settings.setdefault("iterations", FEW)
-    settings = {**trained_styles(arguments), **settings}
+    small = {key: value for key, value in (NARROW | FEW).items() if key in arguments}
+    settings = {**small, **trained_styles(arguments), **settings}
     torch.manual_seed(0)
     model = stylezoo.create_model(name, **settings)
     for parameter in model.parameters():

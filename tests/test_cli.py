@@ -67,9 +67,20 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_list_pretrained(capsys: pytest.CaptureFixture[str]) -> None:
     stylezoo.save_model(thin_model("adain"), weights.folder() / "adain.thin.safetensors")
-    assert stylezoo.list_models(pretrained=True) == ["adain.thin"]
+    assert "adain.thin" in stylezoo.list_models(pretrained=True)
     main(["list", "--pretrained"])
-    assert "adain.thin" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "adain.thin" in shown and re.search(
+        r"gatys.modern +optimisation +- +\S*experiments/gatys_modern.yaml", shown
+    )
+    main(["list", "--pretrained", "--format", "json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    file = weights.folder() / "adain.thin.safetensors"
+    assert rows["adain.thin"]["MB"] == pytest.approx(file.stat().st_size / 1e6, abs=0.05)
+    assert rows["adain.thin"]["file"] == str(file) and rows["adain.thin"]["first run"] is None
+    assert rows["gatys"]["first run"] == "python -m stylezoo download vgg19_caffe"
+    main(["list", "--pretrained", "--kind", "single"])
+    assert "adain.thin" not in capsys.readouterr().out
     assert stylezoo.load_model("adain.thin").system == "adain"
     (weights.folder() / "adain.thin.safetensors").unlink()
 
@@ -148,7 +159,7 @@ def test_same_names_do_not_collide(model: Path, pictures: Path, tmp_path: Path) 
         ({"--content": "{tmp}"}, "There is no picture in"),
         ({"--content": "{tmp}/*.jpg"}, "There is no picture in"),
         ({"--model": "{tmp}/none.ckpt"}, "There is no model file"),
-        ({"--model": "{pictures}/00.png"}, "no system"),
+        ({"--model": "{pictures}/00.png"}, "00.png is no model of stylezoo"),
         ({"--style_weights": "a,b"}, "--style_weights takes numbers such as 1,2,1, not 'a,b'"),
         ({"--alpha": "2"}, "alpha is the strength"),
     ],

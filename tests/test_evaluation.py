@@ -6,6 +6,7 @@ import csv
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,24 @@ def test_interrupted_and_restarted_gives_the_same_bits(
     assert files(tmp_path) == files(done)
 
 
+def test_sigterm(
+    done: Path, models: list[Path], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch at hand is finished, then the process ends; the next one goes on."""
+
+    def killed(self: Evaluation, batch: Any, batch_idx: int) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return PREDICT_STEP(self, batch, batch_idx)
+
+    monkeypatch.setattr(Evaluation, "predict_step", killed)
+    with pytest.raises(SystemExit) as stop:
+        evaluate(models, **folders, output=tmp_path, **SMALL)
+    assert stop.value.code == 143
+    begun = interrupt(monkeypatch, 1000)
+    evaluate(models, **folders, output=tmp_path, **SMALL)
+    assert len(begun) == 15 and files(tmp_path) == files(done)
+
+
 def test_a_finished_evaluation_is_not_repeated(
     models: list[Path], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,25 +226,24 @@ def test_a_finished_evaluation_is_not_repeated(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_bits_of_one(models: list[Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """By the command, over two real processes (gloo): every file is the same."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for processes in (1, 2):
-        options = {**SMALL, **folders, "output": tmp_path / str(processes), "devices": processes}
-        options["strategy"] = "ddp" if processes > 1 else "auto"
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        run = subprocess.run(
-            [sys.executable, "-m", "stylezoo", "evaluate", *words, "--models", *map(str, models)],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
-        assert run.stdout.count("microast") == 1 and "0.0" in run.stdout  # one process speaks
-    assert files(tmp_path / "1") == files(tmp_path / "2")
+def test_two_processes_give_the_bits_of_one(
+    done: Path, models: list[Path], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """By the command, over two real processes (gloo): every file is that of one process in Python."""
+    options = {**SMALL, **folders, "output": tmp_path, "devices": 2, "strategy": "ddp"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    run = subprocess.run(
+        [sys.executable, "-m", "stylezoo", "evaluate", *words, "--models", *map(str, models)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.count("microast") == 1 and "0.0" in run.stdout  # one process speaks
+    assert files(tmp_path) == files(done)
 
 
 def test_memory_does_not_grow(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +339,53 @@ def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monk
     assert {name: value for name, value in score.value.key.settings if name in theirs} == theirs and score.low is None
     only = evaluate(models[1:], **{**settings, "metrics": ["fid"]}, output=tmp_path / "fid")
     assert values(only, "fid") == values(whole, "fid") and {score.value.key.metric for score in only} == {"fid"}
+
+
+def test_sets_need_two_pairs(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is said before anything is painted."""
+    monkeypatch.setattr(Networks, "inception", nn.Flatten())
+    monkeypatch.setattr(Networks, "lpips", LPIPS(stylezoo.vgg.VGG("vgg16_random")))
+    for metrics, named in ((["fid", "ssim"], "fid"), (["art_fid"], "fid and art_fid")):
+        with pytest.raises(ValueError, match=f"^{named} compare sets of pictures: two pairs are the least, not 1"):
+            evaluate([], **folders, **SMALL, output=tmp_path / "out", pairs=1, metrics=metrics)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parquet(
+    done: Path, models: list[Path], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values to the last bit, also after an interruption; the rest of the folder is the same."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    interrupt(monkeypatch, 9)
+    with pytest.raises(Interrupted):
+        evaluate(models, **folders, output=tmp_path, format="parquet", **SMALL)
+    interrupt(monkeypatch, 1000)
+    evaluate(models, **folders, output=tmp_path, format="parquet", **SMALL)
+    here, there = files(tmp_path), files(done)
+    tables = {"content_unchanged", "style_copied", "adain", "microast"}
+    assert here.keys() - there.keys() == {f"{name}.parquet" for name in tables}
+    assert there.keys() - here.keys() == {f"{name}.csv" for name in tables}
+    assert {name: here[name] for name in here.keys() & there.keys()} == {
+        name: there[name] for name in here.keys() & there.keys()
+    }
+    for name in tables:
+        table = parquet.read_table(tmp_path / f"{name}.parquet")
+        assert [str(field.type) for field in table.schema] == ["string"] * 2 + ["double"] * len(DEFAULT_METRICS)
+        lines = [
+            {key: value if key in ("content", "style") else float(value) for key, value in row.items()}
+            for row in rows(done / f"{name}.csv")
+        ]
+        assert table.to_pylist() == lines
+    begun = interrupt(monkeypatch, 1000)  # what is done in one format stays
+    evaluate(models, **folders, output=tmp_path, **SMALL)
+    assert not begun and files(tmp_path) == here
+
+
+def test_without_pyarrow(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install pyarrow, or stylezoo\[parquet\], or take --format csv"):
+        evaluate([], **folders, output=tmp_path / "out", format="parquet", **SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:

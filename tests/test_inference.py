@@ -152,8 +152,8 @@ def test_systems_with_trained_styles_name_them() -> None:
 
 
 def test_missing_models() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no weights for 'adain'.*stylezoo fit.*stylezoo import"):
-        stylezoo.load_model("adain")
+    with pytest.raises(FileNotFoundError, match=r"no weights for 'adain.none'.*stylezoo fit.*stylezoo import"):
+        stylezoo.load_model("adain.none")
     with pytest.raises(FileNotFoundError, match="There is no model file nowhere.safetensors"):
         stylezoo.load_model("nowhere.safetensors")
 

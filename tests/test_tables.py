@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import inspect
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
 from stylezoo.images import write_image
-from stylezoo.tables.base import Result, Study, as_latex, write
+from stylezoo.tables.base import Result, Setting, Study, as_latex, command, write
 from stylezoo.tables.material import Material
 from stylezoo.tables.style_interpolation import bilinear
 from stylezoo.tables.upsampling_checkerboard import added, checkerboard
@@ -164,7 +165,7 @@ def test_no_study_is_forgotten() -> None:
 
 def test_the_seed_decides(folder: Path) -> None:
     settings: dict[str, Any] = {**PAIRED, "pictures": 1, "content": str(folder), "style": str(folder)}
-    first, again, other = (tables.get("levels").function(**settings, seed=s, systems=("sanet",)) for s in (0, 0, 1))
+    first, again, other = (tables.get("levels")(**settings, seed=s, systems=("sanet",)) for s in (0, 0, 1))
     assert first.rows == again.rows
     assert first.rows[1] != other.rows[1]
 
@@ -181,9 +182,7 @@ def test_given_models_are_studied(name: str, small_model: Path, folder: Path, tm
 
 def test_adain_with_itself_is_its_floor(small_model: Path, folder: Path) -> None:
     settings = {"models": (str(small_model),), "content": str(folder), "size": 48, "pictures": 3}
-    rows = {
-        (r["model"], r["painted with"]): r for r in tables.get("identity").function(**settings, style=str(folder)).rows
-    }
+    rows = {(r["model"], r["painted with"]): r for r in tables.get("identity")(**settings, style=str(folder)).rows}
     itself, floor = rows["thin", "itself"], rows["thin", "itself, alpha 0 (floor)"]
     assert itself["SSIM"] == pytest.approx(floor["SSIM"], abs=1e-4)  # AdaIN of features with their own statistics
     assert rows["(the photo itself)", ""] == {
@@ -197,7 +196,7 @@ def test_adain_with_itself_is_its_floor(small_model: Path, folder: Path) -> None
 
 def test_curves_see_both_modes_of_batch_normalisation(folder: Path) -> None:
     settings = {**CASES["norm_convergence"][0], "content": str(folder), "style": str(folder)}
-    result = tables.get("norm_convergence").function(**settings)
+    result = tables.get("norm_convergence")(**settings)
     points = {(p["norm"], p["data"], p["step"]): p["loss"] for p in result.details["curves"]}
     for step in (0, 1, 2):
         assert points["instance", "val", step] == pytest.approx(points["instance", "val (batch statistics)", step])
@@ -287,7 +286,8 @@ def study(result: Result) -> Study:
 
 def test_published_numbers_beside_ours(tmp_path: Path) -> None:
     rows = [{"method": "adain", "paper": 0.018, "ours": 1 / 3}, {"method": "ours, new", "paper": None, "ours": 2}]
-    write(study(Result(rows)), Result(rows, ["A note."]), tmp_path, {"models": ["a b", "c"]})
+    settings = {"models": ["a b", "c"]}
+    write(study(Result(rows)), Result(rows, ["A note."]), tmp_path, settings, command("sample", tmp_path, settings))
     assert (tmp_path / "sample.csv").read_text() == 'method,paper,ours\nadain,0.018,0.333333\n"ours, new",,2\n'
     summary = (tmp_path / "sample.md").read_text()
     assert "# What it shows.\n\nMore of it." in summary and "| adain | 0.018 | 0.3333 |" in summary
@@ -299,10 +299,10 @@ def test_published_numbers_beside_ours(tmp_path: Path) -> None:
 
 def test_failed_writing_keeps_older_results(tmp_path: Path) -> None:
     result = Result([{"a": 1}], figures={"": torch.zeros(3, 8, 8)})
-    files = write(study(result), result, tmp_path, {})
+    files = write(study(result), result, tmp_path, {}, "command")
     before = [path.read_bytes() for path in files]
     with pytest.raises(ValueError):
-        write(study(result), Result([{"a": 2}], figures={"": torch.zeros(1, 8)}), tmp_path, {})
+        write(study(result), Result([{"a": 2}], figures={"": torch.zeros(1, 8)}), tmp_path, {}, "command")
     assert [path.read_bytes() for path in files] == before
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
@@ -337,6 +337,13 @@ def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -
         ({"name": "norm_convergence", "output": "x", "models": ["a"]}, "takes no models: its settings are content"),
         ({"name": "levels", "output": "x", "content": "nowhere"}, "no picture in nowhere: give --content a folder"),
         ({"name": "levels", "output": "x", "models": ["a.safetensors"]}, "no model file a.safetensors"),
+        (
+            {"name": "content_leak", "output": "x", "set": ["round=3"]},
+            "takes no round: its settings are content.*rounds",
+        ),
+        ({"name": "content_leak", "output": "x", "set": ["rounds=a"]}, r"rounds takes tuple\[int, ...\], not 'a'"),
+        ({"name": "content_leak", "output": "x", "set": ["rounds"]}, "as NAME=VALUE, such as rounds=1,5,10,20"),
+        ({"name": "content_leak", "output": "x", "steps": 1, "set": ["steps=1"]}, "steps is given twice"),
     ],
 )
 def test_one_clear_sentence(
@@ -364,5 +371,63 @@ def test_settings_are_keywords_with_defaults_and_help() -> None:
     for name, registered in tables.studies().items():
         for parameter in inspect.signature(registered.function).parameters.values():
             assert parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty, name
-            assert f" {parameter.name}: " in (registered.function.__doc__ or ""), (name, parameter.name)
+        assert all(setting.help for setting in registered.settings.values()), name
         assert registered.source and registered.paper.startswith("https://")
+
+
+@pytest.mark.parametrize(("name", "left"), [("loss_exemplars", set()), ("alpha_sweep", {"alpha_sweep.png"})])
+def test_charts_only(name: str, left: set[str], folder: Path, tmp_path: Path) -> None:
+    """Neither contact sheets nor charts made of pictures."""
+    result, files = tables.run(
+        name, tmp_path, charts_only=True, content=str(folder), style=str(folder), **CASES[name][0]
+    )
+    assert {path.name for path in files} == {f"{name}.csv", f"{name}.tex", f"{name}.md", *left}
+    assert result.notes[-1] == "Pictures are left out (charts_only)."
+
+
+def test_every_setting_can_be_typed() -> None:
+    """What --list prints as a default is understood, and is the default; an empty list alone has no word."""
+    for name, registered in tables.studies().items():
+        for setting in registered.settings.values():
+            if setting.default != ():
+                assert registered.parse([f"{setting.name}={setting.default_word}"]) == {
+                    setting.name: setting.default
+                }, (name, setting)
+
+
+@pytest.mark.parametrize(
+    ("type", "text", "value"),
+    [
+        (tuple[str, ...], "adain,sanet", ("adain", "sanet")),
+        (tuple[int, ...], "1", (1,)),
+        (float, "1e-4", 1e-4),
+        (str | None, "null", None),
+        (str, "vgg19_random/8", "vgg19_random/8"),
+        (int, "2.5", None),
+        (Literal["noise", "content"], "photo", None),
+    ],
+)
+def test_values_of_settings(type: Any, text: str, value: Any) -> None:
+    setting = Setting("it", type, None, "")
+    if value is None and text != "null":
+        with pytest.raises(ValueError, match=f"^it takes .*, not '{text}'"):
+            setting.parse(text)
+    else:
+        assert setting.parse(text) == value
+
+
+def test_settings_of_one_study_by_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are listed; --set changes them; the command in the summary makes the same again."""
+    main(["reproduce", "content_leak", "--list"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.strip().splitlines()}
+    assert "1,5,10,20" in lines["rounds"] and "After how many rounds" in lines["rounds"] and "Side of" in lines["size"]
+    options = ["--content", str(folder), "--style", str(folder), "--size", "48", "--pictures", "2", "--steps", "1"]
+    options += ["--set", "rounds=1,3", "systems=adain", "crop=32", "encoder=vgg19_random/8", "--charts_only"]
+    main(["reproduce", "content_leak", "--output", str(tmp_path / "out"), *options])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert before.keys() == {f"content_leak.{suffix}" for suffix in ("md", "csv", "tex", "png")}  # no sheet of pictures
+    rows = read(tmp_path / "out" / "content_leak.csv")
+    assert [(row["model"], row["round"]) for row in rows] == [("adain", "1"), ("adain", "3")]
+    line = next(line for line in before["content_leak.md"].decode().splitlines() if line.startswith("    python"))
+    main(shlex.split(line)[3:])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import stylezoo
 from stylezoo.callbacks import EMA, Compile
-from stylezoo.checkpoints import save_model
+from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 
 
@@ -171,7 +171,7 @@ def test_compiled_run_has_the_losses_of_an_eager_one(pictures: Path, tmp_path: P
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("torch.compile needs a C++ compiler, and there is none on this machine")
     style = next(pictures.glob("*.png"))
-    layer = "{relu1_2: 1.0}"
+    layer = "{relu1_1: 1.0}"
     arguments = command(pictures, tmp_path)
     arguments[1] = f"--config={ROOT / 'experiments' / 'johnson.yaml'}"
     arguments = [a for a in arguments if not a.startswith("--data.style") and "encoder" not in a]
@@ -192,3 +192,20 @@ def test_compiled_run_has_the_losses_of_an_eager_one(pictures: Path, tmp_path: P
         torch.testing.assert_close(models[1](content), models[0](content), rtol=1e-3, atol=1e-3)
     main([*arguments, "--trainer.max_steps=6", f"--ckpt_path={paths[1]}"])
     assert list(losses(tmp_path / "johnson" / "version_2")) == [5]
+
+
+def test_training_starts_from_a_model(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """EFDM's decoder has AdaIN's shape: all of it is taken."""
+    trained = thin_model("efdm")
+    save_model(trained, tmp_path / "efdm.safetensors")
+    start = f"--start={tmp_path / 'efdm.safetensors'}"
+    main(command(pictures, tmp_path, "--trainer.max_steps=1", "--model.lr=0", start))
+    assert "start: 18 of 18 tensors" in capsys.readouterr().out
+    checkpoint = next(tmp_path.rglob("last.ckpt"))
+    close(stylezoo.load_model(checkpoint).state_dict(), trained.state_dict())
+
+
+def test_start_needs_something_that_fits(tmp_path: Path) -> None:
+    save_model(thin_model("adain"), tmp_path / "adain.safetensors")
+    with pytest.raises(ValueError, match="No weights of .* fit this johnson"):
+        take_weights(thin_model("johnson"), tmp_path / "adain.safetensors")

@@ -149,7 +149,7 @@ def test_unknown_layer() -> None:
         VGG("vgg19_random/8")(torch.rand(1, 3, 32, 32), ["relu9_1"])
 
 
-@pytest.mark.parametrize("name", sorted({**weights.ENCODER_FILES, **weights.TORCHVISION_WEIGHTS}))
+@pytest.mark.parametrize("name", sorted(name for name, file in weights.table().encoders.items() if file.file is None))
 def test_missing_files_say_how_to_get_them(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"(?s)python -m stylezoo download {name}.*encoder_weights.*quickstart"):
         VGG(name)
@@ -174,7 +174,7 @@ def test_torchvision_weights_come_through_its_api(
     reference: dict[int, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file in torch.hub's folder is the one that is loaded, and the hash check of downloads is asked for."""
-    path = weights.encoder_path("vgg16_torchvision")
+    path = weights.table().encoders["vgg16_torchvision"].path
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file(reference[16], path)
     options = {}

@@ -10,12 +10,14 @@ import pytest
 import torch
 import yaml
 from conftest import NARROW, ROOT, THIN, thin_model, trained_styles
+from safetensors.torch import save_file
 from torch import Tensor
 
 import stylezoo
 from stylezoo import StyleModel, checkpoints, registry
 from stylezoo.cli import main
 from stylezoo.losses import STYLE_STATISTICS
+from stylezoo.vgg import random_weights
 
 SYSTEMS = stylezoo.list_models()
 COMPLETE = [
@@ -93,6 +95,25 @@ def test_style_statistic_is_one_setting(name: str, statistic: str) -> None:
     assert torch.isfinite(terms["style"]) and terms["style"] > 0
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in SYSTEMS if "loss_encoder" in inspect.signature(registry.get(n)).parameters]
+)
+def test_losses_can_be_those_of_another_network(name: str, tmp_path: Path) -> None:
+    """It changes what the losses see and never what is painted; layers beyond its file are the encoder's."""
+    weights = {key: value for key, value in random_weights(19, 8).items() if key < "conv5"}
+    save_file(weights, tmp_path / "to_relu4_4.safetensors")
+    content, style = pair(name)
+    own, other = thin_model(name), thin_model(name, loss_encoder="vgg19_random/4")
+    twin = thin_model(name, loss_encoder=THIN, loss_encoder_weights=str(tmp_path / "to_relu4_4.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(other(content, style), own(content, style))
+        terms, same, changed = (model.losses(content, style) for model in (own, twin, other))
+    for key, term in terms.items():
+        torch.testing.assert_close(same[key], term)
+        assert key == "identity1" or abs(changed[key] / term - 1) > 1e-3, key  # identity1 compares pixels
+    assert dict(other.encoders())["_loss_network"].name == "vgg19_random/4"
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_batch_is_its_singles(name: str) -> None:
     model, (content, style) = thin_model(name).eval(), pair(name)
@@ -166,15 +187,9 @@ def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
             "--data.style.size=40",
             "--data.style.crop=32",
         ]
-    if "encoder" in settings["model"].get("init_args", {}):
-        common.append(f"--model.encoder={THIN}")
-    if "width" in settings["model"].get("init_args", {}):
-        common.append(f"--model.width={NARROW}")
-    for name in ("iterations", "first_iterations"):
-        if name in settings["model"].get("init_args", {}):
-            common.append(f"--model.{name}=2")
-    styles = trained_styles(settings["model"].get("init_args", {}))
-    common += [f"--model.{name}={value}" for name, value in styles.items()]
+    model = settings["model"].get("init_args", {})
+    small = NARROW | {"iterations": 2, "first_iterations": 2} | trained_styles(model)
+    common += [f"--model.{name}={value}" for name, value in small.items() if name in model]
     common += ["--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
     return [*common, "--trainer.accelerator=cpu", f"--trainer.logger.save_dir={folder}", "--trainer.logger.name=run"]
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
-from stylezoo.download import fetch
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, Features
 
 
@@ -17,14 +16,13 @@ def _own_file(name: str, path: str | None) -> weight_files.Tensors:
     """Tensors of a file the user has, or of the network's own, whose sha256 is checked first; nothing is downloaded."""
     if path is not None:
         return weight_files.read_tensors(path)
-    own = weight_files.encoder_path(name)
-    file = weight_files.METRIC_FILES[name]
-    if not own.is_file():
+    file = weight_files.table().metrics[name]
+    if not file.path.is_file():
         raise FileNotFoundError(
-            f"The weights of {name} are not at {own}: fetch them with `python -m stylezoo download {name}`, without a"
+            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, without a"
             f" network put the file from {file.url} there by hand, or name a file that you have (weights=PATH)."
         )
-    return weight_files.read_tensors(fetch(file.url, own, sha256=file.sha256))
+    return weight_files.read_tensors(weight_files.download(name))  # it is there: this checks it
 
 
 class AlexNet(nn.Module):
@@ -90,7 +88,7 @@ class ArtInception(nn.Module):
 
     Args:
         weights: A state dict with torchvision's names of Inception v3; None takes ``art_inception.pth``, see
-            `stylezoo.weights.METRIC_FILES`, checked against its sha256. Classifiers in it are left out.
+            `stylezoo.weights.table`, checked against its sha256. Classifiers in it are left out.
 
     Raises:
         FileNotFoundError: If the weights are not on this machine; the message says how to get them.

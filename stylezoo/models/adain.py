@@ -22,7 +22,7 @@ from stylezoo.layers import MirroredDecoder, adain, normalised_weights
 from stylezoo.losses import PerceptualLoss, mean_std
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
-from stylezoo.vgg import VGG
+from stylezoo.vgg import VGG, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
@@ -46,6 +46,9 @@ class AdaIN(StyleModel):
         lr_decay: d in lr / (1 + d * step).
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
+            Layers that its file does not reach stay the encoder's.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class AdaIN(StyleModel):
         lr_decay: float = 5e-5,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
+        loss_encoder: str | None = None,
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -127,16 +132,23 @@ class AdaIN(StyleModel):
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
+        layers = self.perceptual.layers
         with torch.no_grad():
-            style_features = self.encoder(self.encoder.pad(style, "relu4_1"), self.perceptual.layers)
-            target = adain(self._features(content), *mean_std(style_features["relu4_1"]))
-        output_features = self.encoder(self.decoder(target), self.perceptual.layers)
+            own_content, content_features = self.see(self.encoder.pad(content, "relu4_1"), ["relu4_1"], ["relu4_1"])
+            own_style, style_features = self.see(self.encoder.pad(style, "relu4_1"), ["relu4_1"], layers)
+            painted = _transfer(own_content, own_style)
+            target = painted if own_style is style_features else _transfer(content_features, style_features)
+        _, output_features = self.see(self.decoder(painted), [], layers)
         terms = self.perceptual(output_features, content={"relu4_1": target}, style=style_features)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     def _features(self, image: Tensor) -> Tensor:
         features: Tensor = self.encoder(self.encoder.pad(image, "relu4_1"), ["relu4_1"])["relu4_1"]
         return features
+
+
+def _transfer(content: Features, style: Features) -> Tensor:
+    return adain(content["relu4_1"], *mean_std(style["relu4_1"]))
 
 
 def _adain_by_region(features: Tensor, codes: list[Code], masks: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -86,6 +86,8 @@ class CIN(StyleModel):
         style_coefficients: {name: factor} of the style loss, for styles that come out too weak or too strong.
         finetune: A model of this system whose convolutions are taken over and stay as they are: only the scales and
             shifts of the new styles are trained.
+        finetune_from: What these start from: ``ones`` (scales of 1, shifts of 0, as in the reference) or ``average``,
+            the mean of the model's own styles.
         width: Multiplies the channels.
         channels: Of the three convolutions down and the two up.
         blocks: Number of residual blocks.
@@ -101,7 +103,8 @@ class CIN(StyleModel):
         encoder_weights: A file for it; None takes the encoder's own.
 
     Raises:
-        ValueError: If there are no styles, or ``finetune`` is a model of another shape.
+        ValueError: If there are no styles, or ``finetune`` is a model of another shape, or ``finetune_from`` something
+            else.
     """
 
     # Average pooling: vgg.py. The weights are caffe's, which slim's checkpoint holds in RGB order.
@@ -115,6 +118,7 @@ class CIN(StyleModel):
         style_size: int | None = None,
         style_coefficients: dict[str, float] | None = None,
         finetune: str | None = None,
+        finetune_from: Literal["ones", "average"] = "ones",
         width: float = 1.0,
         channels: tuple[int, int, int, int, int] = CHANNELS,
         blocks: int = 5,
@@ -131,6 +135,8 @@ class CIN(StyleModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if finetune_from not in ("ones", "average"):
+            raise ValueError(f"finetune_from is ones or average, not {finetune_from!r}.")
         names = list(style_names) if style_names is not None else list(style_pictures(styles))
         self.hparams["style_names"] = names
         self.hparams["channels"] = list(channels)
@@ -139,13 +145,13 @@ class CIN(StyleModel):
                 raise ValueError(f"style_coefficients name {name!r}, but the styles are {', '.join(names)}.")
         self.transformer = Transformer(tuple(int(width * c) for c in channels), blocks, len(names))
         if finetune is not None:
-            self._take_convs(finetune)
+            self._take_convs(finetune, finetune_from)
             self.hparams["finetune"] = None  # done: the model loads without the other one
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
         self._measured: dict[str, Moments] = {}
 
-    def _take_convs(self, path: str) -> None:
+    def _take_convs(self, path: str, start: str) -> None:
         """Takes over the convolutions of another model and freezes them."""
         other = load_model(path)
         convs = list(self.transformer.convs())
@@ -158,6 +164,11 @@ class CIN(StyleModel):
         for conv, their in zip(convs, theirs, strict=True):
             conv.load_state_dict(their.state_dict())
             conv.requires_grad_(False)
+        if start == "average":
+            known, own = other.state_dict(), self.transformer
+            with torch.no_grad():
+                own.scale.copy_(known["transformer.scale"].mean(0).expand_as(own.scale))
+                own.shift.copy_(known["transformer.shift"].mean(0).expand_as(own.shift))
 
     @property
     def styles(self) -> list[str]:

@@ -26,7 +26,7 @@ from stylezoo.layers import MirroredDecoder, normalised_weights
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
-from stylezoo.vgg import VGG
+from stylezoo.vgg import VGG, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
@@ -67,6 +67,11 @@ def match(content: Tensor, ordered: Tensor) -> Tensor:
     return (flat + (matched - flat.detach())).reshape(content.shape)
 
 
+def _transfer(content: Features, style: Features) -> Tensor:
+    features = content["relu4_1"]
+    return match(features, quantiles(sorted_values(style["relu4_1"]), features.shape[-2] * features.shape[-1]))
+
+
 def distribution_loss(output: Tensor, style: Tensor) -> Tensor:
     """MSE of the output against the output matched to the style, which is that of the sorted values of both.
 
@@ -96,6 +101,9 @@ class EFDM(StyleModel):
         lr_decay: d in lr / (1 + d * step).
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
+            Layers that its file does not reach stay the encoder's.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -108,6 +116,8 @@ class EFDM(StyleModel):
         lr_decay: float = 5e-5,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
+        loss_encoder: str | None = None,
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -154,12 +164,13 @@ class EFDM(StyleModel):
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
+        layers = self.perceptual.layers
         with torch.no_grad():
-            features = self._features(content)
-            style_features = self.encoder(self.encoder.pad(style, "relu4_1"), self.perceptual.layers)
-            ordered = sorted_values(style_features["relu4_1"])
-            target = match(features, quantiles(ordered, features.shape[-2] * features.shape[-1]))
-        output_features = self.encoder(self.decoder(target), self.perceptual.layers)
+            own_content, content_features = self.see(self.encoder.pad(content, "relu4_1"), ["relu4_1"], ["relu4_1"])
+            own_style, style_features = self.see(self.encoder.pad(style, "relu4_1"), ["relu4_1"], layers)
+            painted = _transfer(own_content, own_style)
+            target = painted if own_style is style_features else _transfer(content_features, style_features)
+        _, output_features = self.see(self.decoder(painted), [], layers)
         terms = self.perceptual(output_features, content={"relu4_1": target}, style=style_features)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 

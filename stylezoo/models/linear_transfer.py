@@ -25,7 +25,6 @@ Photorealistic transfer (masks, a spatial propagation network, a smoothing filte
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -132,14 +131,15 @@ class LinearTransfer(StyleModel):
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
             restores pictures of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in). Only training needs it.
-        loss_encoder_weights: A file for the network of the losses, which reaches relu4_1; None takes the encoder's.
+        loss_encoder: Another network for the losses; None takes the encoder, built up to relu4_1.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         ValueError: If neither layer is transferred, or the decoder's file does not fit.
         FileNotFoundError: If a file is not there.
     """
 
-    local_settings = StyleModel.local_settings | {"decoder_weights", "loss_encoder_weights"}
+    local_settings = StyleModel.local_settings | {"decoder_weights"}
     loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu4_1", "ceil_mode": False}
 
     def __init__(
@@ -156,6 +156,7 @@ class LinearTransfer(StyleModel):
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         decoder_weights: str | None = None,
+        loss_encoder: str | None = None,
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -234,13 +235,6 @@ class LinearTransfer(StyleModel):
             return tensors, {"relu4_1" if len(tensors["unzip.weight"]) == 512 else "relu3_1": True}
         return tensors, {}
 
-    @property
-    def loss_network(self) -> VGG:
-        """The encoder, unless it stops at relu3_1 or ``loss_encoder_weights`` names another file."""
-        if self.levels[-1] == "relu4_1" and self.hparams["loss_encoder_weights"] is None:
-            return self.encoder
-        return super().loss_network
-
     def encode_style(self, style: Tensor) -> Code:
         """The style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
         (B, 512, 1, 1) ..."""
@@ -305,18 +299,12 @@ class LinearTransfer(StyleModel):
         """
         layers = self.perceptual.layers
         with torch.no_grad():
-            content_features, content_target = self._see(self.encoder.pad(content, "relu4_1"), ["relu4_1"])
-            style_features, style_target = self._see(self._style(style), layers)
-        output = self._paint(content_features, self._encode(style_features))
-        terms = self.perceptual(self.loss_network(output, layers), content=content_target, style=style_target)
+            padded = self.encoder.pad(content, "relu4_1")
+            own_content, content_features = self.see(padded, self.levels, ["relu4_1"])
+            own_style, style_features = self.see(self._style(style), self.levels, layers)
+        _, output_features = self.see(self._paint(own_content, self._encode(own_style)), [], layers)
+        terms = self.perceptual(output_features, content=content_features, style=style_features)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _see(self, image: Tensor, layers: Iterable[str]) -> tuple[Features, Features]:
-        """What the encoder and the loss network see in a picture: in one pass where they are the same network."""
-        if self.loss_network is self.encoder:
-            features = self.encoder(image, {*self.levels, *layers})
-            return features, features
-        return self.encoder(image, self.levels), self.loss_network(image, layers)
 
     def _style(self, style: Tensor) -> Tensor:
         """A style's statistics need no multiple of 8, and no border that is counted twice: only tiny ones are extended."""

@@ -139,6 +139,9 @@ class MultiLevelAdaIN(StyleModel):
         lr_decay: d in lr / (1 + d * step).
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
+            Layers that its file does not reach stay the encoder's.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         ValueError: If ``concatenate`` is something else.
@@ -155,6 +158,8 @@ class MultiLevelAdaIN(StyleModel):
         lr_decay: float = 0.0,
         encoder: str = "vgg19_torchvision",
         encoder_weights: str | None = None,
+        loss_encoder: str | None = None,
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -227,10 +232,12 @@ class MultiLevelAdaIN(StyleModel):
         layers = self.perceptual.layers
         content = self.encoder.pad(content, "relu4_1")
         with torch.no_grad():
-            style_features = self.encoder(self._style(style), layers)
-            targets = _adain(self.encoder(content, LEVELS), _statistics(style_features))
-        output = imagenet_restored(self.decoder(targets))[..., : content.shape[-2], : content.shape[-1]]
-        terms = self.perceptual(self.encoder(output, layers), content=targets, style=style_features)
+            own_content, content_features = self.see(content, LEVELS, LEVELS)
+            own_style, style_features = self.see(self._style(style), LEVELS, layers)
+            painted = _adain(own_content, _statistics(own_style))
+            targets = painted if own_style is style_features else _adain(content_features, _statistics(style_features))
+        output = imagenet_restored(self.decoder(painted))[..., : content.shape[-2], : content.shape[-1]]
+        terms = self.perceptual(self.see(output, [], layers)[1], content=targets, style=style_features)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     def _style(self, style: Tensor) -> Tensor:

@@ -113,6 +113,9 @@ class MultiLevelAttention(StyleModel):
         lr_decay: d in lr / (1 + d * step).
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
+            Layers that its file does not reach stay the encoder's.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -127,6 +130,8 @@ class MultiLevelAttention(StyleModel):
         lr_decay: float = 0.0,
         encoder: str = "vgg19_torchvision",
         encoder_weights: str | None = None,
+        loss_encoder: str | None = None,
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -189,13 +194,12 @@ class MultiLevelAttention(StyleModel):
         layers = self.perceptual.layers
         content, style = (self.encoder.pad(image, "relu5_1") for image in (content, style))
         with torch.no_grad():
-            content_features = self.encoder(content, layers)
-            style_features = self.encoder(style, layers)
-        painted = self._paint(content, content_features, style_features)
-        output_features = self.encoder(imagenet_restored(painted), layers)
+            own_content, content_features = self.see(content, ATTENDED, layers)
+            own_style, style_features = self.see(style, ATTENDED, layers)
+        _, output_features = self.see(imagenet_restored(self._paint(content, own_content, own_style)), [], layers)
         terms = self.perceptual(output_features, content=content_features, style=style_features)
-        content_pixels, content_identity = self._identity(content, content_features)
-        style_pixels, style_identity = self._identity(style, style_features)
+        content_pixels, content_identity = self._identity(content, own_content, content_features)
+        style_pixels, style_identity = self._identity(style, own_style, style_features)
         terms["identity1"] = content_pixels + style_pixels
         terms["identity2"] = content_identity + style_identity
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
@@ -205,9 +209,9 @@ class MultiLevelAttention(StyleModel):
         painted: Tensor = self.painter.decoder(self.painter.merge(features, self.painter.encode(style_features)))
         return painted[..., : image.shape[-2], : image.shape[-1]]
 
-    def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
-        restored = self._paint(image, features, features)
-        restored_features = self.encoder(imagenet_restored(restored), self.perceptual.layers)
+    def _identity(self, image: Tensor, own: Features, features: Features) -> tuple[Tensor, Tensor]:
+        restored = self._paint(image, own, own)
+        _, restored_features = self.see(imagenet_restored(restored), [], self.perceptual.layers)
         return identity_losses(restored, imagenet_normalised(image), restored_features, features)
 
     def _style(self, style: Tensor) -> Tensor:

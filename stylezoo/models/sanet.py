@@ -74,6 +74,9 @@ class SANet(StyleModel):
         lr_decay: d in lr / (1 + d * step).
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
+            Layers that its file does not reach stay the encoder's.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class SANet(StyleModel):
         lr_decay: float = 5e-5,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
+        loss_encoder: str | None = None,
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -141,22 +146,24 @@ class SANet(StyleModel):
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
-        layers = self.perceptual.layers
         with torch.no_grad():
-            content_features = self._features(content, layers)
-            style_features = self._features(style, layers)
-        output = self.decoder(self.transform(content_features, self.transform.encode(style_features)))
-        terms = self.perceptual(self._features(output, layers), content=content_features, style=style_features)
-        content_pixels, content_identity = self._identity(content, content_features)
-        style_pixels, style_identity = self._identity(style, style_features)
+            own_content, content_features = self._see(content, ATTENDED)
+            own_style, style_features = self._see(style, ATTENDED)
+        output = self.decoder(self.transform(own_content, self.transform.encode(own_style)))
+        terms = self.perceptual(self._see(output)[1], content=content_features, style=style_features)
+        content_pixels, content_identity = self._identity(content, own_content, content_features)
+        style_pixels, style_identity = self._identity(style, own_style, style_features)
         terms["identity1"] = content_pixels + style_pixels
         terms["identity2"] = content_identity + style_identity
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
-    def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
-        restored = self.decoder(self.transform(features, self.transform.encode(features)))
+    def _identity(self, image: Tensor, own: Features, features: Features) -> tuple[Tensor, Tensor]:
+        restored = self.decoder(self.transform(own, self.transform.encode(own)))
         restored = restored[..., : image.shape[-2], : image.shape[-1]]
-        return identity_losses(restored, image, self._features(restored, list(features)), features)
+        return identity_losses(restored, image, self._see(restored)[1], features)
+
+    def _see(self, image: Tensor, own: tuple[str, ...] = ()) -> tuple[Features, Features]:
+        return self.see(self.encoder.pad(image, "relu5_1"), own, self.perceptual.layers)
 
     def _features(self, image: Tensor, layers: list[str] | tuple[str, ...]) -> Features:
         features: Features = self.encoder(self.encoder.pad(image, "relu5_1"), layers)

@@ -62,16 +62,16 @@ def test_inception_is_torchvisions_without_resize_and_normalisation(tmp_path: Pa
 
 @pytest.mark.parametrize(("network", "name"), [(AlexNet, "alexnet_torchvision"), (ArtInception, "art_inception")])
 def test_missing_files_say_how_to_get_them(network: type[AlexNet | ArtInception], name: str) -> None:
-    file = weights.METRIC_FILES[name]
+    file = weights.table().metrics[name]
     words = f"python -m stylezoo download {name}.*without a network put the file from {file.url} there.*weights=PATH"
     with pytest.raises(FileNotFoundError, match=words):
         network()
-    assert not weights.folder().exists() or file.filename not in {f.name for f in weights.folder().iterdir()}
+    assert not weights.folder().exists() or file.path.name not in {f.name for f in weights.folder().iterdir()}
 
 
 @pytest.mark.parametrize(("network", "name"), [(AlexNet, "alexnet_torchvision"), (ArtInception, "art_inception")])
 def test_their_own_files_are_checked(network: type[AlexNet | ArtInception], name: str) -> None:
-    path = weights.encoder_path(name)
+    path = weights.table().metrics[name].path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"something else")
     try:
@@ -82,12 +82,12 @@ def test_their_own_files_are_checked(network: type[AlexNet | ArtInception], name
 
 
 def test_download_is_explicit_and_clear_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = weights.EncoderFile("http://127.0.0.1:9/art_inception.pth", "5bc1c203")
-    monkeypatch.setitem(weights.METRIC_FILES, "art_inception", nowhere)
+    nowhere = weights.WeightFile(url="http://127.0.0.1:9/art_inception.pth", sha256="5bc1c203")
+    monkeypatch.setitem(weights.table().metrics, "art_inception", nowhere)
     with pytest.raises(DataError, match="Cannot download http.*put the file from http.*art_inception.pth by hand"):
-        weights.download_encoder("art_inception")
+        weights.download("art_inception")
     with pytest.raises(ValueError, match="choose one of .*art_inception, alexnet_torchvision"):
-        weights.download_encoder("inception")
+        weights.download("inception")
 
 
 def test_networks_without_a_name_get_their_class_and_a_sha256_of_their_weights(tmp_path: Path) -> None:

@@ -268,6 +268,15 @@ def test_finetune_trains_a_new_style_alone(folder: Path, pictures: Path, tmp_pat
     model = CIN(str(new), finetune=str(tmp_path / "base.safetensors"), **TINY)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"transformer.scale", "transformer.shift"}
+    assert torch.equal(model.transformer.scale, torch.ones_like(model.transformer.scale))
+    model = CIN(str(new), finetune=str(tmp_path / "base.safetensors"), finetune_from="average", **TINY)
+    for start, known in (
+        (model.transformer.scale, base.transformer.scale),
+        (model.transformer.shift, base.transformer.shift),
+    ):
+        torch.testing.assert_close(start, known.mean(0, keepdim=True))
+    with pytest.raises(ValueError, match="finetune_from is ones or average, not 'zeros'"):
+        CIN(str(new), finetune=str(tmp_path / "base.safetensors"), finetune_from="zeros", **TINY)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a cin of the same shape, but .* is a cin with width 0.25"):
         CIN(str(new), finetune=str(tmp_path / "base.safetensors"))
 

@@ -55,7 +55,7 @@ def model_file(model: StyleModel, tmp_path_factory: pytest.TempPathFactory) -> s
 def study(model_file: str, pictures: Path) -> Any:
     """study(name, ...) runs a study with the thin model."""
     settings = {"models": (model_file,), "content": str(pictures), "style": str(pictures), "size": 48}
-    return lambda name, **others: tables.get(name).function(**{**settings, **others})
+    return lambda name, **others: tables.get(name)(**{**settings, **others})
 
 
 @pytest.fixture
@@ -132,6 +132,17 @@ def test_losses_are_those_of_the_metrics(model: StyleModel, pairs: PicturePairs)
         assert losses.balanced(label).min() > 0 and losses.balanced(label).max() < 1
     assert losses.similarity[UNCHANGED].min() == pytest.approx(1)
     assert losses.classic[COPIED].max() == losses.balanced(COPIED).max() == 0
+
+
+def test_tables_of_the_same_pairs_paint_them_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of other pairs, or by other models, again."""
+    painted = []
+    losses = balanced.ast_losses
+    monkeypatch.setattr(balanced, "ast_losses", lambda *args: painted.append(len(args[1])) or losses(*args))
+    rows = [study(name, pictures=4).rows for name in ("balanced_loss", "loss_distributions", "supremum_correlation")]
+    assert painted == [4] and all(rows)
+    study("loss_distributions", pictures=4, seed=1)
+    assert painted == [4, 4]
 
 
 def test_the_bound_is_checked(model: StyleModel, pairs: PicturePairs, monkeypatch: pytest.MonkeyPatch) -> None:

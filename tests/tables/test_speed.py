@@ -90,7 +90,7 @@ def test_the_machine_is_named() -> None:
 def test_chosen_systems_and_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_model(thin_model("microast"), path)
-    result = tables.get("stytr2_speed").function(models=("efdm", str(path)), size=48, pictures=1)
+    result = tables.get("stytr2_speed")(models=("efdm", str(path)), size=48, pictures=1)
     rows = by_method(result.rows, 48)
     assert {method for method, row in rows.items() if row["ms"] is not None} == {"AdaIN", "efdm", "mine"}
     assert rows["mine"]["MB"] == path.stat().st_size / 1e6
@@ -134,7 +134,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
         "measure",
         lambda models, sizes, rounds: {(k, size): [seconds.get(k, (2.0, 4.0))] for size in sizes for k in models},
     )
-    return lambda name, **settings: tables.get(name).function(**settings)
+    return lambda name, **settings: tables.get(name)(**settings)
 
 
 class _Kind:
@@ -199,19 +199,19 @@ def test_conflicting_and_missing_times_are_not_quoted(report: Any) -> None:
 @pytest.mark.parametrize("settings", [{"pictures": 0}, {"size": 16}])
 def test_nothing_to_measure(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="takes 1 picture or more"):
-        tables.get("sanet_speed").function(**settings)
+        tables.get("sanet_speed")(**settings)
 
 
 def test_unknown_model() -> None:
     with pytest.raises(ValueError, match="did you mean 'adain'"):
-        tables.get("sanet_speed").function(models=("adian",), size=32, pictures=1)
+        tables.get("sanet_speed")(models=("adian",), size=32, pictures=1)
 
 
 # Losses over iterations
 
 
 def iterations(pictures: Path, **settings: Any) -> tables.Result:
-    found: tables.Result = tables.get("adain_loss_vs_iterations").function(
+    found: tables.Result = tables.get("adain_loss_vs_iterations")(
         **{**THIN, "content": str(pictures), "style": str(pictures), "pictures": 2, "iterations": 12, **settings}
     )
     return found
@@ -308,4 +308,4 @@ def test_numbers_of_styles_are_those_of_their_files(tmp_path: Path, pictures: Pa
 @pytest.mark.parametrize(("count", "message"), [(1, "at least 2"), (13, "12 paintings for 13 styles")])
 def test_too_few_styles(count: int, message: str, pictures: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        tables.get("cin_styles").function(styles=count, size=32, content=str(pictures), style=str(pictures))
+        tables.get("cin_styles")(styles=count, size=32, content=str(pictures), style=str(pictures))
