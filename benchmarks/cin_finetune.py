@@ -1,11 +1,13 @@
 """A new style for a trained cin: its scales and shifts alone, in an eighth of the steps, against a new network.
 
-    python benchmarks/cin_finetune.py --output docs/cin_finetune \\
+    python benchmarks/cin_finetune.py --output runs/cin_finetune \\
         --encoder vgg16_caffe --encoder_weights vgg16_caffe.pth
 
-Trains cin on some procedural paintings for ``base_steps`` steps. Each new painting is then learnt twice: by a
-fine-tuned copy of that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps``
-steps of all weights. Both are measured along the way on photos that no training sees: the content and style losses that both
+docs/cin_finetune has results and the options that they were made with.
+
+Trains cin on some paintings for ``base_steps`` steps. Each new painting is then learnt twice: by a fine-tuned copy of
+that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps`` steps of all weights.
+Paintings and photos are procedural unless folders are named. Both are measured along the way on photos that no training sees: the content and style losses that both
 minimise, summed as in training. Writes OUTPUT.csv (every measurement) and OUTPUT.png (the curves of the total).
 """
 
@@ -27,7 +29,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 import stylezoo
 from stylezoo import StyleModel
 from stylezoo.checkpoints import save_model
-from stylezoo.data import Pairs, Synthetic
+from stylezoo.data import Folder, Pairs, Synthetic
+from stylezoo.images import list_images
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -94,9 +97,13 @@ def main(
     crop: int = 48,
     batch_size: int = 4,
     width: float = 0.5,
-    finetune_lr: float = 1e-2,
+    finetune_lr: float = 3e-2,
+    style_size: int | None = None,
+    finetune_from: str = "average",
     accelerator: str = "cpu",
     base: Path | None = None,
+    paintings: Path | None = None,
+    photos: Path | None = None,
     root: str | None = None,
 ) -> None:
     """Trains, measures and draws.
@@ -107,16 +114,20 @@ def main(
         encoder_weights: A file for it.
         base_steps: Optimiser steps of the network that is fine-tuned later.
         steps: Optimiser steps of a new painting's own network; fine-tuning has an eighth of them.
-        styles: Number of styles of the network that is fine-tuned.
+        styles: Number of styles of the network that is fine-tuned, where paintings are drawn.
         new_styles: Number of styles that are learnt in addition, one after the other.
-        crop: Side of the pictures, also of the paintings.
+        crop: Side of the training pictures.
         batch_size: Pictures in a batch.
         width: Multiplies the channels of cin.
         finetune_lr: Learning rate of fine-tuning; the others have cin's own, 1e-3.
+        style_size: Longer side that paintings are resized to; null keeps their sizes.
+        finetune_from: What it starts from, see `stylezoo.models.cin.CIN`.
         accelerator: ``cpu`` or ``gpu``.
         base: Keeps the network that is fine-tuned. Where the file exists, it is taken instead of training one, such as
             public weights from ``stylezoo import``; new networks then have its shape.
-        root: Where the pictures are drawn; null for a temporary folder.
+        paintings: Folder of paintings, of which the last ``new_styles`` by name are learnt in addition; null draws some.
+        photos: Folder of photos; null draws some.
+        root: Where pictures are drawn; null for a temporary folder.
     """
     warnings.filterwarnings("ignore", module="lightning")
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -125,18 +136,21 @@ def main(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
         "width": width,
+        "style_size": style_size,
         "style_layers": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0},
     }
     rows: list[dict[str, Any]] = []
     curves: dict[str, dict[str, Curve]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         cache = root or temporary
-        paintings = Synthetic("paintings", count=styles + new_styles, resolution=crop, root=cache, drawing_seed=2)
-        photos = Synthetic("photos", count=128, resolution=2 * crop, root=cache, holdout=0.25)
-        data = Pairs(photos, batch_size=batch_size, size=crop + crop // 4, crop=crop, num_workers=0, val_samples=16)
-        paintings.prepare_data()
+        if paintings is None:
+            drawn = Synthetic("paintings", count=styles + new_styles, resolution=crop, root=cache, drawing_seed=2)
+            drawn.prepare_data()
+            paintings = drawn.root
+        files = sorted(list_images(paintings, recursive=False))
+        content = Folder(str(photos)) if photos else Synthetic("photos", 128, 2 * crop, root=cache, holdout=0.25)
+        data = Pairs(content, batch_size=batch_size, size=crop + crop // 4, crop=crop, num_workers=0, val_samples=16)
         data.prepare_data()
-        files = [paintings.root / f"{index:05d}.png" for index in range(styles + new_styles)]
 
         def folder(name: str, chosen: list[Path]) -> str:
             target = Path(temporary) / name
@@ -154,12 +168,12 @@ def main(
             trained = stylezoo.load_model(base).hparams
             settings |= {name: trained[name] for name in ("width", "channels", "blocks")}
         else:
-            network = create(styles=folder("base", files[:styles]))
+            network = create(styles=folder("base", files[:-new_styles]))
             train(network, data, base_steps, base_steps, accelerator)
             save_model(network, base)
-        for file in files[styles:]:
+        for file in files[-new_styles:]:
             alone = folder(file.stem, [file])
-            tuned = create(styles=alone, finetune=str(base), lr=finetune_lr)
+            tuned = create(styles=alone, finetune=str(base), finetune_from=finetune_from, lr=finetune_lr)
             fresh = create(styles=alone)
             every = max(1, steps // 16)
             curves[file.stem] = {
