@@ -24,7 +24,6 @@ from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
-from stylezoo.least_squares import start_decoder
 from stylezoo.module import StyleModel
 from stylezoo.slim import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
 
@@ -70,8 +69,7 @@ class StyleCLI(LightningCLI):
             "--start",
             type=str | None,
             default=None,
-            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; or"
-            " least_squares, which inverts the encoder of adain and efdm",
+            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree",
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -81,9 +79,7 @@ class StyleCLI(LightningCLI):
 
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
-        if start == "least_squares":
-            start_decoder(self.model, self.datamodule)
-        elif start is not None:
+        if start is not None:
             print(f"start: {take_weights(self.model, start)}", flush=True)
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]

@@ -1,20 +1,22 @@
-"""Convolutions whose weights least squares finds: a first state from which training has less far to go.
+"""Convolutions whose first weights least squares finds, and the optimiser that does not undo them.
 
-`fit_decoder` inverts an encoder layer by layer (``fit --start least_squares``); `stylezoo.slim` prunes one.
+`fit_decoder` inverts an encoder layer by layer (``first_pictures`` of the systems in `stylezoo.feature_transfer`);
+`stylezoo.slim` prunes one. Plain Adam would lose in its first steps what was found: features are positive and their
+neighbours alike, so that small steps of all weights add up. `WhitenedAdam` makes the steps of Adam on decorrelated inputs.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stylezoo.layers import MirroredDecoder
-from stylezoo.module import StyleModel
 from stylezoo.vgg import VGG
 
 
@@ -24,30 +26,10 @@ def some_pictures(data: LightningDataModule, count: int) -> Tensor:
     return torch.stack(list(itertools.islice(pictures, count)))
 
 
-def start_decoder(model: StyleModel, data: LightningDataModule, count: int = 256) -> None:
-    """Gives the decoder of a system that paints what its frozen encoder sees its first weights, see `fit_decoder`.
-
-    Args:
-        model: With an ``encoder``, a `MirroredDecoder` and a loss network of the decoder's widths.
-        data: Its first training crops are what the decoder learns to restore.
-        count: How many of them.
-
-    Raises:
-        ValueError: If the system is another.
-    """
-    decoder = getattr(model, "decoder", None)
-    if not isinstance(decoder, MirroredDecoder) or "encoder" not in dict(model.named_children()):
-        raise ValueError(
-            f"least_squares finds the weights of decoders that mirror the encoder, as adain and efdm have: start"
-            f" {model.system} from a model instead (--start adain)."
-        )
-    data.prepare_data()
-    data.setup("fit")
-    fit_decoder(decoder, model.encoder, model.loss_network, some_pictures(data, count))
-
-
 @torch.no_grad()
-def fit_decoder(decoder: MirroredDecoder, encoder: VGG, mirrored: VGG, images: Tensor, positions: int = 72) -> None:
+def fit_decoder(
+    decoder: MirroredDecoder, encoder: VGG, mirrored: VGG, images: Tensor, positions: int = 72, damping: float = 1e-2
+) -> list[Tensor]:
     """Gives a decoder weights that restore pictures from an encoder's features, convolution by convolution.
 
     Each convolution is the least squares fit, through its ReLU, of what the convolution of VGG that it mirrors has as its
@@ -59,6 +41,10 @@ def fit_decoder(decoder: MirroredDecoder, encoder: VGG, mirrored: VGG, images: T
         mirrored: The VGG whose widths the decoder has; it may be the encoder.
         images: (B, 3, H, W), RGB in [0, 1], H and W multiples of 8.
         positions: How many positions of each picture enter the fit of a layer.
+        damping: See `whitening`.
+
+    Returns:
+        The whitening of each convolution's inputs.
 
     Raises:
         ValueError: If the widths are not those of ``mirrored``.
@@ -77,16 +63,85 @@ def fit_decoder(decoder: MirroredDecoder, encoder: VGG, mirrored: VGG, images: T
         x = images if name == names[0] else x
         where = some_positions(x, positions, generator)
         goals.append((where, columns(x, where)))
+    whitenings = []
     layer = names[-1].replace("conv", "relu")
     x = torch.cat([encoder(part, [layer])[layer] for part in torch.split(images, 16)])
     for module in decoder:
         if isinstance(module, nn.Conv2d):
             where, goal = goals.pop()
-            fit(module, patches(x, where), goal, rounds=4 if goals else 1)  # no ReLU follows the last one
+            windows = patches(x, where)
+            whitenings.append(whitening(windows, damping))
+            fit(module, windows, goal, rounds=4 if goals else 1)  # no ReLU follows the last one
             padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
             x = torch.cat([module(part) for part in torch.split(padded, 16)])
         elif not isinstance(module, nn.ReflectionPad2d):
             x = module(x)
+    return whitenings
+
+
+class WhitenedAdam(Optimizer):
+    """Adam on the weights V of convolutions of decorrelated inputs: W = V T, T x has the second moments of white noise.
+
+    The weights stay those of plain convolutions, only the steps differ. The learning rate is divided by the root of the
+    number of inputs, so that a step changes the outputs of all convolutions about equally.
+
+    Args:
+        convs: The convolutions, whose bias is one more input.
+        whitenings: T of each, (D + 1, D + 1), see `whitenings`; None for plain Adam, or until a checkpoint is loaded.
+        lr: Learning rate.
+        betas: Of the running means of gradients and their squares.
+    """
+
+    def __init__(
+        self,
+        convs: Sequence[nn.Conv2d],
+        whitenings: Sequence[Tensor | None],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        super().__init__([p for conv in convs for p in conv.parameters()], {"lr": lr, "betas": betas})
+        for conv, whitening in zip(convs, whitenings, strict=True):
+            if whitening is not None:
+                self.state[conv.weight]["whitening"] = whitening.to(conv.weight)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns what the closure does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        group = self.param_groups[0]
+        parameters = iter(group["params"])
+        for weight, bias in zip(parameters, parameters, strict=True):
+            gradient = torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1)
+            state = self.state[weight]
+            if "whitening" in state:
+                gradient = gradient @ state["whitening"].T
+            if "step" not in state:
+                state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+            state["step"] += 1
+            first, second = group["betas"]
+            state["mean"].lerp_(gradient, 1 - first)
+            state["square"].lerp_(gradient.square(), 1 - second)
+            mean = state["mean"] / (1 - first ** state["step"])
+            change = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
+            if "whitening" in state:
+                change = change @ state["whitening"]
+            change *= -group["lr"] / gradient.shape[1] ** 0.5
+            weight += change[:, :-1].reshape(weight.shape)
+            bias += change[:, -1]
+        return loss
+
+
+def whitening(inputs: Tensor, damping: float) -> Tensor:
+    """T with T M T^T = 1 for the second moments M of inputs (N, D) and the 1 of the bias, (D + 1, D + 1), damped by a share
+    of their mean diagonal."""
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    moments = (inputs.T @ inputs).double() / len(inputs)
+    moments += damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+    inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
+    return inverse.float()
 
 
 def some_positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -18,17 +18,17 @@ that small steps of all weights add up: the steps are those of Adam on decorrela
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stylezoo.least_squares import (
+    WhitenedAdam,
     choose,
     columns,
     conv_inputs,
@@ -37,6 +37,7 @@ from stylezoo.least_squares import (
     patches,
     some_pictures,
     some_positions,
+    whitening,
 )
 from stylezoo.losses import at_least_float32, balanced_gram_loss, content_loss
 from stylezoo.module import StyleModel
@@ -147,61 +148,6 @@ class SlimEncoder(StyleModel):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class WhitenedAdam(Optimizer):
-    """Adam on the weights V of convolutions of decorrelated inputs: W = V T, T x has the second moments of white noise.
-
-    The weights stay those of plain convolutions, only the steps differ. The learning rate is divided by the root of the
-    number of inputs, so that a step changes the outputs of all convolutions about equally.
-
-    Args:
-        convs: The convolutions, whose bias is one more input.
-        whitenings: T of each, (D + 1, D + 1), see `whitenings`; None for plain Adam, or until a checkpoint is loaded.
-        lr: Learning rate.
-        betas: Of the running means of gradients and their squares.
-    """
-
-    def __init__(
-        self,
-        convs: Sequence[nn.Conv2d],
-        whitenings: Sequence[Tensor | None],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.99),
-    ) -> None:
-        super().__init__([p for conv in convs for p in conv.parameters()], {"lr": lr, "betas": betas})
-        for conv, whitening in zip(convs, whitenings, strict=True):
-            if whitening is not None:
-                self.state[conv.weight]["whitening"] = whitening.to(conv.weight)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; returns what the closure does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        group = self.param_groups[0]
-        parameters = iter(group["params"])
-        for weight, bias in zip(parameters, parameters, strict=True):
-            gradient = torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1)
-            state = self.state[weight]
-            if "whitening" in state:
-                gradient = gradient @ state["whitening"].T
-            if "step" not in state:
-                state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
-            state["step"] += 1
-            first, second = group["betas"]
-            state["mean"].lerp_(gradient, 1 - first)
-            state["square"].lerp_(gradient.square(), 1 - second)
-            mean = state["mean"] / (1 - first ** state["step"])
-            change = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
-            if "whitening" in state:
-                change = change @ state["whitening"]
-            change *= -group["lr"] / gradient.shape[1] ** 0.5
-            weight += change[:, :-1].reshape(weight.shape)
-            bias += change[:, -1]
-        return loss
-
-
 def untrained_weights(widths: Sequence[int], channels: Mapping[str, int]) -> dict[str, Tensor]:
     """Weights of a slim encoder before it is trained (He et al. 2015), named as `VGG.tensors` names them.
 
@@ -268,16 +214,8 @@ def whitenings(network: VGG, images: Tensor, positions: int = 100, damping: floa
     for name, x in conv_inputs(network, images):
         where = some_positions(x, positions, generator)
         windows = patches(x, where)
-        of_convs.append(_whitening(windows, damping))
+        of_convs.append(whitening(windows, damping))
         if name in network.maps:
             conv = convolutions(network.convs)[name]
-            of_maps.append(_whitening(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
+            of_maps.append(whitening(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
     return of_convs + of_maps
-
-
-def _whitening(inputs: Tensor, damping: float) -> Tensor:
-    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
-    moments = (inputs.T @ inputs).double() / len(inputs)
-    moments += damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
-    inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
-    return inverse.float()

@@ -22,12 +22,11 @@ from stylezoo import weights
 from stylezoo.cli import main
 from stylezoo.data import Folder, Pairs
 from stylezoo.inference import load_picture
-from stylezoo.least_squares import choose, fit_relu
+from stylezoo.least_squares import WhitenedAdam, choose, fit_relu
 from stylezoo.losses import gram
 from stylezoo.slim import (
     LAYERS,
     SlimEncoder,
-    WhitenedAdam,
     fit_to_teachers,
     untrained_weights,
     whitenings,

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.feature_transfer import FeatureTransferModel
 from stylezoo.layers import MirroredDecoder, adain, normalised_weights
 from stylezoo.losses import PerceptualLoss, mean_std
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 
@@ -34,7 +35,7 @@ LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
     kind="arbitrary",
     code="naoto0804/pytorch-AdaIN@47950d0",
 )
-class AdaIN(StyleModel):
+class AdaIN(FeatureTransferModel):
     """AdaIN (Huang & Belongie 2017).
 
     Args:
@@ -44,6 +45,8 @@ class AdaIN(StyleModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the decoder's first weights are fitted to, see
+            `FeatureTransferModel`; its learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for the paper's Adam.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
@@ -59,6 +62,7 @@ class AdaIN(StyleModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         loss_encoder: str | None = None,
@@ -125,30 +129,9 @@ class AdaIN(StyleModel):
         output: Tensor = self.decoder(alpha * target + (1 - alpha) * features)
         return output[..., : content.shape[-2], : content.shape[-1]]
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style`` (section 5, equations 11 to 13).
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
-        layers = self.perceptual.layers
-        with torch.no_grad():
-            own_content, content_features = self.see(self.encoder.pad(content, "relu4_1"), ["relu4_1"], ["relu4_1"])
-            own_style, style_features = self.see(self.encoder.pad(style, "relu4_1"), ["relu4_1"], layers)
-            painted = _transfer(own_content, own_style)
-            target = painted if own_style is style_features else _transfer(content_features, style_features)
-        _, output_features = self.see(self.decoder(painted), [], layers)
-        terms = self.perceptual(output_features, content={"relu4_1": target}, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _features(self, image: Tensor) -> Tensor:
-        features: Tensor = self.encoder(self.encoder.pad(image, "relu4_1"), ["relu4_1"])["relu4_1"]
-        return features
-
-
-def _transfer(content: Features, style: Features) -> Tensor:
-    return adain(content["relu4_1"], *mean_std(style["relu4_1"]))
+    def transfer(self, content: Features, style: Features) -> Tensor:
+        """The content's features with the style's mean and standard deviation (section 5, equation 8)."""
+        return adain(content["relu4_1"], *mean_std(style["relu4_1"]))
 
 
 def _adain_by_region(features: Tensor, codes: list[Code], masks: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.feature_transfer import FeatureTransferModel
 from stylezoo.layers import MirroredDecoder, normalised_weights
 from stylezoo.losses import PerceptualLoss, at_least_float32
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 
@@ -67,11 +68,6 @@ def match(content: Tensor, ordered: Tensor) -> Tensor:
     return (flat + (matched - flat.detach())).reshape(content.shape)
 
 
-def _transfer(content: Features, style: Features) -> Tensor:
-    features = content["relu4_1"]
-    return match(features, quantiles(sorted_values(style["relu4_1"]), features.shape[-2] * features.shape[-1]))
-
-
 def distribution_loss(output: Tensor, style: Tensor) -> Tensor:
     """MSE of the output against the output matched to the style, which is that of the sorted values of both.
 
@@ -89,7 +85,7 @@ def distribution_loss(output: Tensor, style: Tensor) -> Tensor:
     kind="arbitrary",
     code="YBZh/EFDM@80e26bd",
 )
-class EFDM(StyleModel):
+class EFDM(FeatureTransferModel):
     """Exact feature distribution matching (Zhang et al. 2022).
 
     Args:
@@ -99,6 +95,8 @@ class EFDM(StyleModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the decoder's first weights are fitted to, see
+            `FeatureTransferModel`; its learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for the paper's Adam.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
@@ -114,6 +112,7 @@ class EFDM(StyleModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         loss_encoder: str | None = None,
@@ -157,23 +156,7 @@ class EFDM(StyleModel):
         output: Tensor = self.decoder(alpha * match(features, ordered) + (1 - alpha) * features)
         return output[..., : content.shape[-2], : content.shape[-1]]
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
-        layers = self.perceptual.layers
-        with torch.no_grad():
-            own_content, content_features = self.see(self.encoder.pad(content, "relu4_1"), ["relu4_1"], ["relu4_1"])
-            own_style, style_features = self.see(self.encoder.pad(style, "relu4_1"), ["relu4_1"], layers)
-            painted = _transfer(own_content, own_style)
-            target = painted if own_style is style_features else _transfer(content_features, style_features)
-        _, output_features = self.see(self.decoder(painted), [], layers)
-        terms = self.perceptual(output_features, content={"relu4_1": target}, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _features(self, image: Tensor) -> Tensor:
-        features: Tensor = self.encoder(self.encoder.pad(image, "relu4_1"), ["relu4_1"])["relu4_1"]
-        return features
+    def transfer(self, content: Features, style: Features) -> Tensor:
+        """The content's features with the style's values, see `match`."""
+        features = content["relu4_1"]
+        return match(features, quantiles(sorted_values(style["relu4_1"]), features.shape[-2] * features.shape[-1]))
