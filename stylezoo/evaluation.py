@@ -11,13 +11,14 @@ import base64
 import hashlib
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -45,14 +46,13 @@ from stylezoo.metrics import (
     ClassicStyleLoss,
     ContentLoss,
     ContentMetric,
+    FeatureMetric,
     GraySSIM,
     HistoGANDistance,
     ImageMetric,
     MultiScaleSSIM,
+    PairMetric,
     StyleLoss,
-    StyleMetric,
-    content_loss,
-    style_loss,
 )
 from stylezoo.module import StyleModel
 from stylezoo.results import (
@@ -61,6 +61,8 @@ from stylezoo.results import (
     STYLE,
     Pair,
     Score,
+    TableFormat,
+    arrow,
     check_same,
     drop_torn_line,
     finished,
@@ -168,6 +170,7 @@ def evaluate(
     encoder: str = "vgg19_normalised",
     encoder_weights: str | None = None,
     batch_size: int = 4,
+    format: TableFormat = "csv",
     save_pictures: bool = False,
     accelerator: str = "auto",
     devices: int = 1,
@@ -193,6 +196,7 @@ def evaluate(
         encoder: The VGG of content and style losses, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         batch_size: How many pairs are painted and measured together.
+        format: Of the values per pair; Parquet needs pyarrow.
         save_pictures: Whether to keep what is painted, as pictures/MODEL/NUMBER_CONTENT_STYLE.png.
         accelerator: See `lightning.pytorch.Trainer`, also for the next two.
         devices: Processes.
@@ -214,6 +218,8 @@ def evaluate(
     framing.check()
     if side < SMALLEST_SIDE or batch_size < 1:
         raise ValueError(f"crop is {SMALLEST_SIDE} pixels or more and batch_size 1, not {side} and {batch_size}.")
+    if format == "parquet":
+        arrow()  # whether it is missing is better known now
     networks = named_models(models)
     measured = build_metrics(metrics, Networks(encoder, encoder_weights))
     judge = Judge(measured)
@@ -245,7 +251,7 @@ def evaluate(
     with Progress(*columns, disable=not (sys.stdout.isatty() and trainer.is_global_zero)) as progress:
         for name, network in {**dict.fromkeys(ANCHORS), **networks}.items():
             task = progress.add_task(name, total=len(chosen))
-            if results_of(folder, name).is_file():
+            if results_of(folder, name) is not None:
                 progress.update(task, completed=len(chosen))
                 continue
             trainer.callbacks = [Recorder(folder, save_pictures, progress, task)]  # type: ignore[attr-defined]
@@ -254,7 +260,7 @@ def evaluate(
                 trainer.predict(work, return_predictions=False)
             trainer.strategy.barrier()  # all have written,
             if trainer.is_global_zero:
-                merge(folder, name, judge.columns, chosen, batch_size)
+                merge(folder, name, judge.columns, chosen, batch_size, format)
             trainer.strategy.barrier()  # and none goes on before that
     summary = scores(folder)
     if trainer.is_global_zero:
@@ -371,12 +377,16 @@ def prepare(
     """
     stored = read_settings(folder)
     if stored is None:
-        others = [path.name for path in folder.glob("*.csv") if path.name != "pairs.csv"]
+        found = (path for format in get_args(TableFormat) for path in folder.glob(f"*.{format}"))
+        others = [path.name for path in found if path.name != "pairs.csv"]
         if others:
             raise ValueError(f"{folder} has no settings.json, but {others[0]}: choose another folder.")
         pairs = draw(content, style, protocol["pairs"], protocol["seed"])
     else:
         pairs = [(row[0], row[1]) for row in read_rows(folder / "pairs.csv")[1:]]
+    sets = [name for name, metric in metrics.items() if isinstance(metric, FID)]
+    if len(pairs) < 2 and sets:
+        raise ValueError(f"{' and '.join(sets)} compare sets of pictures: two pairs are the least, not {len(pairs)}.")
     styles = list(dict.fromkeys(name for _, name in pairs))
     for network in networks.values():
         for name in styles:
@@ -480,7 +490,7 @@ class Judge(nn.Module):
         super().__init__()
         self.metrics = nn.ModuleDict(metrics)
         self.columns = [name for name, metric in metrics.items() if not isinstance(metric, FID)]
-        losses = [metric for metric in metrics.values() if isinstance(metric, (ContentLoss, StyleLoss))]
+        losses = [metric for metric in metrics.values() if isinstance(metric, FeatureMetric)]
         self.encoder = losses[0].backbone if losses else None
         self.layers = sorted({layer for metric in losses for layer in metric.layers})
 
@@ -503,12 +513,11 @@ class Judge(nn.Module):
         output_features, content_features = self.features(output), self.features(content)
         values: dict[str, Tensor] = {}
         for name, metric in self.metrics.items():
-            if isinstance(metric, ContentLoss):
-                values[name] = content_loss(output_features, content_features, metric.layers, metric.loss)
-            elif isinstance(metric, StyleLoss):
-                values[name] = style_loss(output_features, style_features, metric.layers, metric.statistic)
-            elif isinstance(metric, (ContentMetric, StyleMetric)):
-                values[name] = metric.values(output, content if isinstance(metric, ContentMetric) else style)
+            of_content = isinstance(metric, ContentMetric)
+            if isinstance(metric, FeatureMetric):
+                values[name] = metric.of_features(output_features, content_features if of_content else style_features)
+            elif isinstance(metric, PairMetric):
+                values[name] = metric.values(output, content if of_content else style)
             elif isinstance(metric, FID) and not isinstance(metric, ArtFID):
                 values[name] = metric.backbone(output).flatten(1)
         return values
@@ -635,3 +644,5 @@ class Recorder(Callback):
         with part_of(self.folder, pl_module.name, trainer.global_rank).open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
         self.progress.advance(self.task, len(pairs) * trainer.world_size)
+        if trainer.received_sigterm:  # Lightning catches the signal, but its predict loop does not look
+            sys.exit(128 + signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 pairs.csv       the pairs, drawn once by seed and kept
 settings.json   what the numbers depend on: sizes, metrics with the networks they look with, models
-MODEL.csv       a line per pair (MODEL.npy: what FID looks at); MODEL.part0.jsonl while it is worked on
+MODEL.csv       or MODEL.parquet: a line per pair (MODEL.npy: what FID looks at); MODEL.part0.jsonl while it is worked on
 summary.csv     mean, 95 % interval, n and key of every metric; summary.md to read
 """
 
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from stylezoo.metrics import FID, MetricKey, MetricValue, art_fid
 FORMAT = "stylezoo-evaluation-1"
 RESAMPLES = 2000
 """Of the bootstrap."""
+
+TableFormat = Literal["csv", "parquet"]
+"""Of the values per pair."""
 
 Pair = tuple[str, str]
 """Names of content and style below their folders."""
@@ -112,9 +115,10 @@ def part_of(folder: Path, name: str, rank: int) -> Path:
     return folder / f"{slug(name)}.part{rank}.jsonl"
 
 
-def results_of(folder: Path, name: str) -> Path:
-    """The values of a model that is done with."""
-    return folder / f"{slug(name)}.csv"
+def results_of(folder: Path, name: str) -> Path | None:
+    """The values of a model that is done with, in whichever format; None if there are none yet."""
+    paths = (folder / f"{slug(name)}.{format}" for format in get_args(TableFormat))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def finished(folder: Path, name: str) -> dict[int, tuple[Path, int]]:
@@ -142,10 +146,12 @@ def drop_torn_line(path: Path) -> None:
         os.truncate(path, sum(len(line) for _, line in _lines(path)))
 
 
-def merge(folder: Path, name: str, columns: Sequence[str], pairs: list[Pair], batch_size: int) -> None:
+def merge(
+    folder: Path, name: str, columns: Sequence[str], pairs: list[Pair], batch_size: int, format: TableFormat = "csv"
+) -> None:
     """Puts the batches of all processes into the order of the pairs: MODEL.csv, and MODEL.npy if there are activations."""
     places = finished(folder, name)
-    results = results_of(folder, name)
+    results = folder / f"{slug(name)}.{format}"
     numbers = range(math.ceil(len(pairs) / batch_size))
     blocks = (_line(places[number]).get("activations") for number in numbers)
     first = next(blocks)
@@ -159,9 +165,9 @@ def merge(folder: Path, name: str, columns: Sequence[str], pairs: list[Pair], ba
                 stored[start : start + len(part)] = part
             stored.flush()
     lines = (_line(places[number])["rows"] for number in numbers)
+    rows = ([*pair, *row] for pair, row in zip(pairs, chain.from_iterable(lines), strict=True))
     with replacing(results) as path:
-        rows = ([*pair, *map(repr, row)] for pair, row in zip(pairs, chain.from_iterable(lines), strict=True))
-        write_rows(path, chain([("content", "style", *columns)], rows))
+        _write_values(path, ["content", "style", *columns], rows, format)
     for path in {path for path, _ in places.values()}:
         path.unlink()
 
@@ -172,6 +178,42 @@ def _line(place: tuple[Path, int]) -> dict[str, Any]:
         file.seek(offset)
         line: dict[str, Any] = json.loads(file.readline())
     return line
+
+
+def _write_values(path: Path, header: Sequence[str], rows: Iterable[list[Any]], format: TableFormat) -> None:
+    """A line per pair: the names of its pictures, and its values to the last bit."""
+    if format == "csv":
+        write_rows(path, chain([header], ([*row[:2], *map(repr, row[2:])] for row in rows)))
+        return
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    for side in header[:2]:  # Parquet's strings are UTF-8; pairs.csv has the names as they are
+        columns[side] = tuple(name.encode(errors="backslashreplace").decode() for name in columns[side])
+    arrow().parquet.write_table(arrow().table(columns), path)
+
+
+def _read_values(path: Path) -> dict[str, np.ndarray]:
+    """What `_write_values` wrote of the metrics, {metric: (N,)}."""
+    if path.suffix == ".csv":
+        header, *rows = read_rows(path)
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    else:
+        columns = arrow().parquet.read_table(path).to_pydict()
+    return {name: np.array(values, float) for name, values in columns.items() if name not in ("content", "style")}
+
+
+def arrow() -> Any:
+    """The module that reads and writes Parquet.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(
+            "Parquet is read and written by pyarrow: pip install pyarrow, or stylezoo[parquet], or take --format csv."
+        ) from None
+    return pyarrow
 
 
 def scores(folder: str | Path) -> list[Score]:
@@ -187,25 +229,25 @@ def scores(folder: str | Path) -> list[Score]:
     summary: list[Score] = []
     for model in (CONTENT, STYLE, *settings["models"]):
         path = results_of(folder, model)
-        if path.is_file():
-            summary += _scores(folder, model, settings)
+        if path is not None:
+            summary += _scores(path, model, settings)
     return summary
 
 
-def _scores(folder: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]:
-    header, *rows = read_rows(results_of(folder, model))
-    names = header[2:]
-    values = np.array([[float(value) for value in row[2:]] for row in rows])  # (N, metrics)
+def _scores(path: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]:
+    columns = _read_values(path)
+    names, n = list(columns), len(read_rows(path.with_name("pairs.csv"))) - 1
+    values = np.stack([*columns.values()], 1) if columns else np.empty((n, 0))  # FID alone has no values per pair
     ends = dict(zip(names, bootstrap(values, settings["protocol"]["seed"]), strict=True))
     means = dict(zip(names, values.mean(0).tolist(), strict=True))
     for name, metric in settings["metrics"].items():
-        key, n = key_of(metric), len(rows)
+        key = key_of(metric)
         if name in names:
             yield Score(model, MetricValue(means[name], n, key), metric["better"], *ends[name])
             continue
         counts = {**dict(key.settings), "outputs": n, "styles": n}
         key = replace(key, settings=tuple(sorted(counts.items())))
-        distance = _fid(results_of(folder, model).with_suffix(".npy"), results_of(folder, STYLE).with_suffix(".npy"))
+        distance = _fid(path.with_suffix(".npy"), path.with_name(f"{slug(STYLE)}.npy"))
         if name == "art_fid":
             distance = float(art_fid(means["lpips"], distance))
         yield Score(model, MetricValue(distance, n, key), metric["better"], None, None)

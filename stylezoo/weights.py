@@ -1,8 +1,8 @@
 """Weight files: the table of them, where they lie, how they are had, and how they are read.
 
 `table` is the one list of all files that the package knows, ``pretrained/table.yaml``: networks at public addresses and
-what ships in the package. Nothing is downloaded unasked: a missing file is an error that says how to get it. Public files are read with
-``weights_only=True`` or as safetensors and npz; anything that would have to execute code is refused.
+what ships in the package. Nothing is downloaded unasked: a missing file is an error that says how to get it. Public
+files are read with ``weights_only=True`` or as safetensors and npz; anything that would have to execute code is refused.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.functional import pearson_corrcoef
 
 from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss
-from stylezoo.metrics.base import ContentMetric, ImageMetric, Setting, StyleMetric
+from stylezoo.metrics.base import ContentMetric, ImageMetric, PairMetric, Setting, StyleMetric
 from stylezoo.vgg import VGG, Features
 
 MICROAST_CONTENT_LAYERS = {"relu4_1": 1 / 2, "relu5_1": 1 / 2}
@@ -120,19 +120,42 @@ def _choose(name: str, table: Mapping[str, object]) -> str:
     return name
 
 
-def _layer_setting(layers: Mapping[str, float]) -> str:
-    return " + ".join(f"{weight:.6g} {name}" for name, weight in layers.items())
-
-
 Channels = Literal["rgb", "bgr"]
 """In which order a network is shown the channels: scripts that read with OpenCV and do not convert show BGR."""
 
 
-def _ordered(images: Tensor, channels: Channels) -> Tensor:
-    return images.flip(1) if channels == "bgr" else images
+class FeatureMetric(PairMetric):
+    """What `ContentLoss` and `StyleLoss` share: they compare features of some layers of one network.
+
+    Args:
+        backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
+        layers: {layer: weight}.
+        channels: Order in which the backbone sees the channels.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        pictures: See there.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, layers: Mapping[str, float], channels: Channels, resize: str, pictures: str
+    ) -> None:
+        super().__init__(backbone, resize, pictures)
+        self.layers = dict(layers)
+        self.channels = channels
+
+    def settings(self) -> dict[str, Setting]:
+        layers = " + ".join(f"{weight:.6g} {name}" for name, weight in self.layers.items())
+        return {"layers": layers, "channels": self.channels}
+
+    def of_features(self, output: Features, reference: Features) -> Tensor:
+        """The value of each pair, (B,), from features of ``layers``."""
+        raise NotImplementedError
+
+    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        pictures = (x.flip(1) if self.channels == "bgr" else x for x in (output, reference))
+        return self.of_features(*(self.backbone(x, self.layers) for x in pictures))
 
 
-class ContentLoss(ContentMetric):
+class ContentLoss(FeatureMetric, ContentMetric):
     """Distance of features between output and content.
 
     The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR). ArtFID's content metrics
@@ -161,22 +184,17 @@ class ContentLoss(ContentMetric):
         resize: str = "native",
         pictures: str = "float",
     ) -> None:
-        super().__init__(backbone, resize, pictures)
-        self.layers = dict(layers)
+        super().__init__(backbone, layers, channels, resize, pictures)
         self.loss = _choose(loss, CONTENT_LOSSES)
-        self.channels = channels
 
     def settings(self) -> dict[str, Setting]:
-        return {"loss": self.loss, "layers": _layer_setting(self.layers), "channels": self.channels}
+        return {"loss": self.loss, **super().settings()}
 
-    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
-        output_features, features = (
-            self.backbone(_ordered(x, self.channels), self.layers) for x in (output, reference)
-        )
-        return content_loss(output_features, features, self.layers, self.loss)
+    def of_features(self, output: Features, reference: Features) -> Tensor:
+        return content_loss(output, reference, self.layers, self.loss)
 
 
-class StyleLoss(StyleMetric):
+class StyleLoss(FeatureMetric, StyleMetric):
     """Distance of feature statistics between output and style.
 
     The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR).
@@ -204,19 +222,14 @@ class StyleLoss(StyleMetric):
         resize: str = "native",
         pictures: str = "float",
     ) -> None:
-        super().__init__(backbone, resize, pictures)
-        self.layers = dict(layers)
+        super().__init__(backbone, layers, channels, resize, pictures)
         self.statistic = _choose(statistic, STATISTICS)
-        self.channels = channels
 
     def settings(self) -> dict[str, Setting]:
-        return {"statistic": self.statistic, "layers": _layer_setting(self.layers), "channels": self.channels}
+        return {"statistic": self.statistic, **super().settings()}
 
-    def _values(self, output: Tensor, reference: Tensor) -> Tensor:
-        output_features, features = (
-            self.backbone(_ordered(x, self.channels), self.layers) for x in (output, reference)
-        )
-        return style_loss(output_features, features, self.layers, self.statistic)
+    def of_features(self, output: Features, reference: Features) -> Tensor:
+        return style_loss(output, reference, self.layers, self.statistic)
 
 
 class ClassicStyleLoss(StyleLoss):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +15,15 @@ from torchmetrics.functional import spearman_corrcoef
 from stylezoo.metrics import AST_LAYERS, classic_style_loss, ssim, style_supremum
 from stylezoo.module import StyleModel
 from stylezoo.tables.base import Result, Row, new_figure, published, table
-from stylezoo.tables.material import Material, device, trained_briefly
+from stylezoo.tables.material import device
 from stylezoo.tables.pairs import (
     TRAINED,
     UNCHANGED,
+    OnPairs,
     PicturePairs,
     measured_with,
-    measuring_network,
     outputs,
     present,
-    random_pairs,
 )
 from stylezoo.vgg import VGG
 
@@ -117,6 +117,46 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: PicturePairs, network:
     return losses
 
 
+class Measured(NamedTuple):
+    """What a study's settings lead to."""
+
+    networks: dict[str, StyleModel]
+    network: VGG
+    pairs: PicturePairs
+    losses: AstLosses
+
+
+@lru_cache(maxsize=1)  # four tables show other sides of the same pairs: one process paints them once
+def measured(on: OnPairs, twice: bool = False) -> Measured:
+    """Lets models paint pairs and measures them.
+
+    Args:
+        on: Which models and pairs.
+        twice: Train every system with its own loss and with the balanced one.
+    """
+    pairs = on.pairs()  # that there are some is better known before the training
+    networks = _trained_twice(on) if twice else on.networks()
+    network = on.measuring(networks)
+    return Measured(networks, network, pairs, ast_losses(networks, pairs, network))
+
+
+def _trained_twice(on: OnPairs) -> dict[str, StyleModel]:
+    networks = {}
+    for system in on.systems:
+        for suffix, loss in (("", "mean_std"), (", balanced", "balanced_gram")):
+            print(f"{system}{suffix}: {on.steps} steps")
+            networks[system + suffix] = on.material.train(
+                system,
+                on.steps,
+                style_loss=loss,
+                lr=on.lr,
+                lr_decay=0.0,
+                encoder=on.encoder or TRAINED,
+                encoder_weights=on.encoder_weights,
+            )
+    return networks
+
+
 def trained_with(model: StyleModel) -> str:
     """Which of the table's trainings a model had: with its system's own style loss, with a Gram loss, or balanced."""
     loss = str(model.hparams.get("style_loss"))
@@ -133,19 +173,7 @@ def trained_with(model: StyleModel) -> str:
 )
 def balanced_loss(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 40,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(),
 ) -> Result:
     """Balanced and classic style loss of every model on random pairs, beside the paper's and a re-run's.
 
@@ -156,36 +184,11 @@ def balanced_loss(
     pixels. Without models every system is trained twice, with its own loss and with the balanced one.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures, 256 in the protocol.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs, 2000 in the protocol.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = random_pairs(material, pictures, size, held_out=not models)
-    if models:
-        networks = material.arbitrary(models, systems, steps, "", None, lr)
-    else:
-        settings: dict[str, Any] = {"encoder": encoder or TRAINED, "encoder_weights": encoder_weights}
-        networks = {}
-        for system in systems:
-            for suffix, loss in (("", "mean_std"), (", balanced", "balanced_gram")):
-                print(f"{system}{suffix}: {steps} steps")
-                model = material.train(system, steps, style_loss=loss, lr=lr, lr_decay=0.0, **settings)
-                networks[system + suffix] = model
-    network = measuring_network(networks, encoder, encoder_weights)
-    losses = ast_losses(networks, pairs, network)
+    networks, network, pairs, losses = measured(on) if on.models else measured(on, twice=True)
     rows = _rows(losses, networks)
-    notes = [trained_briefly(models, steps, encoder or TRAINED), *_findings(rows, losses)]
+    notes = [on.origin, *_findings(rows, losses)]
     if network.flavour == "normalised" and len(losses.layers) == 4:  # with what the re-run measured
         notes.append(_beyond_nothing(losses.totals(UNCHANGED)["balanced"].mean().item()))
     notes.append(

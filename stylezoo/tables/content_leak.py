@@ -10,8 +10,8 @@ from torch import Tensor
 from stylezoo.images import grid
 from stylezoo.metrics import ssim
 from stylezoo.tables.base import Result, Row, new_figure, table
-from stylezoo.tables.material import Judge, Material, painted, trained_briefly
-from stylezoo.tables.pairs import TRAINED, measuring_network, present
+from stylezoo.tables.material import Judge, painted
+from stylezoo.tables.pairs import OnPairs, present
 
 
 @table(
@@ -21,20 +21,8 @@ from stylezoo.tables.pairs import TRAINED, measuring_network, present
 )
 def content_leak(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 4,
+    on: OnPairs = OnPairs(pictures=4),
     rounds: tuple[int, ...] = (1, 5, 10, 20),
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
 ) -> Result:
     """What is left of the content after twenty rounds: every output is painted again with its style.
 
@@ -42,36 +30,24 @@ def content_leak(
     and against the photo: content loss (normalised relu4_1 features, so that colour and contrast may change) and SSIM.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs; the figure shows four.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
         rounds: After how many rounds it is measured; 20 is the paper's last.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training.
     """
     rounds = tuple(sorted({1, *rounds}))
     if rounds[0] < 1:
         raise ValueError(f"rounds are numbers from 1 up, not {rounds[0]}.")
-    material = Material(content, style, crop, batch_size, seed)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
+    networks = on.networks()
+    network = on.measuring(networks)
     present(network, ["relu4_1"])
     judge = Judge(network, normalised=True)
-    contents = material.photos(pictures, size, held_out=not models)
-    styles = material.paintings(pictures, size, held_out=not models)
+    contents, styles = (
+        side(on.pictures, on.size, not on.models) for side in (on.material.photos, on.material.paintings)
+    )
     count = min(len(contents), len(styles))
     contents, styles = contents[:count], styles[:count]
     rows: list[Row] = []
     sheets: dict[str, Any] = {}
-    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    notes = [on.origin]
     for number, (label, model) in enumerate(networks.items()):
         kept = {}
         output = contents
@@ -98,7 +74,7 @@ def content_leak(
         sheet = grid([list(row) for row in zip(*(column[:4] for column in columns), strict=True)])
         sheets["pictures" + (f"_{number + 1}" if number else "")] = sheet
     notes.append(
-        f"{count} pairs, {size} x {size} pixels, measured with {network.name}. Pictures: photo, painting, round"
+        f"{count} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, round"
         f" {', '.join(map(str, rounds))}."
     )
     return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})

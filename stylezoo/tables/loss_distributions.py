@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from stylezoo.metrics import AST_LAYERS
-from stylezoo.tables.balanced_loss import QUANTITIES, AstLosses, ast_losses
+from stylezoo.tables.balanced_loss import QUANTITIES, AstLosses, measured
 from stylezoo.tables.base import Result, Row, new_figure, published, table
-from stylezoo.tables.material import Material, trained_briefly
-from stylezoo.tables.pairs import TRAINED, measured_with, measuring_network, random_pairs
+from stylezoo.tables.pairs import OnPairs, measured_with
 
 SPREAD = published("largest / smallest, more than", "found")
 SHARES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -25,50 +24,22 @@ SHARES = (0.0, 0.05, 0.5, 0.95, 1.0)
 )
 def loss_distributions(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 100,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(pictures=100),
 ) -> Result:
     """Classic style losses of one model are spread over orders of magnitude, balanced ones are not.
 
     Both losses as in `balanced_loss`, of every pair. The paper: classic losses of different styles can differ by more
     than a thousand times, so that training looks after few styles. Skewness is that of the values themselves: 0 is
-    symmetric, above 0 a few pairs have most of the loss.
+    symmetric, above 0 a few pairs have most of the loss. Protocol: 2000 pairs of 256 x 256 pixels.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures, 256 in the protocol.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs, 2000 in the protocol.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = random_pairs(material, pictures, size, held_out=not models)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
-    losses = ast_losses(networks, pairs, network)
+    networks, network, pairs, losses = measured(on)
     totals = {label: losses.totals(label) for label in losses.classic}
     shown = [label for label in totals if label in networks]
     rows = [_row(label, quantity, totals[label][quantity]) for label in totals for quantity in QUANTITIES]
-    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    notes = [on.origin]
     for label in shown:
         classic, balanced = (spread(totals[label][quantity]) for quantity in reversed(QUANTITIES))
         notes.append(

@@ -10,10 +10,10 @@ from torchmetrics.functional import spearman_corrcoef
 from stylezoo.images import to_image
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.module import StyleModel
-from stylezoo.tables.balanced_loss import QUANTITIES, AstLosses, ast_losses
+from stylezoo.tables.balanced_loss import QUANTITIES, AstLosses, measured
 from stylezoo.tables.base import Result, Row, new_figure, table
-from stylezoo.tables.material import Material, painted, trained_briefly
-from stylezoo.tables.pairs import TRAINED, PicturePairs, measured_with, measuring_network, random_pairs
+from stylezoo.tables.material import painted
+from stylezoo.tables.pairs import OnPairs, PicturePairs, measured_with
 
 
 @table(
@@ -23,20 +23,8 @@ from stylezoo.tables.pairs import TRAINED, PicturePairs, measured_with, measurin
 )
 def loss_exemplars(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain",),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 60,
+    on: OnPairs = OnPairs(systems=("adain",), pictures=60),
     examples: int = 3,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
 ) -> Result:
     """What pairs with the lowest and highest classic and balanced loss look like.
 
@@ -46,31 +34,15 @@ def loss_exemplars(
     loss that knows how much style is missing is high where SSIM is.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs to choose from.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
         examples: Pairs at either end.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
     """
-    if not 1 <= examples <= pictures:
-        raise ValueError(f"examples is a number of pairs, from 1 to pictures ({pictures}), not {examples}.")
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = random_pairs(material, pictures, size, held_out=not models)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
-    losses = ast_losses(networks, pairs, network)
+    if not 1 <= examples <= on.pictures:
+        raise ValueError(f"examples is a number of pairs, from 1 to pictures ({on.pictures}), not {examples}.")
+    networks, network, pairs, losses = measured(on)
     rows: list[Row] = []
     figures: dict[str, Any] = {}
-    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    notes = [on.origin]
     for number, (label, model) in enumerate(networks.items()):
         chosen = exemplars(losses, label, examples)
         rows += [
@@ -86,7 +58,7 @@ def loss_exemplars(
             for index in indices
         ]
         figures[f"{number + 1}" if number else ""] = _figure(label, model, chosen, losses, pairs)
-        if pictures > 2:
+        if on.pictures > 2:
             notes.append(f"{label}: rank correlation with the SSIM of output and photo {_correlations(losses, label)}.")
     notes.append(
         f"{measured_with(network, AST_LAYERS[network.depth], pairs)} Figures, one per model: photo, painting and output of"

@@ -12,7 +12,7 @@ from torch import Tensor
 from stylezoo.data.synthetic import Kind
 from stylezoo.metrics import identify
 from stylezoo.module import StyleModel
-from stylezoo.tables.material import Material, device, painted, square
+from stylezoo.tables.material import Material, device, painted, square, trained_briefly
 from stylezoo.vgg import VGG
 
 UNCHANGED, COPIED = "(content unchanged)", "(style copied)"
@@ -75,6 +75,64 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(material.seed))
         files = [files[index] for index in sorted(order[:count].tolist())]
     return PicturePairs(files, size)
+
+
+@dataclass(frozen=True)
+class OnPairs:
+    """The settings of all studies that let models paint pairs of pictures.
+
+    Attributes:
+        content: Folder of photos.
+        style: Folder of paintings.
+        models: Models for any style picture.
+        systems: What is trained if there are none.
+        steps: Optimiser steps.
+        size: Side of the painted pictures.
+        crop: Side of training crops.
+        batch_size: Pairs per step.
+        pictures: Pairs.
+        lr: Learning rate.
+        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
+        encoder_weights: A file for it.
+        seed: Of training and of the pairs.
+    """
+
+    content: str | None = None
+    style: str | None = None
+    models: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ("adain", "sanet")
+    steps: int = 400
+    size: int = 160
+    crop: int = 64
+    batch_size: int = 4
+    pictures: int = 40
+    lr: float = 1e-3
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    seed: int = 0
+
+    @property
+    def material(self) -> Material:
+        """The pictures."""
+        return Material(self.content, self.style, self.crop, self.batch_size, self.seed)
+
+    def pairs(self) -> PicturePairs:
+        """Random ones, of pictures that nothing was trained on here."""
+        return random_pairs(self.material, self.pictures, self.size, held_out=not self.models)
+
+    def networks(self) -> dict[str, StyleModel]:
+        """The models, {label: model}: given or trained briefly."""
+        encoder = self.encoder or TRAINED
+        return self.material.arbitrary(self.models, self.systems, self.steps, encoder, self.encoder_weights, self.lr)
+
+    def measuring(self, networks: Mapping[str, StyleModel]) -> VGG:
+        """See `measuring_network`."""
+        return measuring_network(networks, self.encoder, self.encoder_weights)
+
+    @property
+    def origin(self) -> str:
+        """The sentence that says where the models come from."""
+        return trained_briefly(self.models, self.steps, self.encoder or TRAINED)
 
 
 def _check(count: int) -> None:

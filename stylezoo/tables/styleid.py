@@ -26,14 +26,13 @@ from stylezoo.metrics import (
 )
 from stylezoo.tables.balanced_loss import rank_correlation
 from stylezoo.tables.base import Result, Row, new_figure, published, table
-from stylezoo.tables.material import Material, device, trained_briefly
+from stylezoo.tables.material import device
 from stylezoo.tables.pairs import (
     COPIED,
-    TRAINED,
     UNCHANGED,
+    OnPairs,
     PicturePairs,
     measured_with,
-    measuring_network,
     outputs,
     present,
     product_pairs,
@@ -66,50 +65,26 @@ CFSD_LAYER = "relu3_1"
 )
 def styleid(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 40,
+    on: OnPairs = OnPairs(),
     cfsd_pairs: int = 20,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
 ) -> Result:
     """ArtFID, FID and LPIPS of StyleID's 800 pairs, and six metrics that need no file of their own.
 
-    Every photo is painted in the style of every painting: 20 by 40 pictures of 512 x 512 pixels in the protocol. ArtFID is
+    Every photo is painted in the style of every painting: 20 by 40 pictures of 512 x 512 pixels in the protocol; of fewer
+    pairs (pictures) the seed draws a part. ArtFID is
     (1 + LPIPS) (1 + FID) (Wright & Ommer 2022, arXiv:2207.12280), with plain FID between the outputs and as many copies of
     the paintings; it needs the files of two networks (`python -m stylezoo download art_inception`, `alexnet_torchvision`)
     and stays empty without them. Content and style loss are those of MicroAST's metrics, the balanced loss that of
     `balanced_loss`.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures, 512 in the protocol.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs, 800 in the protocol; of more than that all, of fewer a part that the seed draws.
-        cfsd_pairs: Of how many of them CFSD is measured, which compares every position with every other.
-        lr: Learning rate.
-        encoder: Network of the losses and CFSD; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
+        cfsd_pairs: Of how many pairs CFSD is measured, which compares every position with every other.
     """
     alexnet, inception = _if_there(AlexNet), _if_there(ArtInception)
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = product_pairs(material, pictures, size, held_out=not models)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
+    pairs = product_pairs(on.material, on.pictures, on.size, held_out=not on.models)
+    networks = on.networks()
+    network = on.measuring(networks)
     tallies = {label: Tally(network, alexnet, inception) for label in (UNCHANGED, *networks, COPIED)}
     with torch.inference_mode():
         for index, (photo, painting) in enumerate(pairs):
@@ -123,7 +98,7 @@ def styleid(
     ours = {row["system"] for row in rows}
     blank: Row = dict.fromkeys(rows[0])
     rows += [{**blank, "model": "", "system": name, **_paper(name)} for name in PUBLISHED if name not in ours]
-    notes = [trained_briefly(models, steps, encoder or TRAINED), _networks(alexnet, inception), _protocol(pairs)]
+    notes = [on.origin, _networks(alexnet, inception), _protocol(pairs)]
     found = [(name, *rank_correlation(rows, name, PAPER[name])) for name in PAPER]
     shown = (f"{name} {'too few' if value is None else f'{value:+.2f}'} (models: {n})" for name, value, n in found)
     notes.append(f"Rank correlation with the published numbers, which are from memory: {', '.join(shown)}.")

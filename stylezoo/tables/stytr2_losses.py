@@ -11,8 +11,8 @@ from stylezoo.metrics import content_loss, style_loss
 from stylezoo.models.stytr2 import CONTENT_LAYERS, LAYERS
 from stylezoo.tables.balanced_loss import rank_correlation
 from stylezoo.tables.base import Result, Row, new_figure, published, table
-from stylezoo.tables.material import Material, device, trained_briefly
-from stylezoo.tables.pairs import TRAINED, measured_with, measuring_network, outputs, present, random_pairs
+from stylezoo.tables.material import device
+from stylezoo.tables.pairs import OnPairs, measured_with, outputs, present
 
 # From memory and with little confidence: to be checked in the paper before they are quoted.
 PUBLISHED = {  # system: content loss, style loss
@@ -34,19 +34,7 @@ PAPER = {kind: published(f"{kind} loss, unsure", "from memory") for kind in ("co
 @table("stytr2_losses", source="StyTr2, table 1 (content and style loss)", paper="https://arxiv.org/abs/2105.14576")
 def stytr2_losses(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 40,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(),
 ) -> Result:
     """Content and style loss of every model, beside the numbers of StyTr2's table.
 
@@ -56,24 +44,10 @@ def stytr2_losses(
     800 random pairs of COCO and WikiArt.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs, 800 in the protocol.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = random_pairs(material, pictures, size, held_out=not models)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
+    pairs, networks = on.pairs(), on.networks()
+    network = on.measuring(networks)
     style_layers = dict.fromkeys(present(network, LAYERS), 1.0)
     content_layers = dict.fromkeys(present(network, CONTENT_LAYERS), 1.0)
     found: dict[str, list[Any]] = {}
@@ -100,7 +74,7 @@ def stytr2_losses(
     rows += [{"model": "", "system": name, **empty, **_paper(name)} for name in PUBLISHED if name not in ours]
     correlations = [(kind, *rank_correlation(rows, kind, PAPER[kind])) for kind in PAPER]
     notes = [
-        trained_briefly(models, steps, encoder or TRAINED),
+        on.origin,
         "The published numbers are from memory, with little confidence; how they were measured is not known.",
         "Rank correlation with them: "
         + "; ".join(f"{kind} {'too few' if v is None else f'{v:+.2f}'} (models: {n})" for kind, v, n in correlations)

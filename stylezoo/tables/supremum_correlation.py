@@ -9,10 +9,9 @@ from torch import Tensor
 from torchmetrics.functional import pearson_corrcoef
 
 from stylezoo.metrics import AST_LAYERS
-from stylezoo.tables.balanced_loss import AstLosses, ast_losses
+from stylezoo.tables.balanced_loss import AstLosses, measured
 from stylezoo.tables.base import Result, Row, new_figure, published, table
-from stylezoo.tables.material import Material, trained_briefly
-from stylezoo.tables.pairs import TRAINED, UNCHANGED, measured_with, measuring_network, random_pairs
+from stylezoo.tables.pairs import UNCHANGED, OnPairs, measured_with
 
 PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on the paper's figure, its figure 3.4)
 
@@ -24,19 +23,7 @@ PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on t
 )
 def supremum_correlation(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 100,
-    lr: float = 1e-3,
-    encoder: str | None = None,
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(pictures=100),
 ) -> Result:
     """Pearson correlation of the classic style loss with its supremum, per layer.
 
@@ -44,32 +31,17 @@ def supremum_correlation(
     style that is missing. Losses as in `balanced_loss`, of every pair. Pearson's coefficient lives on the few largest
     values; beside it that of the logarithms. "(content unchanged)" is what a model that paints nothing would get. The loss
     is the supremum times the balanced loss: the less that one varies from pair to pair, the nearer to 1 is the correlation.
+    Protocol: 2000 pairs of 256 x 256 pixels.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures, 256 in the protocol.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs, 2000 in the protocol.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`.
     """
-    if pictures < 3:
-        raise ValueError(f"A correlation needs at least three pairs (pictures), not {pictures}.")
-    material = Material(content, style, crop, batch_size, seed)
-    pairs = random_pairs(material, pictures, size, held_out=not models)
-    networks = material.arbitrary(models, systems, steps, encoder or TRAINED, encoder_weights, lr)
-    network = measuring_network(networks, encoder, encoder_weights)
-    losses = ast_losses(networks, pairs, network)
+    if on.pictures < 3:
+        raise ValueError(f"A correlation needs at least three pairs (pictures), not {on.pictures}.")
+    networks, network, pairs, losses = measured(on)
     labels = [*networks, UNCHANGED]
     rows = [_row(label, layer, *_values(losses, label, i)) for label in labels for i, layer in enumerate(losses.layers)]
-    notes = [trained_briefly(models, steps, encoder or TRAINED)]
+    notes = [on.origin]
     for label in labels:
         found = ", ".join(f"{row['layer']} {row['Pearson']:.2f}" for row in rows if row["model"] == label)
         notes.append(f"{label}: Pearson {found}.")
