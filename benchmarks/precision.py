@@ -2,159 +2,147 @@
 
     python benchmarks/precision.py --output docs/precision.csv
 
-Every system is trained from its own initialisation with its own learning rate, on procedural pictures, for ``warmup``
-steps in 32 bits. From that checkpoint it goes on for ``steps`` steps three times: in ``32-true``, in ``bf16-mixed``,
-and in ``32-true`` with noise of 1e-6 on the input pictures, which shows how far runs drift apart that differ by next to
-nothing. The weights are then compared on fixed validation pictures, always in float32; columns ending in
-``_difference`` are relative to the 32-bit run.
+Every system's recipe is trained through the command line for ``warmup`` steps in 32 bits, from its own initialisation.
+From that checkpoint it goes on for ``steps`` steps in ``32-true`` and in ``bf16-mixed``, with the same batches, and
+that several times, each with other batches. What is compared is the loss of validation pictures, evaluated in 32 bits.
+
+A single pair of runs would compare noise: at a learning rate of 1e-3 a step moves the loss by several percent, and two
+runs that differ by a rounding soon take different steps. So the loss is that of the averaged weights (the callback
+``EMA``: with a decay of 0.95 the last twenty steps), where the back and forth of single steps drops out, and the
+difference is the mean over the repeats. There are as many repeats as it takes until the standard error of that mean is
+at most ``standard_error``, and at least ``repeats``; how large the difference is has no say in it.
 """
 
 from __future__ import annotations
 
 import csv
-import inspect
 import logging
 import tempfile
 import warnings
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
 
-import torch
 from jsonargparse import auto_cli
-from lightning.pytorch import Trainer, seed_everything
-from torch import Tensor
+from short_runs import arguments, copy_styles, recipes
 
-import stylezoo
-from stylezoo import StyleModel
-from stylezoo.data import Pairs, Synthetic
-from stylezoo.registry import get
+from stylezoo.cli import main as command_line
+from stylezoo.data import Synthetic
 
-
-class NoisyPairs(Pairs):
-    """Pairs whose pictures carry a little noise."""
-
-    noise = 0.0
-
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        return {name: x + self.noise * torch.randn_like(x) for name, x in batch.items()} if self.noise else batch
+OPTIONS = {
+    "cin": ["--model.width=0.25"],
+    "johnson": ["--model.width=0.25"],
+    "magenta_mobile": ["--model.lr=1e-3", "--model.augment=false"],  # the recipe's word on training from scratch
+    "msgnet": ["--model.ngf=8"],
+    "stytr2_small": ["--model.warmup=50"],
+}
+"""Further options of recipes whose networks or schedules are too large for a few hundred steps on a CPU."""
 
 
-def create(system: str, encoder: str, encoder_weights: str | None, paintings: Synthetic) -> StyleModel:
-    arguments = inspect.signature(get(system)).parameters
-    choices = {
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
-        "style_image": str(paintings.root / "00001.png"),
-        "styles": str(paintings.root),
-    }
-    seed_everything(0, verbose=False)
-    return stylezoo.create_model(system, **{name: choices[name] for name in choices if name in arguments})
+def train(options: list[str], folder: Path, steps: int, precision: str, *more: str) -> tuple[Path, float]:
+    """Trains up to a step; returns the checkpoint and its validation loss in 32 bits."""
+    run = [*options, f"--trainer.logger.save_dir={folder}", "--trainer.logger.version=run"]
+    fit = [f"--trainer.max_steps={steps}", f"--trainer.precision={precision}", "--trainer.limit_val_batches=0"]
+    command_line(["fit", *run, "--trainer.logger.name=fit", *fit, *more])
+    checkpoint = folder / "fit" / "run" / "checkpoints" / "last.ckpt"
+    command_line(["validate", *run, "--trainer.logger.name=val", f"--ckpt_path={checkpoint}"])
+    with (folder / "val" / "run" / "metrics.csv").open(newline="") as file:
+        return checkpoint, float(next(csv.DictReader(file))["val/loss"])
 
 
-def train(model: StyleModel, data: Pairs, steps: int, precision: Any, accelerator: str, start: Path | None) -> Trainer:
-    """Trains up to a step, from the beginning or from a checkpoint."""
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=precision,
-        max_steps=steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(model, data, ckpt_path=None if start is None else str(start), weights_only=True)
-    return trainer
-
-
-@torch.no_grad()
-def validation_loss(model: StyleModel, data: Pairs) -> float:
-    """The mean loss of some fixed pictures that training does not see, in float32."""
-    data.setup("validate")
-    model.cpu().eval()
-    losses = [torch.stack(list(model.losses(**batch).values())).sum() for batch in data.val_dataloader()]
-    model.train()
-    return float(torch.stack(losses).mean())
+def error(values: list[float]) -> float:
+    """The standard error of the mean."""
+    return stdev(values) / sqrt(len(values))
 
 
 def main(
     output: Path,
     systems: list[str] | None = None,
-    warmup: int = 300,
+    warmup: int = 200,
     steps: int = 100,
-    crop: int = 64,
+    repeats: int = 3,
+    most_repeats: int = 16,
+    standard_error: float = 0.01,
+    decay: float = 0.95,
+    crop: int = 32,
     batch_size: int = 4,
     validation: int = 32,
-    encoder: str = "vgg19_random/4",
+    encoder: str = "vgg19_random/8",
     encoder_weights: str | None = None,
     precision: str = "bf16-mixed",
     accelerator: str = "cpu",
-    root: str | None = None,
+    options: dict[str, list[str]] = OPTIONS,
 ) -> None:
-    """Trains the systems and writes the table, a row when its system is done; systems of an earlier run are kept.
+    """Trains the systems and writes the table, a row when its system is done; rows of an earlier run are kept.
 
     Args:
         output: The table, a CSV file.
-        systems: Some of the trainable systems; null for all that the table lacks.
+        systems: Systems, or recipes such as ``johnson_author``; null for all trainable systems that the table lacks.
         warmup: Optimiser steps in 32 bits before the comparison.
         steps: Optimiser steps of each of the compared runs.
-        crop: Side of the training pictures.
+        repeats: The fewest pairs of compared runs, at least 2.
+        most_repeats: The most, however large the standard error.
+        standard_error: Of the mean relative difference; once it is that small there are no further repeats.
+        decay: Of the average of the weights; 0 compares the weights of the last step.
+        crop: Side of the training pictures, which are drawn.
         batch_size: Pictures in a training batch.
-        validation: Pictures that the trained weights are compared on.
+        validation: Pictures of the compared loss.
         encoder: The encoder, and the network of the losses.
         encoder_weights: A file for it.
         precision: What is compared with 32-true: ``bf16-mixed``, or ``16-mixed`` on a GPU.
         accelerator: ``cpu`` or ``gpu``.
-        root: Where the pictures are drawn; null for a temporary folder.
+        options: Further options of the command line by recipe.
     """
     warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     rows = {}
     if output.exists():
         with output.open(newline="") as file:
-            rows = {row["system"]: row for row in csv.DictReader(file)}
-    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimisation"]
+            rows = {row["recipe"]: row for row in csv.DictReader(file)}
     with tempfile.TemporaryDirectory() as temporary:
-        cache = root or temporary
-        pictures = {"resolution": 2 * crop, "root": cache}
-        styles = Synthetic("paintings", count=8, drawing_seed=1, **pictures)  # of systems with trained styles
-        styles.prepare_data()
-        for system in systems or [name for name in trainable if name not in rows]:
-            arbitrary = get(system).kind == "arbitrary"
-            data = NoisyPairs(
-                Synthetic("photos", count=4 * validation, holdout=0.25, **pictures),
-                Synthetic("paintings", count=4 * validation, holdout=0.25, **pictures) if arbitrary else None,
-                batch_size=batch_size,
-                size=crop + crop // 4,
-                crop=crop,
-                num_workers=0,
-                val_samples=validation,
-            )
-            data.prepare_data()
-            model = create(system, encoder, encoder_weights, styles)
-            before, start = validation_loss(model, data), Path(temporary) / f"{system}.ckpt"
-            train(model, data, warmup, "32-true", accelerator, None).save_checkpoint(start)
-            losses = {"before": before, "warm": validation_loss(model, data)}
-            for run, bits, noise in (("fp32", "32-true", 0.0), ("16 bits", precision, 0.0), ("noise", "32-true", 1e-6)):
-                data.noise = noise
-                model = create(system, encoder, encoder_weights, styles)
-                train(model, data, warmup + steps, bits, accelerator, start)
-                losses[run] = validation_loss(model, data)
-            full = losses["fp32"]
-            rows[system] = {
-                "system": system,
+        drawn = {"count": 4 * validation, "resolution": 2 * crop, "root": temporary}
+        photos, paintings = (Synthetic(kind, **drawn) for kind in ("photos", "paintings"))
+        for pictures in (photos, paintings):
+            pictures.prepare_data()
+        styles = Path(temporary) / "styles"
+        copy_styles(paintings.root, styles)
+        for recipe in systems or [name for name in recipes() if name not in rows]:
+            common = arguments(recipe, photos.root, paintings.root, styles, crop, batch_size, encoder, encoder_weights)
+            common += [f"--trainer.accelerator={accelerator}", "--trainer.devices=1", "--trainer.logger=CSVLogger"]
+            common += ["--trainer.enable_model_summary=false", "--progress.seconds_per_line=1e9"]
+            common += ["--trainer.val_check_interval=null", "--images.every_n_steps=0"]
+            common += [f"--data.val_samples={validation}", "--data.content.holdout=0.25", *options.get(recipe, [])]
+            if "--data.style=Folder" in common:
+                common.append("--data.style.holdout=0.25")
+            folder = Path(temporary) / recipe
+            start, warm = train(common, folder / "warm", warmup, "32-true")
+            more = ["--trainer.callbacks+=EMA", f"--trainer.callbacks.decay={decay}", f"--ckpt_path={start}"]
+            full: list[float] = []
+            half: list[float] = []
+            differences: list[float] = []
+            while len(full) < repeats or (error(differences) > standard_error and len(full) < most_repeats):
+                batches = f"--data.seed={len(full) + 1}"
+                for bits, losses in (("32-true", full), (precision, half)):
+                    run = folder / f"{len(losses)}-{bits}"
+                    losses.append(train(common, run, warmup + steps, bits, *more, batches)[1])
+                differences.append(half[-1] / full[-1] - 1)
+            rows[recipe] = {
+                "recipe": recipe,
+                "encoder": encoder,
+                "options": " ".join(options.get(recipe, [])),
                 "precision": precision,
-                **{run: f"{loss:.5g}" for run, loss in losses.items()},
-                "16_bits_difference": f"{losses['16 bits'] / full - 1:+.4f}",
-                "noise_difference": f"{losses['noise'] / full - 1:+.4f}",
+                "repeats": str(len(full)),
+                "warm": f"{warm:.5g}",
+                "32_bits": f"{fmean(full):.5g}",
+                "16_bits": f"{fmean(half):.5g}",
+                "difference": f"{fmean(differences):+.4f}",
+                "standard_error": f"{error(differences):.4f}",
             }
-            print(*(f"{k}={v}" for k, v in rows[system].items()), flush=True)
+            print(*(f"{k}={v}" for k, v in rows[recipe].items()), flush=True)
             output.parent.mkdir(parents=True, exist_ok=True)
             with output.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[system]), lineterminator="\n")
+                writer = csv.DictWriter(file, list(rows[recipe]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows[name] for name in sorted(rows))
 

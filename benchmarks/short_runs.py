@@ -24,24 +24,59 @@ from stylezoo.images import list_images
 from stylezoo.registry import get
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+SMALLER = {"magenta": "magenta_mobile", "stytr2": "stytr2_small"}
+"""Recipes that train a smaller network of the same system."""
 
 
-def overrides(recipe: Path, paintings: Path, encoder: str, encoder_weights: str | None, styles: Path) -> list[str]:
-    """What a recipe needs to run with these pictures and this encoder."""
+def recipes() -> list[str]:
+    """A recipe of every trainable system, the smaller one where there are two."""
+    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimisation"]
+    return [SMALLER.get(name, name) for name in trainable]
+
+
+def copy_styles(paintings: Path, styles: Path) -> None:
+    """Copies four of the paintings to a new folder, for systems that learn given styles."""
+    styles.mkdir()
+    pictures = list_images(paintings)
+    for picture in pictures[:: max(1, len(pictures) // 4)][:4]:
+        shutil.copy(picture, styles)
+
+
+def arguments(
+    name: str,
+    photos: Path,
+    paintings: Path,
+    styles: Path,
+    crop: int,
+    batch_size: int,
+    encoder: str,
+    encoder_weights: str | None,
+) -> list[str]:
+    """The options of ``fit`` for a recipe with these pictures, crops and encoder."""
+    recipe = EXPERIMENTS / f"{name}.yaml"
     settings = yaml.safe_load(recipe.read_text())
-    init = settings["model"]["init_args"]
-    options = []
-    if "encoder" in init:
+    model, style = settings["model"]["init_args"], settings["data"].get("style")
+    options = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={photos}"]
+    if "encoder" in model:
         options.append(f"--model.encoder={encoder}")
         if encoder_weights is not None:
             options.append(f"--model.encoder_weights={encoder_weights}")
-    if "style_image" in init:
+    if "style_image" in model:
         options.append(f"--model.style_image={next(iter(sorted(styles.iterdir())))}")
-    if "styles" in init:
+    if "styles" in model:
         options.append(f"--model.styles={styles}")
-    if settings["data"].get("style") is not None:
+    framing = [f"size={crop + crop // 4}", f"crop={crop}"]
+    if style is not None:
         options += ["--data.style=Folder", f"--data.style.root={paintings}"]
-    return options
+        if "size" in style["init_args"]:  # of its own; other recipes give styles the size of contents
+            options += [f"--data.style.{value}" for value in framing]
+    return [
+        *options,
+        *(f"--data.{value}" for value in framing),
+        f"--data.batch_size={batch_size}",
+        "--data.num_workers=0",
+        "--trainer.max_epochs=-1",  # some recipes count in epochs
+    ]
 
 
 def main(
@@ -76,23 +111,16 @@ def main(
     if output.exists():
         with output.open(newline="") as file:
             rows = {row["recipe"]: row for row in csv.DictReader(file)}
-    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimisation"]
-    for name in systems or [name for name in trainable if name not in rows]:
-        recipe = EXPERIMENTS / f"{name}.yaml"
+    for name in systems or [name for name in recipes() if name not in rows]:
         with tempfile.TemporaryDirectory() as temporary:
             styles = Path(temporary) / "styles"
-            styles.mkdir()
-            pictures = list_images(paintings)
-            for picture in pictures[:: max(1, len(pictures) // 4)][:4]:
-                shutil.copy(picture, styles)
-            arguments = ["fit", f"--config={recipe}", "--data.content=Folder", f"--data.content.root={photos}"]
-            arguments += overrides(recipe, paintings, encoder, encoder_weights, styles)
-            arguments += [f"--data.size={crop + crop // 4}", f"--data.crop={crop}", f"--data.batch_size={batch_size}"]
-            arguments += ["--data.num_workers=0", f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
-            arguments += ["--trainer.val_check_interval=null", "--trainer.log_every_n_steps=1"]
-            arguments += [f"--trainer.logger.save_dir={temporary}", "--trainer.logger.name=run"]
-            arguments += [f"--images.every_n_steps={10 * steps}", *(options or {}).get(name, [])]
-            command_line(arguments)
+            copy_styles(paintings, styles)
+            run_options = arguments(name, photos, paintings, styles, crop, batch_size, encoder, encoder_weights)
+            run_options += [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
+            run_options += ["--trainer.val_check_interval=null", "--trainer.log_every_n_steps=1"]
+            run_options += [f"--trainer.logger.save_dir={temporary}", "--trainer.logger.name=run"]
+            run_options += [f"--images.every_n_steps={10 * steps}", *(options or {}).get(name, [])]
+            command_line(["fit", *run_options])
             run = Path(temporary) / "run" / "version_0"
             with (run / "metrics.csv").open(newline="") as file:
                 losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]

@@ -215,7 +215,7 @@ def test_recipe_without_training_paints(
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMISED], ids=lambda path: path.stem)
 def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
-    """fit, validate, test and predict through the command line, on tiny pictures and the thinnest encoder."""
+    """fit, validate, test and predict through the command line, on tiny pictures with thin networks."""
     common = tiny(recipe, pictures, tmp_path)
     fit = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1"]
     main(["fit", *common, *fit, "--images.every_n_steps=1"])
@@ -235,7 +235,8 @@ def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tm
     for key, value in model.state_dict().items():
         torch.testing.assert_close(polymorphic.state_dict()[key], value, rtol=0, atol=0)
 
-    for command in ("validate", "test", "predict"):
+    # fit has validated; a variant is tested like the recipe that has its system's name
+    for command in ("validate", "test", "predict") if recipe.stem in SYSTEMS else ("predict",):
         main([command, *common, f"--ckpt_path={checkpoint}"])
     assert len(list((tmp_path / "run").glob("version_*/predictions/*.png"))) >= 1
 

@@ -198,6 +198,14 @@ def shaken(**settings: object) -> Magenta:
     return model
 
 
+def test_every_parameter_of_the_larger_predictor_learns() -> None:
+    """test_zoo.py has the smaller one."""
+    model = Magenta(**{**TINY, "predictor": "inception_v3"}).train()
+    torch.stack(list(model.losses(*torch.rand(2, 2, 3, 48, 48)).values())).sum().backward()
+    parameters = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
+    assert [key for key, p in parameters if p.grad is None or not (p.grad.isfinite().all() and p.grad.any())] == []
+
+
 @pytest.mark.parametrize("predictor", ["inception_v3", "mobilenet_v2"])
 def test_import_of_tensorflow_variables(predictor: str, tmp_path: Path) -> None:
     model = shaken(predictor=predictor)
