@@ -274,6 +274,8 @@ class VGG(nn.Module):
             ValueError: If a layer is unknown or deeper than the weights reach.
         """
         wanted = set(layers)
+        if not wanted:
+            return {}
         missing = sorted(
             layer for layer in wanted if _conv_of(layer) not in self.convs or (self.maps and layer not in self.channels)
         )

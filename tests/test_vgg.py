@@ -240,3 +240,9 @@ def test_public_files(parity: Callable[[str], Case]) -> None:
 
 def test_flavour_table_is_complete() -> None:
     assert set(vgg.FLAVOURS) == {"torchvision", "normalised", "caffe", "random", "slim"}
+
+
+def test_no_layers_take_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    vgg = VGG("vgg19_random/8")
+    monkeypatch.setattr(vgg, "_forward", lambda *_: pytest.fail("a pass for nothing"))
+    assert vgg(torch.rand(1, 3, 32, 32), []) == {}
