@@ -206,6 +206,7 @@ def take_weights(model: StyleModel, start: str | Path) -> str:
             " such as one of the same system and settings."
         )
     model.load_state_dict({**own, **fitting})
+    model.taken = frozenset(fitting)
     return f"{len(fitting)} of {len(own)} tensors from {start}"
 
 

@@ -108,6 +108,14 @@ class StyleAttention(nn.Module):
         self.h = nn.Conv2d(channels, channels, 1)
         self.out_conv = nn.Conv2d(channels, channels, 1)
 
+    @torch.no_grad()
+    def swap_features(self) -> None:
+        """Weights of no paper, to start from: positions attend to those whose features are alike, and get these."""
+        for conv, gain in ((self.f, 1.0), (self.g, len(self.g.weight) ** -0.5), (self.h, 1.0), (self.out_conv, 1.0)):
+            conv.weight.copy_(gain * torch.eye(len(conv.weight))[..., None, None])
+            assert conv.bias is not None
+            conv.bias.zero_()
+
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
         key = self.g(self.norm(style)).flatten(2).transpose(1, 2)

@@ -1,14 +1,16 @@
 """Convolutions whose first weights least squares finds, and the optimiser that does not undo them.
 
-`fit_decoder` inverts an encoder layer by layer (``first_pictures`` of the systems in `stylezoo.feature_transfer`);
-`stylezoo.slim` prunes one. Plain Adam would lose in its first steps what was found: features are positive and their
+`fit_model` inverts an encoder layer by layer (``first_pictures`` of the systems in `stylezoo.fitted`); `stylezoo.slim`
+prunes one. Plain Adam would lose in its first steps what was found: features are positive and their
 neighbours alike, so that small steps of all weights add up. `WhitenedAdam` makes the steps of Adam on decorrelated inputs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stylezoo.layers import MirroredDecoder
 from stylezoo.vgg import VGG
+
+if TYPE_CHECKING:
+    from stylezoo.fitted import FittedModel
+    from stylezoo.module import StyleModel
 
 
 def some_pictures(data: LightningDataModule, count: int) -> Tensor:
@@ -26,57 +31,128 @@ def some_pictures(data: LightningDataModule, count: int) -> Tensor:
     return torch.stack(list(itertools.islice(pictures, count)))
 
 
-@torch.no_grad()
-def fit_decoder(
-    decoder: MirroredDecoder, encoder: VGG, mirrored: VGG, images: Tensor, positions: int = 72, damping: float = 1e-2
-) -> list[Tensor]:
-    """Gives a decoder weights that restore pictures from an encoder's features, convolution by convolution.
+class Goal(NamedTuple):
+    """What a convolution shall restore of the picture that it paints.
 
-    Each convolution is the least squares fit, through its ReLU, of what the convolution of VGG that it mirrors has as its
-    input; the last one, of the picture. So it makes up for the errors of those before.
+    Attributes:
+        conv: The convolution.
+        features: ``picture``; ``conv3_1`` and the like, the input of that convolution of the loss network; ``relu4_1``,
+            the encoder's features.
+        relu: Whether a ReLU follows.
+    """
+
+    conv: nn.Conv2d
+    features: str
+    relu: bool = True
+
+
+@torch.no_grad()
+def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: float = 1e-2) -> list[Tensor]:
+    """Gives a model weights with which a picture that is painted with itself stays itself, convolution by convolution.
+
+    Each convolution is the least squares fit, through its ReLU, of its `Goal` to the inputs that it has after all fits
+    before; so it makes up for their errors.
 
     Args:
-        decoder: Changed in place.
-        encoder: Where the features come from.
-        mirrored: The VGG whose widths the decoder has; it may be the encoder.
-        images: (B, 3, H, W), RGB in [0, 1], H and W multiples of 8.
+        model: Changed in place, but for the weights that `stylezoo.checkpoints.take_weights` gave it.
+        images: (B, 3, H, W), RGB in [0, 1], H and W multiples of 16.
         positions: How many positions of each picture enter the fit of a layer.
         damping: See `whitening`.
 
     Returns:
-        The whitening of each convolution's inputs.
+        The whitening of the inputs of each of the model's ``trained_convs``.
 
     Raises:
-        ValueError: If the widths are not those of ``mirrored``.
+        ValueError: If H or W are other numbers, or the loss network does not have the model's widths.
     """
-    convs = [module for module in decoder if isinstance(module, nn.Conv2d)]
-    names = list(mirrored.convs)[: len(convs)]
-    widths = [mirrored.convs[name].in_channels for name in reversed(names)]
-    if [conv.out_channels for conv in convs] != widths:
+    if any(side % 16 for side in images.shape[-2:]):
+        size = "{}x{}".format(*images.shape[-2:])
         raise ValueError(
-            f"least_squares needs a VGG of the decoder's widths, {mirrored.name} has others: name one for the losses"
-            " (loss_encoder, such as vgg19_normalised)."
+            f"first_pictures are fitted to crops of a multiple of 16 pixels, not {size}: change data.crop."
         )
+    training = model.training
+    model.eval()
+    if not model.taken:
+        model.first_weights()
+    convs = model.trained_convs
+    sizes = output_sizes(model, convs, images[:1])
     generator = torch.Generator().manual_seed(0)
-    goals: list[tuple[Tensor, Tensor]] = []  # (positions, what should be there) of each convolution, in VGG's order
-    for name, x in itertools.islice(conv_inputs(mirrored, images), len(names)):
-        x = images if name == names[0] else x
-        where = some_positions(x, positions, generator)
-        goals.append((where, columns(x, where)))
+    places = {n: some_positions(images.new_empty(len(images), 0, *sizes[n]), positions, generator) for n in convs}
+    goals = {name: goal for name, conv in convs.items() for goal in model.goals() if goal.conv is conv}
+    goals = {name: goal for name, goal in goals.items() if f"{name}.weight" not in model.taken}
+    wanted = goal_columns(model, goals, images, places)
     whitenings = []
-    layer = names[-1].replace("conv", "relu")
-    x = torch.cat([encoder(part, [layer])[layer] for part in torch.split(images, 16)])
-    for module in decoder:
-        if isinstance(module, nn.Conv2d):
-            where, goal = goals.pop()
-            windows = patches(x, where)
-            whitenings.append(whitening(windows, damping))
-            fit(module, windows, goal, rounds=4 if goals else 1)  # no ReLU follows the last one
-            padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-            x = torch.cat([module(part) for part in torch.split(padded, 16)])
-        elif not isinstance(module, nn.ReflectionPad2d):
-            x = module(x)
+    for name, conv in convs.items():
+        windows = conv_windows(model, conv, images, places[name])
+        whitenings.append(whitening(windows, damping))
+        if name in goals:
+            fit(conv, windows, wanted.pop(name), rounds=4 if goals[name].relu else 1)
+    model.train(training)
     return whitenings
+
+
+def goal_columns(
+    model: FittedModel, goals: Mapping[str, Goal], images: Tensor, places: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What each convolution shall restore at its places, (positions, channels)."""
+    wanted = {}
+
+    def take(features: str, x: Tensor) -> None:
+        for name, goal in goals.items():
+            if goal.features == features:
+                if x.shape[1] != goal.conv.out_channels:
+                    raise ValueError(
+                        f"{name} has {goal.conv.out_channels} channels, {features} of {model.loss_network.name} has"
+                        f" {x.shape[1]}: name a VGG of the decoder's widths for the losses (loss_encoder, such as"
+                        " vgg19_normalised)."
+                    )
+                wanted[name] = columns(x, places[name])
+
+    take("picture", model.picture(images))
+    for features in {goal.features for goal in goals.values() if goal.features.startswith("relu")}:
+        take(features, torch.cat([model.encoder(part, [features])[features] for part in torch.split(images, 16)]))
+    deepest = max((goal.features for goal in goals.values() if goal.features.startswith("conv")), default="")
+    for features, x in conv_inputs(model.loss_network, images) if deepest else ():
+        take(features, x)
+        if features == deepest:
+            break
+    return wanted
+
+
+def output_sizes(model: StyleModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
+    """Height and width of what each convolution makes of a picture that is painted with itself."""
+    sizes = {}
+    with contextlib.ExitStack() as stack:
+        for name, conv in convs.items():
+
+            def note(_: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                sizes[name] = (output.shape[-2], output.shape[-1])
+
+            stack.callback(conv.register_forward_hook(note).remove)
+        model.decode(image, model.encode_style(image))
+    return sizes
+
+
+class _Caught(Exception):
+    pass
+
+
+def conv_windows(model: StyleModel, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
+    """What a convolution sees, at some positions, of pictures that are painted with themselves, (B * P, D)."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        caught.append(inputs[0])
+        raise _Caught
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(conv.register_forward_pre_hook(catch).remove)
+        windows = []
+        for part, places in zip(torch.split(images, 16), torch.split(where, 16), strict=True):
+            with contextlib.suppress(_Caught):
+                model.decode(part, model.encode_style(part))
+            windows.append(patches(caught.pop(), places, conv))
+    return torch.cat(windows)
 
 
 class WhitenedAdam(Optimizer):
@@ -177,10 +253,11 @@ def columns(x: Tensor, where: Tensor) -> Tensor:
     return x.flatten(2).gather(2, where[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2).flatten(0, 1)
 
 
-def patches(x: Tensor, where: Tensor) -> Tensor:
-    """The same of the 3x3 windows around them, (B * P, 9 C)."""
-    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    return torch.cat([columns(F.unfold(padded[i, None], 3)[..., None], where[i, None]) for i in range(len(x))])
+def patches(x: Tensor, where: Tensor, conv: nn.Conv2d) -> Tensor:
+    """What a convolution sees where it makes these positions of its output, (B * P, 9 C) for one of 3x3."""
+    kernel, border = conv.kernel_size[0], int(conv.padding[0])
+    padded = F.pad(x, (border,) * 4, mode="reflect") if border else x
+    return torch.cat([columns(F.unfold(padded[i, None], kernel)[..., None], where[i, None]) for i in range(len(x))])
 
 
 def choose(features: Tensor, importance: Tensor, count: int) -> list[int]:

@@ -63,6 +63,9 @@ class StyleModel(LightningModule):
     """The frozen encoder that a system paints with, of those that do."""
     perceptual: PerceptualLoss
 
+    taken: frozenset[str] = frozenset()
+    """Names of the tensors that came from another model, see `stylezoo.checkpoints.take_weights`."""
+
     on_iteration: Callable[[Iteration], None] | None = None
     """Called after every iteration by systems of kind ``optimisation``, to show progress; None keeps quiet."""
 

@@ -194,7 +194,7 @@ def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images
             kernel = convs[names[following]].weight
             reach = torch.einsum("oihw,ojhw->ij", kernel, kernel)
             importance += reach / reach.diagonal().mean()
-        windows = patches(thin, where)
+        windows = patches(thin, where, own_convs[name])
         weight = fit(own_convs[name], windows, goal[:, choose(F.relu(goal), importance, own_convs[name].out_channels)])
         if name in own_maps:
             features = F.relu(F.linear(windows, weight, own_convs[name].bias))
@@ -213,9 +213,9 @@ def whitenings(network: VGG, images: Tensor, positions: int = 100, damping: floa
     of_convs, of_maps = [], []
     for name, x in conv_inputs(network, images):
         where = some_positions(x, positions, generator)
-        windows = patches(x, where)
+        conv = convolutions(network.convs)[name]
+        windows = patches(x, where, conv)
         of_convs.append(whitening(windows, damping))
         if name in network.maps:
-            conv = convolutions(network.convs)[name]
             of_maps.append(whitening(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
     return of_convs + of_maps

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import THIN, thin_model
+from conftest import thin_model
 from test_training import command, pairs, trainer
 from torch import Tensor
 
+from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
-from stylezoo.layers import MirroredDecoder
-from stylezoo.least_squares import fit_decoder, some_pictures
-from stylezoo.vgg import VGG
+from stylezoo.least_squares import fit_model, some_pictures
 
 
 @pytest.fixture(scope="module")
@@ -30,32 +29,42 @@ def held_out(data: Pairs) -> Tensor:
     return torch.cat([batch["content"] for batch in data.val_dataloader()])
 
 
-@pytest.mark.parametrize("layer", ["relu3_1", "relu4_1"])
-def test_a_fitted_decoder_restores_pictures(layer: str, data: Pairs) -> None:
-    """Against pictures that it has not seen: most of their variance is there, where an untrained decoder has none."""
-    encoder = VGG(THIN, last=layer)
+FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet"]
+
+
+@pytest.mark.parametrize(
+    ("system", "settings"), [*((name, {}) for name in FITTED), ("multi_level_adain", {"concatenate": "full"})]
+)
+def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str], data: Pairs) -> None:
+    """Pictures that it has not seen, painted with themselves: most of their variance is there, where random weights have
+    none; and attention gives each of two pictures something of the other."""
     torch.manual_seed(0)
-    decoder = MirroredDecoder(encoder.channels, layer)  # type: ignore[arg-type]
+    model = thin_model(system, first_pictures=96, **settings).eval()
     pictures = held_out(data)
     variance = pictures.var((2, 3), keepdim=True).mean()
 
+    @torch.no_grad()
     def unexplained() -> float:
-        with torch.no_grad():
-            return float((decoder(encoder(pictures, [layer])[layer]) - pictures).square().mean() / variance)
+        return float((model(pictures, pictures) - pictures).square().mean() / variance)
 
     before = unexplained()
     data.setup("fit")
-    fit_decoder(decoder, encoder, encoder, some_pictures(data, 96))
-    assert before > 1 and unexplained() < (0.6 if layer == "relu4_1" else 0.3)
+    fit_model(model, some_pictures(data, 96))
+    assert before > 1 and unexplained() < 0.6
+    with torch.no_grad():
+        assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
 
 
-def test_a_decoder_of_other_widths_is_refused() -> None:
-    decoder = MirroredDecoder(VGG(THIN).channels)
-    with pytest.raises(ValueError, match="needs a VGG of the decoder's widths, vgg19_random/4 has others"):
-        fit_decoder(decoder, VGG(THIN), VGG("vgg19_random/4"), torch.rand(1, 3, 32, 32))
+def test_pictures_and_networks_that_do_not_fit_are_refused() -> None:
+    model = thin_model("adain", first_pictures=1)
+    with pytest.raises(ValueError, match="crops of a multiple of 16 pixels, not 40x32"):
+        fit_model(model, torch.rand(1, 3, 40, 32))
+    other = thin_model("adain", first_pictures=1, loss_encoder="vgg19_random/4")
+    with pytest.raises(ValueError, match="name a VGG of the decoder's widths for the losses"):
+        fit_model(other, torch.rand(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize("system", ["adain", "efdm"])
+@pytest.mark.parametrize("system", FITTED)
 def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) -> None:
     """With a learning rate of 0 the checkpoint holds the fit, whatever the decoder was before."""
     states = []
@@ -65,7 +74,23 @@ def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) 
         trainer(tmp_path, max_steps=1).fit(model, pairs(system, pictures))
         states.append(model.state_dict())
     torch.testing.assert_close(states[0], states[1])
-    assert not torch.allclose(states[0]["decoder.1.weight"], thin_model(system).state_dict()["decoder.1.weight"])
+    name = next(iter(states[0]))
+    assert not torch.allclose(states[0][name], thin_model(system).state_dict()[name])
+
+
+def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path: Path) -> None:
+    """SANet takes AdaIN's decoder; its attention is that of a new model, and only the merging is fitted."""
+    torch.manual_seed(1)
+    adain, start = thin_model("adain"), tmp_path / "adain.safetensors"
+    save_model(adain, start)
+    model = thin_model("sanet", first_pictures=12, lr=0.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    take_weights(model, start)
+    trainer(tmp_path, max_steps=1).fit(model, pairs("sanet", pictures))
+    after = model.state_dict()
+    for name, tensor in adain.state_dict().items():
+        torch.testing.assert_close(after[name], tensor)
+    assert not torch.allclose(after["transform.merge_conv.weight"], before["transform.merge_conv.weight"])
 
 
 def test_a_resumed_run_keeps_its_whitenings(pictures: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ class AdaIN(FeatureTransferModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the decoder's first weights are fitted to, see
-            `FeatureTransferModel`; its learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for the paper's Adam.
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.

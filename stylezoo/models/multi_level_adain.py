@@ -26,9 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, mean_std, normalise
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG, Features
 from stylezoo.weights import Tensors
@@ -125,7 +127,7 @@ class Decoder(nn.Module):
     kind="arbitrary",
     code="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
 )
-class MultiLevelAdaIN(StyleModel):
+class MultiLevelAdaIN(FittedModel):
     """AdaIN at three levels (Gao 2023).
 
     Args:
@@ -137,6 +139,8 @@ class MultiLevelAdaIN(StyleModel):
             or ``full``, after the decoder's up-sampling.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
@@ -156,6 +160,7 @@ class MultiLevelAdaIN(StyleModel):
         concatenate: Literal["downsampled", "full"] = "downsampled",
         lr: float = 5e-5,
         lr_decay: float = 0.0,
+        first_pictures: int = 0,
         encoder: str = "vgg19_torchvision",
         encoder_weights: str | None = None,
         loss_encoder: str | None = None,
@@ -169,6 +174,18 @@ class MultiLevelAdaIN(StyleModel):
         self.decoder = Decoder(self.encoder.channels, concatenate)
         self.perceptual = PerceptualLoss(dict.fromkeys(LEVELS, 1.0), style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
+
+    def goals(self) -> list[Goal]:
+        """The decoder inverts VGG; where a level joins it, it restores the same thing again."""
+        d, full = self.decoder, self.hparams["concatenate"] == "full"
+        convs = [d.rc1, d.rc2, d.rc3, d.rc4, d.rc5, d.rc6, d.rc7, d.rc8]
+        names = ["conv4_1", "conv3_4" if full else "conv4_1", "conv3_3", "conv3_1"]
+        names += ["conv2_2" if full else "conv3_1", "conv2_2", "conv2_1", "conv1_2"]
+        inner = [Goal(block.conv, name) for block, name in zip(convs, names, strict=True)]
+        return [*inner, Goal(d.rc9.conv, "picture", relu=False)]
+
+    def picture(self, image: Tensor) -> Tensor:
+        return imagenet_normalised(image)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

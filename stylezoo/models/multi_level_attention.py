@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import StyleAttention, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, identity_losses, normalise
 from stylezoo.models.multi_level_adain import PaddedConv, imagenet_normalised, imagenet_restored, twice
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
@@ -99,7 +101,7 @@ def _normalise(x: Tensor) -> Tensor:
     kind="arbitrary",
     code="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
 )
-class MultiLevelAttention(StyleModel):
+class MultiLevelAttention(FittedModel):
     """Style attention at two levels (Gao 2023).
 
     Args:
@@ -111,6 +113,8 @@ class MultiLevelAttention(StyleModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
@@ -128,6 +132,7 @@ class MultiLevelAttention(StyleModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 5e-5,
         lr_decay: float = 0.0,
+        first_pictures: int = 0,
         encoder: str = "vgg19_torchvision",
         encoder_weights: str | None = None,
         loss_encoder: str | None = None,
@@ -146,6 +151,21 @@ class MultiLevelAttention(StyleModel):
             "identity1": identity1_weight,
             "identity2": identity2_weight,
         }
+
+    def goals(self) -> list[Goal]:
+        """Merging restores relu4_1, which the decoder inverts."""
+        d = self.painter.decoder
+        convs = [d.rc0, d.rc1, d.rc2, d.rc3, d.rc4, d.rc5, d.rc6, d.rc7, d.rc8]
+        names = ["relu4_1", "conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2"]
+        inner = [Goal(block.conv, name) for block, name in zip(convs, names, strict=True)]
+        return [*inner, Goal(d.rc9.conv, "picture", relu=False)]
+
+    def first_weights(self) -> None:
+        for attention in (self.painter.att1, self.painter.att2):
+            attention.swap_features()
+
+    def picture(self, image: Tensor) -> Tensor:
+        return imagenet_normalised(image)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

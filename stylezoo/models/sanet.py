@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.fitted import FittedModel, mirrored
 from stylezoo.layers import MirroredDecoder, StyleAttention, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, identity_losses
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 
@@ -60,7 +62,7 @@ class Transform(nn.Module):
     kind="arbitrary",
     code="GlebSBrykin/SANET@2dfec14",
 )
-class SANet(StyleModel):
+class SANet(FittedModel):
     """SANet (Park & Lee 2019).
 
     Args:
@@ -72,6 +74,8 @@ class SANet(StyleModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
@@ -89,6 +93,7 @@ class SANet(StyleModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         loss_encoder: str | None = None,
@@ -108,6 +113,14 @@ class SANet(StyleModel):
             "identity1": identity1_weight,
             "identity2": identity2_weight,
         }
+
+    def goals(self) -> list[Goal]:
+        """Merging restores relu4_1, which the decoder inverts."""
+        return [Goal(self.transform.merge_conv, "relu4_1", relu=False), *mirrored(self.decoder)]
+
+    def first_weights(self) -> None:
+        for attention in (self.transform.sanet4_1, self.transform.sanet5_1):
+            attention.swap_features()
 
     def encode_style(self, style: Tensor) -> Code:
         """The style as keys and values of both attention levels, each (B, positions, 512)."""

@@ -1,0 +1,76 @@
+"""`FittedModel`, the base of the systems whose convolutions can start from a least squares fit instead of from noise."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from stylezoo.layers import MirroredDecoder
+from stylezoo.least_squares import Goal, WhitenedAdam, fit_model, some_pictures
+from stylezoo.module import StyleModel, inverse_time_decay
+
+
+class FittedModel(StyleModel):
+    """Base of systems that paint by decoding an encoder's features, with a choice of first weights and steps.
+
+    A system says in `goals` what its convolutions shall restore, has the settings ``first_pictures``, ``lr`` and
+    ``lr_decay``, and trains nothing but convolutions with a bias. With ``first_pictures`` they are fitted, on that many
+    training crops, so that a picture painted with itself stays itself; weights that came from another model
+    (``fit --start``) stay as they are. Then `WhitenedAdam` trains all of them. Neither is from a paper
+    (`stylezoo.least_squares`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whitenings: list[Tensor] = []
+
+    def goals(self) -> list[Goal]:
+        """What is fitted, in the order in which it runs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define goals.")
+
+    def first_weights(self) -> None:
+        """Sets what no fit can find, such as an attention; before the fit, and not if weights came from another model."""
+
+    def picture(self, image: Tensor) -> Tensor:
+        """RGB in [0, 1] in the units of the last convolution."""
+        return image
+
+    @property
+    def trained_convs(self) -> dict[str, nn.Conv2d]:
+        """The convolutions that are trained, by name."""
+        frozen = tuple(f"{name}." for name, _ in self.encoders())
+        named = ((name, module) for name, module in self.named_modules() if not name.startswith(frozen or "\0"))
+        return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
+
+    def setup(self, stage: str) -> None:
+        """Fits the first weights of a new run, if the settings ask for it.
+
+        Raises:
+            ValueError: If the run has no datamodule, or its pictures or the loss network do not fit.
+        """
+        count = self.hparams["first_pictures"]
+        if stage != "fit" or count == 0 or self.trainer.ckpt_path is not None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise ValueError("first_pictures are pictures of a datamodule: train with one (Pairs).")
+        self._whitenings = fit_model(self, self.trainer.strategy.broadcast(some_pictures(data, count)))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam; with ``first_pictures`` `WhitenedAdam`, whose whitenings a resumed run finds in its checkpoint."""
+        if self.hparams["first_pictures"] == 0:
+            return super().configure_optimizers()
+        convs = list(self.trained_convs.values())
+        optimizer = WhitenedAdam(convs, self._whitenings or [None] * len(convs), self.hparams["lr"])
+        schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def mirrored(decoder: MirroredDecoder) -> list[Goal]:
+    """Each convolution restores what the one of VGG-19 that it mirrors has as its input."""
+    convs = [module for module in decoder if isinstance(module, nn.Conv2d)]
+    names = ["conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2"][-len(convs) + 1 :]
+    return [
+        *(Goal(conv, name) for conv, name in zip(convs, names, strict=False)),
+        Goal(convs[-1], "picture", relu=False),
+    ]
