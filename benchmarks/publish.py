@@ -4,7 +4,7 @@
         --data "COCO 2017 and WikiArt, 40,000 pictures each" [--default true]
 
 The checkpoint of a run with averaged weights (EMA) holds the average. The file, stylezoo/pretrained/TAG.safetensors, has
-16-bit numbers and no encoder: it paints with the one that ships beside it, and is refused if it was trained with another.
+numbers of 16 or 8 bits and no encoder: it paints with the one that ships, and is refused if it was trained with another.
 What paths the settings had stays behind; what the model is (settings, recipe, data, steps, licence, commit) is kept in the
 file's metadata, and in the table with the checksum, the size and what it paints (`stylezoo.inference.fingerprint`), as the
 file does it. Publishing a tag again replaces it.
@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -87,6 +87,7 @@ def main(
     licence: str = "MIT",
     note: str | None = None,
     default: bool = False,
+    bits: Literal[8, 16] = 16,
 ) -> None:
     """Publishes a model.
 
@@ -98,6 +99,7 @@ def main(
         licence: Of the weights.
         note: What else should be known: how it was trained in several runs, which teacher it had.
         default: Whether the bare name of the system loads it.
+        bits: Of its numbers; 8 for large systems.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z0-9_]+", tag):
         raise ValueError(f"A tag is SYSTEM.NAME in lower case, such as adain.slim, not {tag!r}.")
@@ -117,7 +119,7 @@ def main(
     table = weights.table()
     with TemporaryDirectory(dir=weights.PRETRAINED, prefix=".publish") as folder:
         file = Path(folder) / f"{tag}.safetensors"
-        stylezoo.save_model(model, file, packed=True, about=about | {"note": note, "run": run_of(checkpoint)})
+        stylezoo.save_model(model, file, packed=True, bits=bits, about=about | {"note": note, "run": run_of(checkpoint)})
         size, others = file.stat().st_size, [f for name, f in table.files.items() if f.file is not None and name != tag]
         total = size + sum(other.path.stat().st_size for other in others)
         if size > LARGEST or total > TOTAL:
@@ -129,7 +131,7 @@ def main(
         golden = fingerprint(packed)
         error = max(abs(a - b) for a, b in zip(golden, fingerprint(model), strict=True))
         if not error <= 0.02:
-            raise ValueError(f"{tag} paints something else in 16 bits: areas differ by up to {error:.3f} of white.")
+            raise ValueError(f"{tag} paints something else in {bits} bits: areas differ by up to {error:.3f} of white.")
         entry = weights.ModelFile(
             file=file.name,
             sha256=checksum(file),

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -23,15 +23,21 @@ FORMAT = "stylezoo-1"
 
 
 def save_model(
-    model: StyleModel, path: str | Path, *, packed: bool = False, about: Mapping[str, Any] | None = None
+    model: StyleModel,
+    path: str | Path,
+    *,
+    packed: bool = False,
+    bits: Literal[8, 16] = 16,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a self-contained safetensors file: the trained tensors, the encoder's, and the settings as metadata.
 
     Args:
         model: Any system.
         path: Ends in ``.safetensors``; written under a temporary name first.
-        packed: Small enough to ship in the package: numbers of 16 bits, and encoders that ship there themselves are named
-            with their sha256 but not copied.
+        packed: Small enough to ship in the package: numbers of few ``bits``, and encoders that ship there themselves are
+            named with their sha256 but not copied.
+        bits: Of packed numbers, see `stylezoo.weights.packed`.
         about: What else the metadata tells, under keys of its own, such as ``data`` and ``licence``.
 
     Raises:
@@ -52,7 +58,7 @@ def save_model(
                 " ship: train it with one that does, such as vgg19_slim."
             )
     if packed:
-        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+        tensors = weights.packed(tensors, bits)
     settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k not in model.local_settings}
     card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders, **(about or {})}
     path.parent.mkdir(parents=True, exist_ok=True)

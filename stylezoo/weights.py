@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ def read_tensors(path: str | Path) -> Tensors:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+                return unpacked({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
@@ -235,6 +235,32 @@ def read_tensors(path: str | Path) -> Tensors:
         kind = type(state).__name__
         raise ValueError(f"{path} holds a {kind}, not a state_dict of named tensors.")  # noqa: TRY004 - bad input
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
+    """Floating-point tensors in fewer bits, for files.
+
+    16: half precision. 8: weights of two and more dimensions become whole numbers from -127 to 127, of which each output
+    channel has its own unit, in ``NAME.unit``; an error of 0.4 % of the channel's largest weight at most. The rest has 16.
+    """
+    result = {}
+    for name, tensor in tensors.items():
+        if bits == 8 and tensor.is_floating_point() and tensor.ndim >= 2:
+            rows = tensor.float().flatten(1)
+            unit = (rows.abs().amax(1) / 127).clamp_min(1e-12)
+            result[name] = (rows / unit[:, None]).round().to(torch.int8).reshape(tensor.shape)
+            result[f"{name}.unit"] = unit
+        else:
+            result[name] = tensor.half() if tensor.is_floating_point() else tensor
+    return result
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> Tensors:
+    """What `packed` made of 8 bits, in 32."""
+    units = {name: tensors[f"{name}.unit"] for name in tensors if f"{name}.unit" in tensors}
+    spread = {name: unit.reshape(-1, *[1] * (tensors[name].ndim - 1)) for name, unit in units.items()}
+    rest = {name: tensor for name, tensor in tensors.items() if name.removesuffix(".unit") not in units}
+    return {**rest, **{name: tensors[name] * unit for name, unit in spread.items()}}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

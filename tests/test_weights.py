@@ -8,6 +8,7 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 import torch
@@ -52,7 +53,10 @@ def test_files_that_ship(name: str) -> None:
     file = SHIPPED[name]
     assert file.path.name == f"{name}.safetensors" and file.path.stat().st_size == file.bytes
     assert checksum(file.path) == file.sha256 and file.licence
-    assert {tensor.dtype for tensor in weights.read_tensors(file.path).values()} == {torch.float16}
+    assert {tensor.dtype for tensor in weights.read_tensors(file.path).values()} <= {torch.float16, torch.float32}
+    with safe_open(file.path, "pt") as stored:
+        wide = {key for key in stored.keys() if stored.get_tensor(key).element_size() > 2}  # noqa: SIM118 - not a dict
+    assert all(key.endswith(".unit") for key in wide)
 
 
 @pytest.mark.parametrize("tag", TABLE.models)
@@ -74,6 +78,21 @@ def test_models_that_ship(tag: str) -> None:
     assert not told["settings"].keys() & model.local_settings
     documented = (ROOT / "docs" / "models" / f"{entry.system}.md").read_text()
     assert f"## {tag}" in documented and entry.sha256[:12] in documented, "run benchmarks/cards.py"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_packed_files(bits: Literal[8, 16], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They have the size that was asked for, and weights within half a step of it."""
+    monkeypatch.setattr("stylezoo.checkpoints._ships", lambda vgg: True)
+    model = thin_model("sanet")
+    path = tmp_path / "packed.safetensors"
+    stylezoo.save_model(model, path, packed=True, bits=bits)
+    before, after = model.state_dict(), stylezoo.load_model(path).state_dict()
+    assert path.stat().st_size < 1.2 * sum(tensor.numel() for tensor in before.values()) * bits / 8 + 5000
+    for name, tensor in before.items():
+        largest = tensor.flatten(1).abs().amax(1) if tensor.ndim > 1 else tensor.abs()
+        error = (after[name] - tensor).abs().flatten(1).amax(1) if tensor.ndim > 1 else (after[name] - tensor).abs()
+        assert (error <= largest * (0.5 / 127 if bits == 8 and tensor.ndim > 1 else 2**-11) * 1.01 + 1e-7).all()
 
 
 def test_names_that_load(tmp_path: Path) -> None:
