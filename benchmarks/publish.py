@@ -119,7 +119,9 @@ def main(
     table = weights.table()
     with TemporaryDirectory(dir=weights.PRETRAINED, prefix=".publish") as folder:
         file = Path(folder) / f"{tag}.safetensors"
-        stylezoo.save_model(model, file, packed=True, bits=bits, about=about | {"note": note, "run": run_of(checkpoint)})
+        stylezoo.save_model(
+            model, file, packed=True, bits=bits, about=about | {"note": note, "run": run_of(checkpoint)}
+        )
         size, others = file.stat().st_size, [f for name, f in table.files.items() if f.file is not None and name != tag]
         total = size + sum(other.path.stat().st_size for other in others)
         if size > LARGEST or total > TOTAL:

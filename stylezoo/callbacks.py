@@ -244,3 +244,16 @@ class Compile(Callback):
         if self._losses is None:
             assert isinstance(pl_module, StyleModel)
             self._losses = torch.compile(pl_module.losses)
+
+
+class ChannelsLast(Callback):
+    """Trains with the channels of a pixel side by side in memory, as convolutions of CPUs and of tensor cores want them.
+
+    Same numbers but for rounding; a fifth to a quarter less time per step of AdaIN on a CPU.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pl_module.to(memory_format=torch.channels_last)  # at every step: a loss network may be built in the first
+        for name, tensor in batch.items():
+            if tensor.ndim == 4:
+                batch[name] = tensor.contiguous(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.callbacks import EMA, Compile, ImageGrid, PictureWriter, RunProgressBar  # noqa: F401 - EMA, too
+from stylezoo.callbacks import EMA, ChannelsLast, Compile, ImageGrid, PictureWriter, RunProgressBar  # noqa: F401 - EMA, too
 from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
@@ -66,6 +66,9 @@ class StyleCLI(LightningCLI):
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
         parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
         parser.add_argument(
+            "--channels_last", type=bool, default=False, help="whether fit keeps the channels of a pixel side by side"
+        )
+        parser.add_argument(
             "--start",
             type=str | None,
             default=None,
@@ -83,6 +86,8 @@ class StyleCLI(LightningCLI):
             print(f"start: {take_weights(self.model, start)}", flush=True)
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
+        if self._get(self.config, "channels_last"):
+            self.trainer.callbacks.insert(0, ChannelsLast())  # type: ignore[attr-defined]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""

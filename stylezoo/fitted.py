@@ -14,7 +14,7 @@ class FittedModel(StyleModel):
     """Base of systems that paint by decoding an encoder's features, with a choice of first weights and steps.
 
     A system says in `goals` what its convolutions shall restore, has the settings ``first_pictures``, ``lr`` and
-    ``lr_decay``, and trains nothing but convolutions with a bias. With ``first_pictures`` they are fitted, on that many
+    ``lr_decay``, and its convolutions have a bias. With ``first_pictures`` they are fitted, on that many
     training crops, so that a picture painted with itself stays itself; weights that came from another model
     (``fit --start``) stay as they are. Then `WhitenedAdam` trains all of them. Neither is from a paper
     (`stylezoo.least_squares`).
@@ -28,8 +28,8 @@ class FittedModel(StyleModel):
         """What is fitted, in the order in which it runs."""
         raise NotImplementedError(f"{type(self).__name__} does not define goals.")
 
-    def first_weights(self) -> None:
-        """Sets what no fit can find, such as an attention; before the fit, and not if weights came from another model."""
+    def first_weights(self, images: Tensor) -> None:
+        """Sets what no fit to a goal can find, such as an attention, before the fits; for pictures (B, 3, H, W)."""
 
     def picture(self, image: Tensor) -> Tensor:
         """RGB in [0, 1] in the units of the last convolution."""
@@ -61,7 +61,10 @@ class FittedModel(StyleModel):
         if self.hparams["first_pictures"] == 0:
             return super().configure_optimizers()
         convs = list(self.trained_convs.values())
-        optimizer = WhitenedAdam(convs, self._whitenings or [None] * len(convs), self.hparams["lr"])
+        whitened = {parameter for conv in convs for parameter in conv.parameters()}
+        others = [p for p in self.parameters() if p.requires_grad and p not in whitened]
+        whitenings: list[Tensor | None] = [*self._whitenings] or [None] * len(convs)
+        optimizer = WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others)
         schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

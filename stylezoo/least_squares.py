@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +72,9 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
         )
     training = model.training
     model.eval()
-    if not model.taken:
-        model.first_weights()
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in model.taken}
+    model.first_weights(images)
+    model.load_state_dict({**model.state_dict(), **kept})
     convs = model.trained_convs
     sizes = output_sizes(model, convs, images[:1])
     generator = torch.Generator().manual_seed(0)
@@ -159,13 +160,15 @@ class WhitenedAdam(Optimizer):
     """Adam on the weights V of convolutions of decorrelated inputs: W = V T, T x has the second moments of white noise.
 
     The weights stay those of plain convolutions, only the steps differ. The learning rate is divided by the root of the
-    number of inputs, so that a step changes the outputs of all convolutions about equally.
+    number of inputs, so that a step changes the outputs of all convolutions about equally. So it is for the matrices of
+    other modules, which take plain steps.
 
     Args:
         convs: The convolutions, whose bias is one more input.
-        whitenings: T of each, (D + 1, D + 1), see `whitenings`; None for plain Adam, or until a checkpoint is loaded.
+        whitenings: T of each, (D + 1, D + 1), see `whitening`; None for plain Adam, or until a checkpoint is loaded.
         lr: Learning rate.
         betas: Of the running means of gradients and their squares.
+        others: More parameters.
     """
 
     def __init__(
@@ -174,8 +177,10 @@ class WhitenedAdam(Optimizer):
         whitenings: Sequence[Tensor | None],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.99),
+        others: Sequence[nn.Parameter] = (),
     ) -> None:
-        super().__init__([p for conv in convs for p in conv.parameters()], {"lr": lr, "betas": betas})
+        groups: list[dict[str, Any]] = [{"params": [p for conv in convs for p in conv.parameters()]}]
+        super().__init__([*groups, *([{"params": others}] if others else [])], {"lr": lr, "betas": betas})
         for conv, whitening in zip(convs, whitenings, strict=True):
             if whitening is not None:
                 self.state[conv.weight]["whitening"] = whitening.to(conv.weight)
@@ -187,27 +192,31 @@ class WhitenedAdam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        group = self.param_groups[0]
-        parameters = iter(group["params"])
+        parameters = iter(self.param_groups[0]["params"])
         for weight, bias in zip(parameters, parameters, strict=True):
-            gradient = torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1)
-            state = self.state[weight]
-            if "whitening" in state:
-                gradient = gradient @ state["whitening"].T
-            if "step" not in state:
-                state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
-            state["step"] += 1
-            first, second = group["betas"]
-            state["mean"].lerp_(gradient, 1 - first)
-            state["square"].lerp_(gradient.square(), 1 - second)
-            mean = state["mean"] / (1 - first ** state["step"])
-            change = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
-            if "whitening" in state:
-                change = change @ state["whitening"]
-            change *= -group["lr"] / gradient.shape[1] ** 0.5
+            change = self._change(weight, torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1))
             weight += change[:, :-1].reshape(weight.shape)
             bias += change[:, -1]
+        for parameter in (p for group in self.param_groups[1:] for p in group["params"]):
+            parameter += self._change(parameter, parameter.grad)
         return loss
+
+    def _change(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        group, state = self.param_groups[0], self.state[parameter]
+        if "whitening" in state:
+            gradient = gradient @ state["whitening"].T
+        if "step" not in state:
+            state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+        state["step"] += 1
+        first, second = group["betas"]
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.square(), 1 - second)
+        mean = state["mean"] / (1 - first ** state["step"])
+        change: Tensor = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
+        if "whitening" in state:
+            change = change @ state["whitening"]
+        change *= -group["lr"] / gradient.shape[-1] ** 0.5
+        return change
 
 
 def whitening(inputs: Tensor, damping: float) -> Tensor:

@@ -209,3 +209,27 @@ def test_start_needs_something_that_fits(tmp_path: Path) -> None:
     save_model(thin_model("adain"), tmp_path / "adain.safetensors")
     with pytest.raises(ValueError, match="No weights of .* fit this johnson"):
         take_weights(thin_model("johnson"), tmp_path / "adain.safetensors")
+
+
+@pytest.mark.parametrize("settings", [{}, {"first_pictures": 12}])
+def test_channels_last_has_the_losses_of_the_usual_layout(
+    settings: dict[str, int], pictures: Path, tmp_path: Path
+) -> None:
+    """``--channels_last true``: pictures, network and loss network change their layout, and nothing else."""
+    arguments = [*command(pictures, tmp_path), "--trainer.max_steps=3", "--trainer.num_sanity_val_steps=0"]
+    arguments += [f"--model.{name}={value}" for name, value in settings.items()]
+    layouts = []
+
+    def note(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and inputs[0].requires_grad:  # in training steps alone
+            layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    main(arguments)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)  # type: ignore[arg-type]
+    main([*arguments, "--channels_last=true"])
+    hook.remove()
+    assert layouts and all(layouts)
+    usual, last = (losses(path.parent) for path in sorted(tmp_path.rglob("metrics.csv")))
+    assert len(usual) == 3
+    for step, loss in usual.items():
+        assert float(last[step]) == pytest.approx(float(loss), rel=1e-4)

@@ -31,7 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import MirroredDecoder, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, gram, mean_std
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
@@ -86,6 +88,22 @@ class Transformation(nn.Module):
         self.compress = nn.Conv2d(channels, SIZE, 1)
         self.unzip = nn.Conv2d(SIZE, channels, 1)
 
+    @torch.no_grad()
+    def start_from(self, features: Tensor) -> None:
+        """Weights of no paper, to start from: the principal components of features (B, C, H, W), each of variance 1,
+        and for both matrices the identity."""
+        centred = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
+        variances, axes = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+        variances, axes = variances[-SIZE:].clamp_min(1e-12), axes[:, -SIZE:]
+        self.compress.weight.copy_((axes / variances.sqrt()).T[..., None, None])
+        self.unzip.weight.copy_((axes * variances.sqrt())[..., None, None])
+        for net in (self.snet, self.cnet):
+            net.fc.weight.mul_(0.1)
+            net.fc.bias.copy_(torch.eye(SIZE).flatten())
+        for conv in (self.compress, self.unzip):
+            assert conv.bias is not None
+            conv.bias.zero_()
+
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """The style's half of the matrix (B, 32, 32), and its mean (B, C, 1, 1), from its features (B, C, h, w)."""
         mean, _ = mean_std(style)
@@ -111,7 +129,7 @@ class Transformation(nn.Module):
     kind="arbitrary",
     code="sunshineatnoon/LinearStyleTransfer@188e8e5",
 )
-class LinearTransfer(StyleModel):
+class LinearTransfer(FittedModel):
     """Linear transfer (Li et al. 2019).
 
     Args:
@@ -125,6 +143,8 @@ class LinearTransfer(StyleModel):
             from 0 to 1.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
         decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
@@ -153,6 +173,7 @@ class LinearTransfer(StyleModel):
         stretch: bool = False,
         lr: float = 1e-4,
         lr_decay: float = 1e-5,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         decoder_weights: str | None = None,
@@ -221,6 +242,17 @@ class LinearTransfer(StyleModel):
                 f" {weight_files.folder() / name}, or name a file that you have (--model.decoder_weights PATH,"
                 " decoder_weights=...)."
             )
+
+    def goals(self) -> list[Goal]:
+        """None: the decoder is given, and the matrices have no goal of their own."""
+        return []
+
+    def first_weights(self, images: Tensor) -> None:
+        """Principal components at each layer, and matrices that change nothing yet."""
+        for layer in self.levels:
+            parts = torch.split(images, 16)
+            features = torch.cat([self.encoder(part, [layer])[layer] for part in parts])
+            self._matrix(layer).start_from(features)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

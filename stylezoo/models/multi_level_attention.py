@@ -160,7 +160,7 @@ class MultiLevelAttention(FittedModel):
         inner = [Goal(block.conv, name) for block, name in zip(convs, names, strict=True)]
         return [*inner, Goal(d.rc9.conv, "picture", relu=False)]
 
-    def first_weights(self) -> None:
+    def first_weights(self, images: Tensor) -> None:
         for attention in (self.painter.att1, self.painter.att2):
             attention.swap_features()
 

@@ -118,7 +118,7 @@ class SANet(FittedModel):
         """Merging restores relu4_1, which the decoder inverts."""
         return [Goal(self.transform.merge_conv, "relu4_1", relu=False), *mirrored(self.decoder)]
 
-    def first_weights(self) -> None:
+    def first_weights(self, images: Tensor) -> None:
         for attention in (self.transform.sanet4_1, self.transform.sanet5_1):
             attention.swap_features()
 
