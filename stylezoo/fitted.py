@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from stylezoo.layers import MirroredDecoder
-from stylezoo.least_squares import Goal, WhitenedAdam, fit_model, some_pictures
+from stylezoo.least_squares import Goal, WhitenedAdam, fit_model, shared_pictures
 from stylezoo.module import StyleModel, inverse_time_decay
 
 
@@ -19,10 +19,6 @@ class FittedModel(StyleModel):
     (``fit --start``) stay as they are. Then `WhitenedAdam` trains all of them. Neither is from a paper
     (`stylezoo.least_squares`).
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._whitenings: list[Tensor] = []
 
     def goals(self) -> list[Goal]:
         """What is fitted, in the order in which it runs."""
@@ -42,28 +38,23 @@ class FittedModel(StyleModel):
         named = ((name, module) for name, module in self.named_modules() if not name.startswith(frozen or "\0"))
         return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
 
-    def setup(self, stage: str) -> None:
-        """Fits the first weights of a new run, if the settings ask for it.
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam; with ``first_pictures`` the fit of the first weights, and `WhitenedAdam`.
+
+        A resumed run finds weights and whitenings in its checkpoint.
 
         Raises:
             ValueError: If the run has no datamodule, or its pictures or the loss network do not fit.
         """
         count = self.hparams["first_pictures"]
-        if stage != "fit" or count == 0 or self.trainer.ckpt_path is not None:
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is None:
-            raise ValueError("first_pictures are pictures of a datamodule: train with one (Pairs).")
-        self._whitenings = fit_model(self, self.trainer.strategy.broadcast(some_pictures(data, count)))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam; with ``first_pictures`` `WhitenedAdam`, whose whitenings a resumed run finds in its checkpoint."""
-        if self.hparams["first_pictures"] == 0:
+        if count == 0:
             return super().configure_optimizers()
         convs = list(self.trained_convs.values())
+        whitenings: list[Tensor] | list[None] = [None] * len(convs)
+        if not self.resumed:
+            whitenings = fit_model(self, shared_pictures(self, count))
         whitened = {parameter for conv in convs for parameter in conv.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and p not in whitened]
-        whitenings: list[Tensor | None] = [*self._whitenings] or [None] * len(convs)
         optimizer = WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others)
         schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

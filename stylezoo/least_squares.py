@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,6 +29,19 @@ def some_pictures(data: LightningDataModule, count: int) -> Tensor:
     """The first crops that training will see, (count, 3, H, W); the run's own order is not disturbed."""
     pictures = itertools.chain.from_iterable(picture for batch in data.train_dataloader() for picture in batch.values())
     return torch.stack(list(itertools.islice(pictures, count)))
+
+
+def shared_pictures(model: LightningModule, count: int) -> Tensor:
+    """`some_pictures` of a model's run, the same in all its processes.
+
+    Raises:
+        ValueError: If the run has no datamodule.
+    """
+    data = model.trainer.datamodule  # type: ignore[attr-defined]
+    if data is None:
+        raise ValueError("first_pictures are pictures of a datamodule: train with one (Pairs).")
+    images: Tensor = model.trainer.strategy.broadcast(some_pictures(data, count)).to(model.device)
+    return images
 
 
 class Goal(NamedTuple):
@@ -222,16 +235,17 @@ class WhitenedAdam(Optimizer):
 def whitening(inputs: Tensor, damping: float) -> Tensor:
     """T with T M T^T = 1 for the second moments M of inputs (N, D) and the 1 of the bias, (D + 1, D + 1), damped by a share
     of their mean diagonal."""
-    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
     moments = (inputs.T @ inputs).double() / len(inputs)
-    moments += damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+    moments.diagonal().add_(damping * moments.diagonal().mean())
     inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
     return inverse.float()
 
 
 def some_positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random positions of each map, (B, count)."""
-    return torch.stack([torch.randperm(x.shape[-2] * x.shape[-1], generator=generator)[:count] for _ in x])
+    places = [torch.randperm(x.shape[-2] * x.shape[-1], generator=generator)[:count] for _ in x]
+    return torch.stack(places).to(x.device)
 
 
 def convolutions(modules: nn.ModuleDict) -> dict[str, nn.Conv2d]:
@@ -295,9 +309,9 @@ def fit_relu(inputs: Tensor, goal: Tensor, rounds: int = 4, ridge: float = 1e-4)
 
     Least squares, repeated: where both prediction and goal are negative there is no error.
     """
-    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
     normal = (inputs.T @ inputs).double()
-    normal += ridge * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+    normal.diagonal().add_(ridge * normal.diagonal().mean())
     factor = torch.linalg.cholesky(normal)
     wanted = goal
     for _ in range(rounds):

@@ -66,6 +66,9 @@ class StyleModel(LightningModule):
     taken: frozenset[str] = frozenset()
     """Names of the tensors that came from another model, see `stylezoo.checkpoints.take_weights`."""
 
+    resumed = False
+    """Whether a checkpoint was loaded: its weights are not to be replaced by first ones."""
+
     on_iteration: Callable[[Iteration], None] | None = None
     """Called after every iteration by systems of kind ``optimisation``, to show progress; None keeps quiet."""
 
@@ -245,6 +248,7 @@ class StyleModel(LightningModule):
         Raises:
             ValueError: If an encoder's weights differ; the message names both.
         """
+        self.resumed = True
         self._trained_encoders = checkpoint.get("stylezoo", {}).get("encoders", {})
         for name, encoder in self.encoders():
             self._check_encoder(name, encoder)

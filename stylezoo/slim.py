@@ -35,7 +35,7 @@ from stylezoo.least_squares import (
     convolutions,
     fit,
     patches,
-    some_pictures,
+    shared_pictures,
     some_positions,
     whitening,
 )
@@ -94,7 +94,6 @@ class SlimEncoder(StyleModel):
         self.encoder.convs.requires_grad_()
         self.encoder.maps.requires_grad_()
         self.to(memory_format=torch.channels_last)
-        self._whitenings: list[Tensor] = []
 
     def encoders(self) -> Iterator[tuple[str, VGG]]:
         """The teachers: they are frozen, the encoder itself is what training changes."""
@@ -123,26 +122,22 @@ class SlimEncoder(StyleModel):
         gram = torch.stack([balanced_gram_loss(features[name], t) for name, t in targets.items()]).sum()
         return {**terms, "gram": self.hparams["gram_weight"] * gram}
 
-    def setup(self, stage: str) -> None:
-        """The first weights of a new run: those of a file, or fitted to the teachers, see `fit_to_teachers`."""
-        count = self.hparams["first_pictures"]
-        if stage != "fit" or count == 0 or self.trainer.ckpt_path is not None:
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is None:
-            raise ValueError("The first weights are fitted to pictures of a datamodule: train with one (Pairs).")
-        images = self.trainer.strategy.broadcast(some_pictures(data, count))
-        if self.hparams["first_weights"] is None:
-            fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
-        else:
-            trained = VGG("vgg19_slim", self.hparams["first_weights"])
-            self.encoder.load_state_dict(trained.state_dict())
-        self._whitenings = whitenings(self.encoder, images)
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """`WhitenedAdam`; a resumed run finds the whitenings in its checkpoint, as part of the optimiser's state."""
+        """The first weights of a new run: those of a file, or fitted to the teachers (`fit_to_teachers`); `WhitenedAdam`.
+
+        A resumed run finds weights and whitenings in its checkpoint.
+        """
         convs = [*convolutions(self.encoder.convs).values(), *convolutions(self.encoder.maps).values()]
-        optimizer = WhitenedAdam(convs, self._whitenings or [None] * len(convs), self.hparams["lr"])
+        first: list[Tensor] | list[None] = [None] * len(convs)
+        if self.hparams["first_pictures"] and not self.resumed:
+            images = shared_pictures(self, self.hparams["first_pictures"])
+            if self.hparams["first_weights"] is None:
+                fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
+            else:
+                trained = VGG("vgg19_slim", self.hparams["first_weights"])
+                self.encoder.load_state_dict(trained.state_dict())
+            first = whitenings(self.encoder, images)
+        optimizer = WhitenedAdam(convs, first, self.hparams["lr"])
         warmup, decay = self.hparams["warmup"], self.hparams["lr_decay"]
         schedule = LambdaLR(optimizer, lambda i: min(1, (i + 1) / max(1, warmup)) / (1 + decay * i))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -188,7 +183,7 @@ def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images
     for (name, thin), (_, wide) in zip(conv_inputs(student, images), goals, strict=False):
         where = some_positions(thin, positions, generator)
         goal = columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
-        importance = torch.eye(goal.shape[1]) * float(name in own_maps)
+        importance = torch.eye(goal.shape[1], device=goal.device) * float(name in own_maps)
         following = names.index(name) + 1
         if following < len(names) and convs[names[following]].in_channels == goal.shape[1]:
             kernel = convs[names[following]].weight
