@@ -121,6 +121,8 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
     planned = next((a for name, a, _ in differences(told, model) if name == "max_steps"), entry.steps)
     share = f", {100 * entry.steps / planned:.2g} % of the recipe's {planned:,}" if planned > 0 else ""
     found = [f"Trained for {entry.steps:,} steps{share}."]
+    if told.get("run", {}).get("start"):
+        found = [f"Trained for {entry.steps:,} steps{share}, from the weights of {told['run']['start']}."]
     if entry.encoder is not None:
         found.append(
             f"Sees with [{entry.encoder}](../slim_encoder/README.md), a distilled VGG-19 of half the channels, not with VGG itself."
@@ -132,7 +134,9 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
         found.append(
             f"Paints in {'one style' if len(model.styles) == 1 else f'{len(model.styles)} styles'} and no other."
         )
-    return [*found, "Stored in 16 bits."]
+    with safe_open(entry.path, "pt") as file:
+        coarse = any(key.endswith(".unit") for key in file.keys())  # noqa: SIM118 - not a dict
+    return [*found, f"Stored in {8 if coarse else 16} bits per number."]
 
 
 def picture(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:

@@ -76,6 +76,8 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
     wanted = {"data": ("batch_size", "size", "crop"), "trainer": ("max_steps", "precision")}
     run = {name: config.get(part, {}).get(name) for part, names in wanted.items() for name in names}
     run["seed"] = config.get("seed_everything")
+    start = config.get("start")
+    run["start"] = "an earlier run" if start is not None and Path(start).suffix else start
     return {name: value for name, value in run.items() if value is not None}
 
 

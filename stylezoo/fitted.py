@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from stylezoo.layers import MirroredDecoder
 from stylezoo.least_squares import Goal, WhitenedAdam, fit_model, shared_pictures
-from stylezoo.module import StyleModel, inverse_time_decay
+from stylezoo.module import StyleModel
+from stylezoo.vgg import VGG
 
 
 class FittedModel(StyleModel):
@@ -30,6 +31,11 @@ class FittedModel(StyleModel):
     def picture(self, image: Tensor) -> Tensor:
         """RGB in [0, 1] in the units of the last convolution."""
         return image
+
+    @property
+    def mirror(self) -> VGG:
+        """The network whose convolutions the goals name: one of the decoder's widths."""
+        return self.loss_network
 
     @property
     def trained_convs(self) -> dict[str, nn.Conv2d]:
@@ -55,9 +61,7 @@ class FittedModel(StyleModel):
             whitenings = fit_model(self, shared_pictures(self, count))
         whitened = {parameter for conv in convs for parameter in conv.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and p not in whitened]
-        optimizer = WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others)
-        schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.scheduled(WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others))
 
 
 def mirrored(decoder: MirroredDecoder) -> list[Goal]:

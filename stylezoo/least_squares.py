@@ -49,7 +49,7 @@ class Goal(NamedTuple):
 
     Attributes:
         conv: The convolution.
-        features: ``picture``; ``conv3_1`` and the like, the input of that convolution of the loss network; ``relu4_1``,
+        features: ``picture``; ``conv3_1`` and the like, the input of that convolution of the model's ``mirror``; ``relu4_1``,
             the encoder's features.
         relu: Whether a ReLU follows.
     """
@@ -116,7 +116,7 @@ def goal_columns(
             if goal.features == features:
                 if x.shape[1] != goal.conv.out_channels:
                     raise ValueError(
-                        f"{name} has {goal.conv.out_channels} channels, {features} of {model.loss_network.name} has"
+                        f"{name} has {goal.conv.out_channels} channels, {features} of {model.mirror.name} has"
                         f" {x.shape[1]}: name a VGG of the decoder's widths for the losses (loss_encoder, such as"
                         " vgg19_normalised)."
                     )
@@ -126,7 +126,7 @@ def goal_columns(
     for features in {goal.features for goal in goals.values() if goal.features.startswith("relu")}:
         take(features, torch.cat([model.encoder(part, [features])[features] for part in torch.split(images, 16)]))
     deepest = max((goal.features for goal in goals.values() if goal.features.startswith("conv")), default="")
-    for features, x in conv_inputs(model.loss_network, images) if deepest else ():
+    for features, x in conv_inputs(model.mirror, images) if deepest else ():
         take(features, x)
         if features == deepest:
             break
@@ -278,9 +278,10 @@ def columns(x: Tensor, where: Tensor) -> Tensor:
 
 def patches(x: Tensor, where: Tensor, conv: nn.Conv2d) -> Tensor:
     """What a convolution sees where it makes these positions of its output, (B * P, 9 C) for one of 3x3."""
-    kernel, border = conv.kernel_size[0], int(conv.padding[0])
+    border = int(conv.padding[0])
     padded = F.pad(x, (border,) * 4, mode="reflect") if border else x
-    return torch.cat([columns(F.unfold(padded[i, None], kernel)[..., None], where[i, None]) for i in range(len(x))])
+    windows = (F.unfold(picture, conv.kernel_size, stride=conv.stride) for picture in padded[:, None])
+    return torch.cat([columns(seen[..., None], places) for seen, places in zip(windows, where[:, None], strict=True)])
 
 
 def choose(features: Tensor, importance: Tensor, count: int) -> list[int]:

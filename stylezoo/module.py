@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import Kind
@@ -153,11 +153,16 @@ class StyleModel(LightningModule):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, with the learning rate lr / (1 + lr_decay * i) at optimiser step i = 0, 1, 2 ..."""
+        """Adam with the system's `schedule`, step by step."""
         self.check_trainable()
-        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
-        schedule = inverse_time_decay(optimizer, self.hparams["lr_decay"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.scheduled(Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"]))
+
+    def scheduled(self, optimizer: Optimizer) -> OptimizerLRSchedulerConfig:
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+
+    def schedule(self, optimizer: Optimizer) -> LRScheduler:
+        """The learning rate lr / (1 + lr_decay * i) at optimiser step i = 0, 1, 2 ..."""
+        return inverse_time_decay(optimizer, self.hparams["lr_decay"])
 
     @classmethod
     def check_trainable(cls) -> None:

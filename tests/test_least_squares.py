@@ -29,7 +29,8 @@ def held_out(data: Pairs) -> Tensor:
     return torch.cat([batch["content"] for batch in data.val_dataloader()])
 
 
-FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet"]
+FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet", "stytr2"]
+WIDE = {"stytr2": {"encoder": "vgg19_random/4"}}  # as wide as its decoder
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
     """Pictures that it has not seen, painted with themselves: most of their variance is there, where random weights have
     none; and attention gives each of two pictures something of the other."""
     torch.manual_seed(0)
-    model = thin_model(system, first_pictures=96, **settings).eval()
+    model = thin_model(system, first_pictures=96, **WIDE.get(system, {}), **settings).eval()
     pictures = held_out(data)
     variance = pictures.var((2, 3), keepdim=True).mean()
 
@@ -70,7 +71,7 @@ def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) 
     states = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = thin_model(system, he_init=False, first_pictures=12, lr=0.0)
+        model = thin_model(system, he_init=False, first_pictures=12, lr=0.0, **WIDE.get(system, {}))
         trainer(tmp_path, max_steps=1).fit(model, pairs(system, pictures))
         states.append(model.state_dict())
     torch.testing.assert_close(states[0], states[1])

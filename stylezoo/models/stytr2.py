@@ -32,16 +32,17 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from stylezoo.fitted import FittedModel, mirrored
 from stylezoo.layers import MirroredDecoder, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, identity_losses
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
-from stylezoo.vgg import WIDTHS, Features
+from stylezoo.vgg import VGG, WIDTHS, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 CONTENT_LAYERS = {"relu4_1": 1.0, "relu5_1": 1.0}
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
     kind="arbitrary",
     code="diyiiyiii/StyTR-2@c11ea32",
 )
-class StyTr2(StyleModel):
+class StyTr2(FittedModel):
     """StyTr2 (Deng et al. 2022). 35,394,115 parameters are trained.
 
     Args:
@@ -169,10 +170,13 @@ class StyTr2(StyleModel):
         layers: Of each encoder and of the transformer decoder.
         dropout: In the transformer, while it is trained.
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
+        content_layers: Weight of each layer in the content loss.
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -193,10 +197,12 @@ class StyTr2(StyleModel):
         layers: int = 3,
         dropout: float = 0.1,
         style_loss: str = "mean_std",
+        content_layers: dict[str, float] = CONTENT_LAYERS,
         style_layers: dict[str, float] = LAYERS,
         lr: float = 2e-4,
         lr_decay: float = 1e-5,
         warmup: int = 10000,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
     ) -> None:
@@ -211,7 +217,7 @@ class StyTr2(StyleModel):
         self.embedding = PatchEmbedding(tokens)
         self.transformer = Transformer(tokens, heads, layers, dropout)
         self.decoder = MirroredDecoder(channels)
-        self.perceptual = PerceptualLoss(CONTENT_LAYERS, style_layers, content_loss="normalised", style_loss=style_loss)
+        self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss="normalised", style_loss=style_loss)
         self.loss_weights = {
             "content": content_weight,
             "style": style_weight,
@@ -279,11 +285,18 @@ class StyTr2(StyleModel):
         features: Features = self.loss_network(self.loss_network.pad(image, "relu5_1"), layers)
         return features
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam with the schedule of `warm_up`."""
-        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
-        schedule = warm_up(optimizer, self.hparams["warmup"], self.hparams["lr_decay"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def goals(self) -> list[Goal]:
+        """What the transformer makes of a picture that is its own style, decoded, is the picture."""
+        return mirrored(self.decoder)
+
+    @property
+    def mirror(self) -> VGG:
+        """The loss network if it is as wide as the decoder; else the slim encoder, of half the channels."""
+        fits = self.loss_network.channels["relu3_1"] == self.decoder[1].out_channels
+        return self.loss_network if fits else VGG("vgg19_slim", last="relu4_1")
+
+    def schedule(self, optimizer: Optimizer) -> LambdaLR:
+        return warm_up(optimizer, self.hparams["warmup"], self.hparams["lr_decay"])
 
 
 def warm_up(optimizer: Optimizer, steps: int, decay: float) -> LambdaLR:

@@ -27,9 +27,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from stylezoo.layers import ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
@@ -206,8 +205,6 @@ class TextureNets(SingleStyleModel):
         seed = np.random.default_rng((self.hparams["seed"], *place)).integers(2**63)
         return torch.Generator().manual_seed(int(seed))
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, with a learning rate that falls in steps: lr * lr_gamma^(i // lr_step_size) at step i = 0, 1, 2 ..."""
-        optimizer = Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
-        schedule = StepLR(optimizer, self.hparams["lr_step_size"], self.hparams["lr_gamma"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def schedule(self, optimizer: Optimizer) -> StepLR:
+        """A learning rate that falls in steps: lr * lr_gamma^(i // lr_step_size) at step i = 0, 1, 2 ..."""
+        return StepLR(optimizer, self.hparams["lr_step_size"], self.hparams["lr_gamma"])
