@@ -82,8 +82,9 @@ def test_models_that_ship(tag: str) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_packed_files(bits: Literal[8, 16], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They have the size that was asked for, and weights within half a step of it."""
+    """They have the size that was asked for, and weights within a unit; their sums are nearer."""
     monkeypatch.setattr("stylezoo.checkpoints._ships", lambda vgg: True)
+    monkeypatch.setattr(weights, "LARGE", 100)
     model = thin_model("sanet")
     path = tmp_path / "packed.safetensors"
     stylezoo.save_model(model, path, packed=True, bits=bits)
@@ -92,7 +93,12 @@ def test_packed_files(bits: Literal[8, 16], monkeypatch: pytest.MonkeyPatch, tmp
     for name, tensor in before.items():
         largest = tensor.flatten(1).abs().amax(1) if tensor.ndim > 1 else tensor.abs()
         error = (after[name] - tensor).abs().flatten(1).amax(1) if tensor.ndim > 1 else (after[name] - tensor).abs()
-        assert (error <= largest * (0.5 / 127 if bits == 8 and tensor.ndim > 1 else 2**-11) * 1.01 + 1e-7).all()
+        assert (
+            error
+            <= largest * (1 / 126 if bits == 8 and tensor.ndim > 1 and tensor.numel() >= 100 else 2**-11) * 1.01 + 1e-7
+        ).all()
+        if bits == 8 and tensor.ndim > 1 and tensor.numel() >= 100:
+            assert ((after[name] - tensor).flatten(1).sum(1).abs() <= largest * 0.6 / 126).all()
 
 
 def test_names_that_load(tmp_path: Path) -> None:
