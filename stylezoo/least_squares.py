@@ -95,14 +95,16 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
     goals = {name: goal for name, conv in convs.items() for goal in model.goals() if goal.conv is conv}
     goals = {name: goal for name, goal in goals.items() if f"{name}.weight" not in model.taken}
     wanted = goal_columns(model, goals, images, places)
-    whitenings = []
-    for name, conv in convs.items():
-        windows = conv_windows(model, conv, images, places[name])
-        whitenings.append(whitening(windows, damping))
-        if name in goals:
-            fit(conv, windows, wanted.pop(name), rounds=4 if goals[name].relu else 1)
+    whitenings = {}
+    for name in goals:
+        windows = conv_windows(model, convs[name], images, places[name])
+        whitenings[name] = whitening(windows, damping)
+        fit(convs[name], windows, wanted.pop(name), rounds=4 if goals[name].relu else 1)
+    rest = {name: conv for name, conv in convs.items() if name not in goals}
+    for name, moments in input_moments(model, rest, images, places).items():
+        whitenings[name] = inverse_root(moments, damping)
     model.train(training)
-    return whitenings
+    return [whitenings[name] for name in convs]
 
 
 def goal_columns(
@@ -133,39 +135,68 @@ def goal_columns(
     return wanted
 
 
-def output_sizes(model: StyleModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of what each convolution makes of a picture that is painted with itself."""
-    sizes = {}
+@contextlib.contextmanager
+def watched(convs: Mapping[str, nn.Conv2d], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Calls ``see(name, input, output)`` whenever one of the convolutions has run."""
     with contextlib.ExitStack() as stack:
         for name, conv in convs.items():
 
-            def note(_: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
-                sizes[name] = (output.shape[-2], output.shape[-1])
+            def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                see(name, inputs[0], output)
 
-            stack.callback(conv.register_forward_hook(note).remove)
+            stack.callback(conv.register_forward_hook(hook).remove)
+        yield
+
+
+def output_sizes(model: StyleModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
+    """Height and width of what each convolution makes of a picture that is painted with itself."""
+    sizes = {}
+
+    def note(name: str, _: Tensor, output: Tensor) -> None:
+        sizes[name] = (output.shape[-2], output.shape[-1])
+
+    with watched(convs, note):
         model.decode(image, model.encode_style(image))
     return sizes
 
 
-class _Caught(Exception):
+def input_moments(
+    model: StyleModel, convs: Mapping[str, nn.Conv2d], images: Tensor, places: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Second moments (D + 1, D + 1) of each convolution's inputs, at some positions of pictures painted with themselves."""
+    moments: dict[str, Tensor] = {}
+    if not convs:
+        return moments
+
+    def add(name: str, x: Tensor, _: Tensor) -> None:
+        part = second_moments(patches(x, places[name][first : first + 16], convs[name])) * len(x) / len(images)
+        moments[name] = moments[name] + part if name in moments else part
+
+    with watched(convs, add):
+        for first in range(0, len(images), 16):
+            part = images[first : first + 16]
+            model.decode(part, model.encode_style(part))
+    return moments
+
+
+class _Seen(Exception):
     pass
 
 
 def conv_windows(model: StyleModel, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
     """What a convolution sees, at some positions, of pictures that are painted with themselves, (B * P, D)."""
-    caught: list[Tensor] = []
+    seen: list[Tensor] = []
 
-    def catch(_: nn.Module, inputs: tuple[Tensor]) -> None:
-        caught.append(inputs[0])
-        raise _Caught
+    def catch(_: str, x: Tensor, __: Tensor) -> None:
+        seen.append(x)
+        raise _Seen
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(conv.register_forward_pre_hook(catch).remove)
-        windows = []
+    windows = []
+    with watched({"": conv}, catch):
         for part, places in zip(torch.split(images, 16), torch.split(where, 16), strict=True):
-            with contextlib.suppress(_Caught):
+            with contextlib.suppress(_Seen):
                 model.decode(part, model.encode_style(part))
-            windows.append(patches(caught.pop(), places, conv))
+            windows.append(patches(seen.pop(), places, conv))
     return torch.cat(windows)
 
 
@@ -235,11 +266,19 @@ class WhitenedAdam(Optimizer):
 def whitening(inputs: Tensor, damping: float) -> Tensor:
     """T with T M T^T = 1 for the second moments M of inputs (N, D) and the 1 of the bias, (D + 1, D + 1), damped by a share
     of their mean diagonal."""
+    return inverse_root(second_moments(inputs), damping)
+
+
+def second_moments(inputs: Tensor) -> Tensor:
     inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-    moments = (inputs.T @ inputs).double() / len(inputs)
+    return inputs.T @ inputs / len(inputs)
+
+
+def inverse_root(moments: Tensor, damping: float) -> Tensor:
+    moments = moments.double()
     moments.diagonal().add_(damping * moments.diagonal().mean())
-    inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(moments))
-    return inverse.float()
+    identity = torch.eye(len(moments)).to(moments)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(moments), identity, upper=False).float()
 
 
 def some_positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
