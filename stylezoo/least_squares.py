@@ -278,7 +278,8 @@ def inverse_root(moments: Tensor, damping: float) -> Tensor:
     moments = moments.double()
     moments.diagonal().add_(damping * moments.diagonal().mean())
     identity = torch.eye(len(moments)).to(moments)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(moments), identity, upper=False).float()
+    root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(moments), identity, upper=False)
+    return root.float()
 
 
 def some_positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
