@@ -318,10 +318,12 @@ def columns(x: Tensor, where: Tensor) -> Tensor:
 
 def patches(x: Tensor, where: Tensor, conv: nn.Conv2d) -> Tensor:
     """What a convolution sees where it makes these positions of its output, (B * P, 9 C) for one of 3x3."""
-    border = int(conv.padding[0])
+    border, (height, width), (down, right) = int(conv.padding[0]), conv.kernel_size, conv.stride
     padded = F.pad(x, (border,) * 4, mode="reflect") if border else x
-    windows = (F.unfold(picture, conv.kernel_size, stride=conv.stride) for picture in padded[:, None])
-    return torch.cat([columns(seen[..., None], places) for seen, places in zip(windows, where[:, None], strict=True)])
+    across = (padded.shape[-1] - width) // right + 1
+    corners = where // across * down * padded.shape[-1] + where % across * right
+    taps = [columns(padded, corners + y * padded.shape[-1] + z) for y in range(height) for z in range(width)]
+    return torch.stack(taps, -1).flatten(1)
 
 
 def choose(features: Tensor, importance: Tensor, count: int) -> list[int]:

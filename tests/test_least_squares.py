@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import thin_model
 from test_training import command, pairs, trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
-from stylezoo.least_squares import fit_model, some_pictures
+from stylezoo.least_squares import columns, fit_model, patches, some_pictures, some_positions
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,23 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
     assert before > 1 and unexplained() < 0.6
     with torch.no_grad():
         assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 4, 3),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 4, 8, stride=8),
+        nn.Conv2d(3, 4, 1),
+    ],
+)
+def test_patches_are_what_a_convolution_sees(conv: nn.Conv2d) -> None:
+    x = torch.rand(2, 3, 32, 24)
+    output = conv(x)
+    where = some_positions(output, 5, torch.Generator().manual_seed(0))
+    expected = columns(output, where)
+    torch.testing.assert_close(F.linear(patches(x, where, conv), conv.weight.flatten(1), conv.bias), expected)
 
 
 def test_pictures_and_networks_that_do_not_fit_are_refused() -> None:
