@@ -192,6 +192,7 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
     return {
         "balanced_loss": pairs,
         "loss_distributions": pairs,
+        "loss_exemplars": pairs,
         "supremum_correlation": pairs,
         "identity": own,
         "alpha_sweep": own,
@@ -202,8 +203,9 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
         "styleid": {**pairs, "content": "cnt", "style": "sty"},
         **{name: {"size": options.size, "pictures": 3} for name in SPEED},
         "adain_loss_vs_iterations": {**given, "models": models[:1], "size": options.size // 2, "pictures": 3},
-        "norm_convergence": {},  # these two train on procedural pictures
+        "norm_convergence": {},  # these three train on procedural pictures
         "upsampling_checkerboard": {},
+        "cin_styles": {"steps": 100},
     }
 
 
