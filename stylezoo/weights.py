@@ -238,24 +238,26 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 LARGE = 200_000
-"""Weights of a matrix or kernel from which on `packed` may use 8 bits."""
+"""Weights of a convolution from which on `packed` may use 8 bits."""
 
 
 def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
     """Floating-point tensors in fewer bits, for files.
 
-    16: half precision. 8: large matrices and kernels become whole numbers from -127 to 127, of which each output channel
-    has its own unit, in ``NAME.unit``. Not the weights are rounded but their running sums, so that errors of neighbours
-    cancel each other wherever a channel's inputs are alike, as features of neighbouring pixels are. The rest has 16.
+    16: half precision. 8: in large convolutions of several pixels, weights are whole numbers from -127 to 127, of which each
+    pair of channels has its own unit, in ``NAME.unit``. Not the weights are rounded but their running sums, so that errors
+    cancel each other where neighbouring pixels are alike. The rest has 16.
     """
     result = {}
     for name, tensor in tensors.items():
-        if bits == 8 and tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() >= LARGE:
-            rows = tensor.float().flatten(1)
-            unit = (rows.abs().amax(1) / 126).clamp_min(1e-12)
-            sums = (rows / unit[:, None]).double().cumsum(1).round()
-            result[name] = sums.diff(dim=1, prepend=sums.new_zeros(len(sums), 1)).to(torch.int8).reshape(tensor.shape)
-            result[f"{name}.unit"] = unit
+        if bits == 8 and tensor.ndim == 4 and tensor[0, 0].numel() > 1 and tensor.numel() >= LARGE:
+            kernels = tensor.double().flatten(2)
+            unit = (kernels.abs().amax(2, keepdim=True) / 126).clamp_min(1e-7).half()
+            sums = (kernels / unit).cumsum(2).round()
+            result[name] = (
+                sums.diff(dim=2, prepend=torch.zeros_like(sums[..., :1])).to(torch.int8).reshape(tensor.shape)
+            )
+            result[f"{name}.unit"] = unit[..., None]
         else:
             result[name] = tensor.half() if tensor.is_floating_point() else tensor
     return result
@@ -263,10 +265,9 @@ def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
 
 def unpacked(tensors: Mapping[str, Tensor]) -> Tensors:
     """What `packed` made of 8 bits, in 32."""
-    units = {name: tensors[f"{name}.unit"] for name in tensors if f"{name}.unit" in tensors}
-    spread = {name: unit.reshape(-1, *[1] * (tensors[name].ndim - 1)) for name, unit in units.items()}
+    units = {name: tensors[f"{name}.unit"].float() for name in tensors if f"{name}.unit" in tensors}
     rest = {name: tensor for name, tensor in tensors.items() if name.removesuffix(".unit") not in units}
-    return {**rest, **{name: tensors[name] * unit for name, unit in spread.items()}}
+    return {**rest, **{name: tensors[name] * unit for name, unit in units.items()}}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
