@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.progress import TaskID
 from torch import Tensor
@@ -20,6 +20,19 @@ from torch.utils.data import DataLoader, default_collate
 
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import Iteration, StyleModel
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, and one more after the last step of a run: ``last.ckpt`` is what it came to, also where
+    ``every_n_train_steps`` does not divide its steps, and where ``max_time`` stops it."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        over = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if over and self.save_last and self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class RunProgressBar(RichProgressBar):

@@ -15,11 +15,11 @@ from typing import Any
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.callbacks import EMA, ChannelsLast, Compile, ImageGrid, PictureWriter, RunProgressBar  # noqa: F401 - EMA, too
+from stylezoo.callbacks import EMA, ChannelsLast, Compile, ImageGrid, PictureWriter, RunCheckpoint, RunProgressBar  # noqa: F401 - EMA, too
 from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
@@ -31,7 +31,7 @@ from stylezoo.slim import SlimEncoder  # noqa: F401 - so that class_path: SlimEn
 class StyleCLI(LightningCLI):
     """LightningCLI over every system and every data set, plus `COMMANDS`.
 
-    Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (ModelCheckpoint), ``images``
+    Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (RunCheckpoint), ``images``
     (ImageGrid), ``progress`` (RunProgressBar) and ``predictions`` (PictureWriter) can be set in YAML or by option.
     """
 
@@ -49,7 +49,7 @@ class StyleCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.every_n_train_steps": 1000,

@@ -233,3 +233,14 @@ def test_channels_last_has_the_losses_of_the_usual_layout(
     assert len(usual) == 3
     for step, loss in usual.items():
         assert float(last[step]) == pytest.approx(float(loss), rel=1e-4)
+
+
+@pytest.mark.parametrize("stop", ["--trainer.max_steps=5", "--trainer.max_time=00:00:00:01"])
+def test_the_last_step_is_kept(stop: str, pictures: Path, tmp_path: Path) -> None:
+    """Also one between two checkpoints, with the average over all steps."""
+    overlay = f"--config={ROOT / 'experiments' / 'ema.yaml'}"
+    arguments = [a for a in command(pictures, tmp_path) if "max_steps" not in a and "every_n_train_steps" not in a]
+    main([*arguments, overlay, "--trainer.max_steps=100000", stop, "--checkpoint.every_n_train_steps=3000"])
+    last = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
+    assert last["global_step"] == 5 if "steps" in stop else 0 < last["global_step"] < 3000
+    assert "current_model_state" in last
