@@ -262,7 +262,7 @@ class Compile(Callback):
 class ChannelsLast(Callback):
     """Trains with the channels of a pixel side by side in memory, as convolutions of CPUs and of tensor cores want them.
 
-    Same numbers but for rounding; a fifth to a quarter less time per step of AdaIN on a CPU.
+    Same numbers but for rounding.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
