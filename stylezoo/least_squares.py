@@ -209,7 +209,8 @@ class WhitenedAdam(Optimizer):
 
     Args:
         convs: The convolutions, whose bias is one more input.
-        whitenings: T of each, (D + 1, D + 1), see `whitening`; None for plain Adam, or until a checkpoint is loaded.
+        whitenings: T of each, (D + 1, D + 1) and lower triangular, see `whitening`; None for plain Adam, or until a
+            checkpoint is loaded.
         lr: Learning rate.
         betas: Of the running means of gradients and their squares.
         others: More parameters.
@@ -248,7 +249,7 @@ class WhitenedAdam(Optimizer):
     def _change(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         group, state = self.param_groups[0], self.state[parameter]
         if "whitening" in state:
-            gradient = gradient @ state["whitening"].T
+            gradient = product(gradient, state["whitening"], transpose=True)
         if "step" not in state:
             state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
         state["step"] += 1
@@ -258,7 +259,7 @@ class WhitenedAdam(Optimizer):
         mean = state["mean"] / (1 - first ** state["step"])
         change: Tensor = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
         if "whitening" in state:
-            change = change @ state["whitening"]
+            change = product(change, state["whitening"])
         change *= -group["lr"] / gradient.shape[-1] ** 0.5
         return change
 
@@ -280,6 +281,16 @@ def inverse_root(moments: Tensor, damping: float) -> Tensor:
     identity = torch.eye(len(moments)).to(moments)
     root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(moments), identity, upper=False)
     return root.float()
+
+
+def product(x: Tensor, lower: Tensor, transpose: bool = False, blocks: int = 6) -> Tensor:
+    """x L or x L^T for a lower triangular L, block by block, which leaves out most of the zeros."""
+    edges = torch.linspace(0, len(lower), blocks + 1).long().tolist()
+    if transpose:
+        parts = [x[:, :end] @ lower[start:end, :end].T for start, end in itertools.pairwise(edges)]
+    else:
+        parts = [x[:, start:] @ lower[start:, start:end] for start, end in itertools.pairwise(edges)]
+    return torch.cat(parts, 1)
 
 
 def some_positions(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

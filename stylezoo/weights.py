@@ -237,27 +237,33 @@ def read_tensors(path: str | Path) -> Tensors:
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-LARGE = 200_000
-"""Weights of a convolution from which on `packed` may use 8 bits."""
+LARGE = 100_000
+"""Numbers of a tensor from which on `packed` may use 8 bits."""
+
+BLOCK = 16
+"""Neighbouring weights of a matrix that share a unit."""
 
 
 def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
     """Floating-point tensors in fewer bits, for files.
 
-    16: half precision. 8: in large convolutions of several pixels, weights are whole numbers from -127 to 127, of which each
-    pair of channels has its own unit, in ``NAME.unit``. Not the weights are rounded but their running sums, so that errors
-    cancel each other where neighbouring pixels are alike. The rest has 16.
+    16: half precision. 8: in large matrices and convolutions, weights are whole numbers from -127 to 127, of which each
+    kernel of several pixels, or each `BLOCK` of a row, has its own unit, in ``NAME.unit``. Of kernels not the weights are
+    rounded but their running sums, so that errors cancel each other where neighbouring pixels are alike. The rest has 16.
     """
     result = {}
     for name, tensor in tensors.items():
-        if bits == 8 and tensor.ndim == 4 and tensor[0, 0].numel() > 1 and tensor.numel() >= LARGE:
-            kernels = tensor.double().flatten(2)
-            unit = (kernels.abs().amax(2, keepdim=True) / 126).clamp_min(1e-7).half()
-            sums = (kernels / unit).cumsum(2).round()
-            result[name] = (
-                sums.diff(dim=2, prepend=torch.zeros_like(sums[..., :1])).to(torch.int8).reshape(tensor.shape)
-            )
-            result[f"{name}.unit"] = unit[..., None]
+        kernel = tensor[0, 0].numel() if tensor.ndim > 2 else 1
+        length = kernel if kernel > 1 else BLOCK
+        if bits == 8 and tensor.ndim > 1 and tensor.numel() >= LARGE and tensor[0].numel() % length == 0:
+            blocks = tensor.double().reshape(-1, length)
+            unit = (blocks.abs().amax(1, keepdim=True) / 126).clamp_min(1e-7).half()
+            counts = blocks / unit
+            if kernel > 1:
+                sums = counts.cumsum(1).round()
+                counts = sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1]))
+            result[name] = counts.round().to(torch.int8).reshape(tensor.shape)
+            result[f"{name}.unit"] = unit
         else:
             result[name] = tensor.half() if tensor.is_floating_point() else tensor
     return result
@@ -267,7 +273,10 @@ def unpacked(tensors: Mapping[str, Tensor]) -> Tensors:
     """What `packed` made of 8 bits, in 32."""
     units = {name: tensors[f"{name}.unit"].float() for name in tensors if f"{name}.unit" in tensors}
     rest = {name: tensor for name, tensor in tensors.items() if name.removesuffix(".unit") not in units}
-    return {**rest, **{name: tensors[name] * unit for name, unit in units.items()}}
+    whole = {
+        n: (tensors[n].reshape(u.numel(), -1) * u.reshape(-1, 1)).reshape(tensors[n].shape) for n, u in units.items()
+    }
+    return rest | whole
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
