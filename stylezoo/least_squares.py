@@ -83,16 +83,19 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
         raise ValueError(
             f"first_pictures are fitted to crops of a multiple of 16 pixels, not {size}: change data.crop."
         )
-    training = model.training
+    training, wishes = model.training, model.goals()
     model.eval()
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in model.taken}
     model.first_weights(images)
     model.load_state_dict({**model.state_dict(), **kept})
-    convs = model.trained_convs
+    trained = model.trained_convs
+    convs = trained | {
+        name: goal.conv for name, module in model.named_modules() for goal in wishes if goal.conv is module
+    }
     sizes = output_sizes(model, convs, images[:1])
     generator = torch.Generator().manual_seed(0)
     places = {n: some_positions(images.new_empty(len(images), 0, *sizes[n]), positions, generator) for n in convs}
-    goals = {name: goal for name, conv in convs.items() for goal in model.goals() if goal.conv is conv}
+    goals = {name: goal for name, conv in convs.items() for goal in wishes if goal.conv is conv}
     goals = {name: goal for name, goal in goals.items() if f"{name}.weight" not in model.taken}
     wanted = goal_columns(model, goals, images, places)
     whitenings = {}
@@ -104,7 +107,7 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
     for name, moments in input_moments(model, rest, images, places).items():
         whitenings[name] = inverse_root(moments, damping)
     model.train(training)
-    return [whitenings[name] for name in convs]
+    return [whitenings[name] for name in trained]
 
 
 def goal_columns(

@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 
 import stylezoo
+from stylezoo.cli import main
 
 BALANCED = sorted((ROOT / "experiments").glob("*_balanced.yaml"))
 
@@ -60,6 +61,25 @@ def test_balanced_recipes_have_the_values_of_the_re_training() -> None:
         keys = ("lr", "lr_decay", None, "style_weight", "content_weight")
         values = (recipe["data.batch_size" if key is None else f"model.init_args.{key}"] for key in keys)
         assert tuple(values) == expected and recipe["trainer.max_steps"] == 160_000, name
+
+
+@pytest.mark.parametrize(
+    ("overlay", "system"),
+    [
+        *(("quickstart", name) for name in ("adain", "efdm", "sanet")),
+        *(("slim", name) for name in ("adain", "efdm", "linear_transfer", "multi_level_adain", "sanet")),
+        ("slim", "multi_level_attention"),
+    ],
+)
+def test_overlays_have_the_settings_of_the_systems_that_they_are_for(
+    overlay: str, system: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = [f"--config={ROOT / 'experiments' / name}.yaml" for name in (system, overlay)]
+    with pytest.raises(SystemExit, match="^0?$"):
+        main(["fit", *recipes, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["init_args"]["encoder"] == "vgg19_slim" and printed["channels_last"]
+    assert printed["start"] == ("adain.slim" if overlay == "quickstart" else None)
 
 
 def test_the_package_holds_all_its_folders() -> None:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
-from stylezoo.fitted import FittedModel
+from stylezoo.fitted import FittedModel, mirrored
 from stylezoo.layers import MirroredDecoder, normalised_weights
 from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, gram, mean_std
@@ -150,7 +150,8 @@ class LinearTransfer(FittedModel):
         decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
-            restores pictures of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in). Only training needs it.
+            restores pictures of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that, the first
+            pictures are what a decoder is fitted to. Only training needs it.
         loss_encoder: Another network for the losses; None takes the encoder, built up to relu4_1.
         loss_encoder_weights: A file for it; None takes its own.
 
@@ -227,7 +228,7 @@ class LinearTransfer(FittedModel):
         Raises:
             FileNotFoundError: If the decoder has no weights; the message says where they are looked for.
         """
-        if self._decoder_loaded:
+        if self._decoder_loaded or self.hparams["first_pictures"]:
             return
         name = DECODER_FILES[self.levels[-1]]
         if parse_name(self.hparams["encoder"])[1] == "random":
@@ -244,8 +245,8 @@ class LinearTransfer(FittedModel):
             )
 
     def goals(self) -> list[Goal]:
-        """None: the decoder is given, and the matrices have no goal of their own."""
-        return []
+        """A decoder that no file brought restores pictures; the matrices have no goal of their own."""
+        return [] if self._decoder_loaded else mirrored(self.decoder)
 
     def first_weights(self, images: Tensor) -> None:
         """Principal components at each layer, and matrices that change nothing yet."""

@@ -32,9 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import ConvLayer, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, gram
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.weights import Tensors
 
@@ -43,6 +45,8 @@ Upsample = Literal["nearest", "subpixel"]
 CONTENT_LAYERS = {"relu2_2": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 EXPANSION = 4
+DAMPING = 0.1
+"""Of the mean Gram matrix whose inverse CoMatch starts from, a share of its mean diagonal."""
 
 
 class Bottleneck(nn.Module):
@@ -149,7 +153,7 @@ def normalised_gram(x: Tensor) -> Tensor:
     kind="arbitrary",
     code="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
 )
-class MSGNet(StyleModel):
+class MSGNet(FittedModel):
     """MSG-Net (Zhang & Dana 2017): any picture as style, best those of the folder it was trained on.
 
     Args:
@@ -164,6 +168,9 @@ class MSGNet(StyleModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops, photos and styles of one size, that CoMatch is fitted to, see
+            `stylezoo.fitted.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 6e-3. 0 for Adam from
+            random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -184,6 +191,7 @@ class MSGNet(StyleModel):
         style_loss: str = "gram_johnson",
         lr: float = 1e-3,
         lr_decay: float = 0.0,
+        first_pictures: int = 0,
         encoder: str = "vgg16_caffe",
         encoder_weights: str | None = None,
     ) -> None:
@@ -257,6 +265,20 @@ class MSGNet(StyleModel):
             style_features = {name: f.expand(len(content), -1, -1, -1) for name, f in style_features.items()}
         terms = self.perceptual(network(output, self.perceptual.layers), content=content_features, style=style_features)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    def goals(self) -> list[Goal]:
+        """The last convolution restores the picture from what the untrained others make of it."""
+        return [Goal(self.generator.last.conv, "picture", relu=False)]
+
+    def picture(self, image: Tensor) -> Tensor:
+        return _to_bgr(image)
+
+    def first_weights(self, images: Tensor) -> None:
+        """CoMatch keeps features of the mean Gram matrix as they are, so that other styles change them from the start."""
+        features = torch.cat([self.generator.encode(_to_bgr(part)) for part in torch.split(images, 16)])
+        mean = normalised_gram(features).mean(0)
+        mean.diagonal().add_(DAMPING * mean.diagonal().mean())
+        self.generator.comatch.weight.copy_(torch.linalg.inv(mean)[None])
 
 
 def _to_bgr(image: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import stylezoo
 from stylezoo.images import to_tensor, write_image
 from stylezoo.inference import stylize
 from stylezoo.layers import ConvLayer
+from stylezoo.least_squares import fit_model
 from stylezoo.models.msgnet import Bottleneck, CoMatch, MSGNet, normalised_gram
 
 Parity = Callable[[str], Case]
@@ -211,3 +212,20 @@ def test_upsampled_convolution_is_one_kernel_for_each_of_four_outputs() -> None:
 def test_unknown_upsampling() -> None:
     with pytest.raises(ValueError, match="no up-sampling 'transposed': choose nearest or subpixel"):
         MSGNet(upsample="transposed")
+
+
+def test_first_weights_restore_pictures_and_tell_styles_apart() -> None:
+    """CoMatch keeps features of the mean Gram matrix; the last convolution makes of what comes out more than one colour."""
+    model = small(first_pictures=12)
+    smooth = F.interpolate(torch.rand(12, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
+    images = (smooth + 0.05 * torch.randn(12, 3, 48, 48)).clamp(0, 1)
+    with torch.no_grad():
+        before = (model(images, images) - images).square().mean()
+        fit_model(model, images)
+        features = model.generator.encode(255 * images.flip(1))
+        mean = normalised_gram(features).mean(0, keepdim=True)
+        kept = model.generator.comatch(features, mean) - features
+        assert kept.square().mean() < 0.02 * features.square().mean()
+        restored, swapped = model(images, images), model(images, images.roll(1, 0))
+    assert (restored - images).square().mean() < 0.95 * images.var() < before
+    assert (swapped - restored).square().mean() > 0.01 * images.var()
