@@ -268,7 +268,9 @@ class MSGNet(FittedModel):
 
     def goals(self) -> list[Goal]:
         """The last convolution restores the picture from what the untrained others make of it."""
-        return [Goal(self.generator.last.conv, "picture", relu=False)]
+        last = self.generator.last.conv
+        assert isinstance(last, nn.Conv2d)
+        return [Goal(last, "picture", relu=False)]
 
     def picture(self, image: Tensor) -> Tensor:
         return _to_bgr(image)
