@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## train a small SANet without data or network, then paint with it (minutes on a CPU)
+demo: $(READY)  ## train a SANet without data or network, then paint with it (minutes on a CPU)
 	rm -rf demo/quickstart demo/pictures
 	$(BIN)/python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
 	$(BIN)/python -m stylezoo stylize --model demo/quickstart/checkpoints/last.ckpt --output demo/pictures \

@@ -15,7 +15,8 @@ top-left crop).
   pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
   per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
-- Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once.
+- Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once,
+  or the predictor alone with a weight of 0 on all losses but the distillation.
 The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
 pictures in [-1, 1] where this network sees [0, 1].
 """
@@ -212,7 +213,7 @@ class Magenta(StyleModel):
         augment: Whether training varies the style pictures: brightness, colours, mirroring, and crops of any size.
         seed: Decides how.
         teacher: A model of this system whose bottlenecks the predictor is to learn (distillation). Only training reads it.
-        distillation_weight: Weight of their mean squared error.
+        distillation_weight: Weight of their mean squared error; with no weight on the other losses nothing is painted.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output.
@@ -333,7 +334,8 @@ class Magenta(StyleModel):
         return self.transformer.paint(content, bottleneck)[..., : content.shape[-2], : content.shape[-1]]
 
     def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation``.
+        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation``; if the others have no
+        weight, that alone.
 
         arbitrary_image_stylization_losses.py; the predictor sees the styles in the size that they have.
 
@@ -342,13 +344,15 @@ class Magenta(StyleModel):
             style: (B, 3, H', W'), RGB in [0, 1].
         """
         bottleneck = self.predictor(style)
-        output = self._paint(content, bottleneck)
-        network, layers = self.loss_network, self.perceptual.layers
-        with torch.no_grad():
-            content_features = network(content, self.perceptual.content_layers)
-            style_features = network(style, self.perceptual.style_layers)
-        terms = self.perceptual(network(output, layers), content=content_features, style=style_features)
-        terms["tv"] = total_variation(output)
+        terms: dict[str, Tensor] = {}
+        if self.hparams["teacher"] is None or any(self.loss_weights[name] for name in ("content", "style", "tv")):
+            output = self._paint(content, bottleneck)
+            network, layers = self.loss_network, self.perceptual.layers
+            with torch.no_grad():
+                content_features = network(content, self.perceptual.content_layers)
+                style_features = network(style, self.perceptual.style_layers)
+            terms |= self.perceptual(network(output, layers), content=content_features, style=style_features)
+            terms["tv"] = total_variation(output)
         if self.hparams["teacher"] is not None:
             terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), self._teacher_bottleneck(style))
         return {name: self.loss_weights[name] * term for name, term in terms.items()}

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -183,8 +182,6 @@ class StyTr2(FittedModel):
     Raises:
         ValueError: If the heads do not divide the channels.
     """
-
-    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu5_1"}
 
     def __init__(
         self,

@@ -434,6 +434,9 @@ def test_a_mobile_student_learns_the_bottlenecks_of_its_teacher(tmp_path: Path) 
     terms["distillation"].backward()
     assert student.predictor.bottleneck.weight.grad is not None
     assert not [key for key in student.state_dict() if "teacher" in key]
+    unpainted = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
+    alone = shaken(teacher=str(tmp_path / "teacher.safetensors"), distillation_weight=2.0, **unpainted)
+    torch.testing.assert_close(alone.losses(content, style), {"distillation": expected})
     stylezoo.save_model(student, tmp_path / "student.safetensors")
     assert str(tmp_path).encode() not in (tmp_path / "student.safetensors").read_bytes()
 
