@@ -175,7 +175,8 @@ class StyTr2(FittedModel):
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
         first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
+            the learning rate is then that of `WhitenedAdam`, some 1.5e-3 (with 6e-3 the transformer's output collapses to a
+            constant). 0 for Adam from random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
