@@ -118,7 +118,7 @@ def interval(row: dict[str, str]) -> str:
 
 def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str, Any]) -> list[str]:
     """What the weights cannot do, in sentences."""
-    planned = next((a for name, a, _ in differences(told, model) if name == "max_steps"), entry.steps)
+    planned = next((a for name, a, _ in differences(told, model) if name == "max_steps"), 0)
     share = f", {100 * entry.steps / planned:.2g} % of the recipe's {planned:,}" if planned > 0 else ""
     found = [f"Trained for {entry.steps:,} steps{share}."]
     if told.get("run", {}).get("start"):
