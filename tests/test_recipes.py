@@ -82,6 +82,18 @@ def test_overlays_have_the_settings_of_the_systems_that_they_are_for(
     assert printed["start"] == ("adain.slim" if overlay == "quickstart" else None)
 
 
+def test_the_quickstart_trains_from_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a few small pictures and without the fit, which takes a minute at this width."""
+    recipes = [f"--config={ROOT / 'experiments' / name}.yaml" for name in ("sanet", "quickstart")]
+    pictures = [f"--data.{k}.init_args.{o}" for k in ("content", "style") for o in ("count=4", f"root={tmp_path}")]
+    small = ["--data.size=32", "--data.crop=32", "--data.num_workers=0", "--trainer.max_steps=1"]
+    folder = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    main(["fit", *recipes, *pictures, *small, folder, "--model.init_args.first_pictures=0"])
+    assert "start: 18 of 36 tensors from adain.slim" in capsys.readouterr().out
+    model = stylezoo.load_model(tmp_path / "quickstart" / "checkpoints" / "last.ckpt")
+    assert model.system == "sanet" and model.encoder.name == "vgg19_slim"
+
+
 def test_the_package_holds_all_its_folders() -> None:
     """They are listed by hand, since the recipes come from a folder beside the package."""
     tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
