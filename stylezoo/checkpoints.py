@@ -211,7 +211,7 @@ def take_weights(model: StyleModel, start: str | Path) -> str:
             f"No weights of {start} fit this {model.system}: start from a model with parts of the same names and shapes,"
             " such as one of the same system and settings."
         )
-    model.load_state_dict({**own, **fitting})
+    model.load_state_dict(fitting, strict=False)
     model.taken = frozenset(fitting)
     return f"{len(fitting)} of {len(own)} tensors from {start}"
 

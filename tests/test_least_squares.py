@@ -140,6 +140,21 @@ def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path:
     assert not torch.allclose(after["transform.merge_conv.weight"], before["transform.merge_conv.weight"])
 
 
+def test_linear_transfer_knows_whether_a_start_brought_a_decoder(tmp_path: Path) -> None:
+    """AdaIN's fits at relu4_1; at relu3_1 nothing of it does, and all of the decoder is to be fitted."""
+    start = tmp_path / "adain.safetensors"
+    save_model(thin_model("adain"), start)
+    deep, shallow = (
+        thin_model("linear_transfer", first_pictures=12, relu4_1=on, relu3_1=not on) for on in (True, False)
+    )
+    take_weights(deep, start)
+    assert deep.goals() == [] and len(shallow.goals()) == 5
+    other = tmp_path / "linear_transfer.safetensors"
+    save_model(thin_model("linear_transfer", relu4_1=True, relu3_1=True), other)
+    take_weights(shallow, other)  # its matrix at relu3_1
+    assert any("matrix3_1" in name for name in shallow.taken) and len(shallow.goals()) == 5
+
+
 def test_a_resumed_run_keeps_its_whitenings(pictures: Path, tmp_path: Path) -> None:
     fit = [f"--model.{name}={value}" for name, value in (("first_pictures", 12), ("lr", 0.003))]
     whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))

@@ -219,8 +219,10 @@ class LinearTransfer(FittedModel):
                 " whose decoder starts there (decoder_weights)."
             ) from error
 
-    def _decoder_was_loaded(self, *_: Any) -> None:
-        self._decoder_loaded = True
+    def _decoder_was_loaded(self, _: nn.Module, keys: Any) -> None:
+        missing = {key.removeprefix("decoder.") for key in keys.missing_keys}
+        if missing.isdisjoint(self.decoder.state_dict()):
+            self._decoder_loaded = True
 
     def on_fit_start(self) -> None:
         """Refuses to train on a decoder that cannot restore pictures; with random encoders it warns.
