@@ -12,7 +12,7 @@ from stylezoo.vgg import VGG
 
 
 class FittedModel(StyleModel):
-    """Base of systems that paint by decoding an encoder's features, with a choice of first weights and steps.
+    """Base of systems with a choice of first weights and steps, most of which decode a frozen encoder's features.
 
     A system says in `goals` what its convolutions shall restore, has the settings ``first_pictures``, ``lr`` and
     ``lr_decay``, and its convolutions have a bias. With ``first_pictures`` they are fitted, on that many

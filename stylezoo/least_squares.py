@@ -87,7 +87,7 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
     model.eval()
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in model.taken}
     model.first_weights(images)
-    model.load_state_dict({**model.state_dict(), **kept})
+    model.load_state_dict(kept, strict=False)
     trained = model.trained_convs
     convs = trained | {
         name: goal.conv for name, module in model.named_modules() for goal in wishes if goal.conv is module

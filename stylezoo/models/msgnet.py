@@ -169,7 +169,7 @@ class MSGNet(FittedModel):
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops, photos and styles of one size, that CoMatch is fitted to, see
-            `stylezoo.fitted.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 6e-3. 0 for Adam from
+            `stylezoo.fitted.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 1e-2. 0 for Adam from
             random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
