@@ -72,7 +72,8 @@ class StyleCLI(LightningCLI):
             "--start",
             type=str | None,
             default=None,
-            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree",
+            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; if it"
+            " was trained on the same pictures, another data.seed gives it other crops and pairs than those it knows",
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:

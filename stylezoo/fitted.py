@@ -14,8 +14,8 @@ from stylezoo.vgg import VGG
 class FittedModel(StyleModel):
     """Base of systems with a choice of first weights and steps, most of which decode a frozen encoder's features.
 
-    A system says in `goals` what its convolutions shall restore, has the settings ``first_pictures``, ``lr`` and
-    ``lr_decay``, and its convolutions have a bias. With ``first_pictures`` they are fitted, on that many
+    A system says in `goals` what its convolutions shall restore, and has the settings ``first_pictures``, ``lr`` and
+    ``lr_decay``. With ``first_pictures`` they are fitted, on that many
     training crops, so that a picture painted with itself stays itself; weights that came from another model
     (``fit --start``) stay as they are. Then `WhitenedAdam` trains all of them. Neither is from a paper
     (`stylezoo.least_squares`).
@@ -27,6 +27,10 @@ class FittedModel(StyleModel):
 
     def first_weights(self, images: Tensor) -> None:
         """Sets what no fit to a goal can find, such as an attention, before the fits; for pictures (B, 3, H, W)."""
+
+    def restore(self, image: Tensor) -> Tensor:
+        """A picture painted with itself, (B, 3, H, W) -> (B, 3, H, W)."""
+        return self.decode(image, self.encode_style(image))
 
     def picture(self, image: Tensor) -> Tensor:
         """RGB in [0, 1] in the units of the last convolution."""
@@ -44,6 +48,10 @@ class FittedModel(StyleModel):
         named = ((name, module) for name, module in self.named_modules() if not name.startswith(frozen or "\0"))
         return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
 
+    def inputs(self, parameter: nn.Parameter) -> int:
+        """How many numbers a parameter outside of these convolutions adds up: the columns of a matrix."""
+        return parameter[0].numel() if parameter.ndim > 1 else len(parameter)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam; with ``first_pictures`` the fit of the first weights, and `WhitenedAdam`.
 
@@ -60,7 +68,7 @@ class FittedModel(StyleModel):
         if not self.resumed:
             whitenings = fit_model(self, shared_pictures(self, count))
         whitened = {parameter for conv in convs for parameter in conv.parameters()}
-        others = [p for p in self.parameters() if p.requires_grad and p not in whitened]
+        others = {p: self.inputs(p) for p in self.parameters() if p.requires_grad and p not in whitened}
         return self.scheduled(WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others))
 
 

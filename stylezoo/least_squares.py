@@ -22,13 +22,16 @@ from stylezoo.vgg import VGG
 
 if TYPE_CHECKING:
     from stylezoo.fitted import FittedModel
-    from stylezoo.module import StyleModel
 
 
 def some_pictures(data: LightningDataModule, count: int) -> Tensor:
-    """The first crops that training will see, (count, 3, H, W); the run's own order is not disturbed."""
-    pictures = itertools.chain.from_iterable(picture for batch in data.train_dataloader() for picture in batch.values())
-    return torch.stack(list(itertools.islice(pictures, count)))
+    """The first crops that training will see, (count, 3, H, W); the run's own order is not disturbed.
+
+    Styles of another size than the contents are left out.
+    """
+    batches = data.train_dataloader()
+    parts = (part for batch in batches for part in batch.values() if part.shape == batch["content"].shape)
+    return torch.stack(list(itertools.islice(itertools.chain.from_iterable(parts), count)))
 
 
 def shared_pictures(model: LightningModule, count: int) -> Tensor:
@@ -151,7 +154,7 @@ def watched(convs: Mapping[str, nn.Conv2d], see: Callable[[str, Tensor, Tensor],
         yield
 
 
-def output_sizes(model: StyleModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
+def output_sizes(model: FittedModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
     """Height and width of what each convolution makes of a picture that is painted with itself."""
     sizes = {}
 
@@ -159,12 +162,12 @@ def output_sizes(model: StyleModel, convs: Mapping[str, nn.Conv2d], image: Tenso
         sizes[name] = (output.shape[-2], output.shape[-1])
 
     with watched(convs, note):
-        model.decode(image, model.encode_style(image))
+        model.restore(image)
     return sizes
 
 
 def input_moments(
-    model: StyleModel, convs: Mapping[str, nn.Conv2d], images: Tensor, places: Mapping[str, Tensor]
+    model: FittedModel, convs: Mapping[str, nn.Conv2d], images: Tensor, places: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Second moments (D + 1, D + 1) of each convolution's inputs, at some positions of pictures painted with themselves."""
     moments: dict[str, Tensor] = {}
@@ -178,7 +181,7 @@ def input_moments(
     with watched(convs, add):
         for first in range(0, len(images), 16):
             part = images[first : first + 16]
-            model.decode(part, model.encode_style(part))
+            model.restore(part)
     return moments
 
 
@@ -186,7 +189,7 @@ class _Seen(Exception):
     pass
 
 
-def conv_windows(model: StyleModel, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
+def conv_windows(model: FittedModel, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
     """What a convolution sees, at some positions, of pictures that are painted with themselves, (B * P, D)."""
     seen: list[Tensor] = []
 
@@ -198,7 +201,7 @@ def conv_windows(model: StyleModel, conv: nn.Conv2d, images: Tensor, where: Tens
     with watched({"": conv}, catch):
         for part, places in zip(torch.split(images, 16), torch.split(where, 16), strict=True):
             with contextlib.suppress(_Seen):
-                model.decode(part, model.encode_style(part))
+                model.restore(part)
             windows.append(patches(seen.pop(), places, conv))
     return torch.cat(windows)
 
@@ -207,16 +210,17 @@ class WhitenedAdam(Optimizer):
     """Adam on the weights V of convolutions of decorrelated inputs: W = V T, T x has the second moments of white noise.
 
     The weights stay those of plain convolutions, only the steps differ. The learning rate is divided by the root of the
-    number of inputs, so that a step changes the outputs of all convolutions about equally. So it is for the matrices of
-    other modules, which take plain steps.
+    number of inputs, so that a step changes the outputs of all convolutions about equally. So it is for other parameters,
+    which take plain steps.
 
     Args:
-        convs: The convolutions, whose bias is one more input.
+        convs: The convolutions, whose bias is one more input. One without a bias has a norm behind it that takes the mean
+            of its outputs away: its inputs are decorrelated as if their mean were 0.
         whitenings: T of each, (D + 1, D + 1) and lower triangular, see `whitening`; None for plain Adam, or until a
             checkpoint is loaded.
         lr: Learning rate.
         betas: Of the running means of gradients and their squares.
-        others: More parameters.
+        others: More parameters, with the number of inputs that each adds up.
     """
 
     def __init__(
@@ -225,10 +229,11 @@ class WhitenedAdam(Optimizer):
         whitenings: Sequence[Tensor | None],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.99),
-        others: Sequence[nn.Parameter] = (),
+        others: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
+        self.convs, self.others = convs, others or {}
         groups: list[dict[str, Any]] = [{"params": [p for conv in convs for p in conv.parameters()]}]
-        super().__init__([*groups, *([{"params": others}] if others else [])], {"lr": lr, "betas": betas})
+        super().__init__([*groups, *([{"params": [*self.others]}] if others else [])], {"lr": lr, "betas": betas})
         for conv, whitening in zip(convs, whitenings, strict=True):
             if whitening is not None:
                 self.state[conv.weight]["whitening"] = whitening.to(conv.weight)
@@ -240,16 +245,22 @@ class WhitenedAdam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        parameters = iter(self.param_groups[0]["params"])
-        for weight, bias in zip(parameters, parameters, strict=True):
-            change = self._change(weight, torch.cat([weight.grad.flatten(1), bias.grad[:, None]], 1))
-            weight += change[:, :-1].reshape(weight.shape)
-            bias += change[:, -1]
-        for parameter in (p for group in self.param_groups[1:] for p in group["params"]):
-            parameter += self._change(parameter, parameter.grad)
+        for conv in self.convs:
+            if conv.weight.grad is None:
+                continue
+            gradient = F.pad(conv.weight.grad.flatten(1), (0, 1))
+            if conv.bias is not None and conv.bias.grad is not None:
+                gradient[:, -1] = conv.bias.grad
+            change = self._change(conv.weight, gradient)
+            conv.weight += change[:, :-1].reshape(conv.weight.shape)
+            if conv.bias is not None:
+                conv.bias += change[:, -1]
+        for parameter, inputs in self.others.items():
+            if parameter.grad is not None:
+                parameter.add_(self._change(parameter, parameter.grad, inputs))
         return loss
 
-    def _change(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+    def _change(self, parameter: Tensor, gradient: Tensor, inputs: int | None = None) -> Tensor:
         group, state = self.param_groups[0], self.state[parameter]
         if "whitening" in state:
             gradient = product(gradient, state["whitening"], transpose=True)
@@ -263,7 +274,7 @@ class WhitenedAdam(Optimizer):
         change: Tensor = mean / ((state["square"] / (1 - second ** state["step"])).sqrt() + 1e-8)
         if "whitening" in state:
             change = product(change, state["whitening"])
-        change *= -group["lr"] / gradient.shape[-1] ** 0.5
+        change *= -group["lr"] / (inputs or gradient.shape[-1]) ** 0.5
         return change
 
 

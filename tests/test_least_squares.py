@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
+from stylezoo.data.stream import Framing
 from stylezoo.least_squares import columns, fit_model, patches, some_pictures, some_positions
 
 
@@ -123,6 +124,22 @@ def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) 
     torch.testing.assert_close(states[0], states[1])
     name = next(iter(states[0]))
     assert not torch.allclose(states[0][name], thin_model(system).state_dict()[name])
+
+
+@pytest.mark.parametrize("system", ["cin", "magenta"])
+def test_conditional_networks_take_whitened_steps(system: str, pictures: Path, tmp_path: Path) -> None:
+    """Adam's first step: scales and shifts of CIN's styles by the learning rate, a matrix by less; other sizes of styles."""
+    model = thin_model(system, first_pictures=12, lr=0.01)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    data = pairs(system, pictures, batch_size=4)
+    if data.style is not None:
+        data.style.framing = Framing(size=40, crop=40)
+    trainer(tmp_path, max_steps=1).fit(model, data)
+    steps = {name: (tensor - before[name]).abs().max().item() for name, tensor in model.state_dict().items()}
+    scale, inputs = ("transformer.scale", 1) if system == "cin" else ("transformer.scale.weight", 100)
+    assert steps[scale] == pytest.approx(0.01 / inputs**0.5, rel=1e-3)
+    assert len(model.trained_convs) == 16
+    assert all(steps[f"{name}.weight"] > 0 for name in model.trained_convs)
 
 
 def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path: Path) -> None:

@@ -309,28 +309,32 @@ def test_recipe(pictures: Path, tmp_path: Path) -> None:
     assert painter.encoder.sha256 == VGG("vgg19_slim", str(checkpoint), last="relu4_1").sha256
 
 
-def test_steps_of_whitened_adam() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("whitened", [True, False])
+def test_steps_of_whitened_adam(whitened: bool, bias: bool) -> None:
     """Written out in the coordinates of decorrelated inputs; without whitening it is torch's Adam."""
     torch.manual_seed(0)
     images, goal = torch.rand(4, 3, 24, 24) + torch.rand(4, 3, 1, 1), torch.rand(4, 4, 576)
-    for whitened in (True, False):
-        encoder = VGG("vgg19_slim", untrained_weights((4, 4, 4, 4, 4), {"relu1_1": 6})).requires_grad_()
-        prepared, conv = encoder.preprocess(images).detach(), encoder.convs["conv1_1"]
-        inputs = F.unfold(F.pad(prepared, (1, 1, 1, 1), mode="reflect"), 3)
-        inputs = torch.cat([inputs, torch.ones(4, 1, 576)], 1)  # (4, 28, 576)
-        transform = whitenings(encoder, images, positions=576, damping=1e-6)[0] if whitened else torch.eye(28)
-        moments = torch.einsum("bip,bjp->ij", transform @ inputs, transform @ inputs) / (4 * 576)
-        assert torch.allclose(moments, torch.eye(28), atol=1e-2) == whitened
+    encoder = VGG("vgg19_slim", untrained_weights((4, 4, 4, 4, 4), {"relu1_1": 6}))
+    prepared = encoder.preprocess(images)
+    inputs = F.unfold(F.pad(prepared, (1, 1, 1, 1), mode="reflect"), 3)
+    inputs = torch.cat([inputs, torch.ones(4, 1, 576)], 1)  # (4, 28, 576)
+    transform = whitenings(encoder, images, positions=576, damping=1e-6)[0] if whitened else torch.eye(28)
+    moments = torch.einsum("bip,bjp->ij", transform @ inputs, transform @ inputs) / (4 * 576)
+    assert torch.allclose(moments, torch.eye(28), atol=1e-2) == whitened
 
-        weight = torch.cat([conv.weight.detach().flatten(1), conv.bias.detach()[:, None]], 1)
-        reference = (weight.double() @ torch.linalg.inv(transform.double())).requires_grad_()
-        theirs = torch.optim.Adam([reference], lr=0.01 / 28**0.5, betas=(0.9, 0.99))
-        ours = WhitenedAdam([conv], [transform if whitened else None], lr=0.01)
-        for _ in range(5):
-            expected = reference @ transform.double() @ inputs.double()
-            torch.testing.assert_close(conv(prepared).flatten(2), expected.float(), rtol=1e-3, atol=1e-3)
-            for optimizer, output in ((ours, conv(prepared).flatten(2)), (theirs, expected)):
-                optimizer.zero_grad()
-                F.mse_loss(output, goal.to(output)).backward()
-                optimizer.step()
-        assert not torch.allclose(conv(prepared).flatten(2), (weight @ inputs), atol=0.01)
+    conv = torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=bias)
+    constant = torch.zeros(4) if conv.bias is None else conv.bias.detach()
+    weight = torch.column_stack([conv.weight.detach().flatten(1), constant])
+    used = torch.tensor([1.0] * 27 + [float(bias)]).double()[:, None]
+    reference = (weight.double() @ torch.linalg.inv(transform.double())).requires_grad_()
+    theirs = torch.optim.Adam([reference], lr=0.01 / 28**0.5, betas=(0.9, 0.99))
+    ours = WhitenedAdam([conv], [transform if whitened else None], lr=0.01)
+    for _ in range(5):
+        expected = reference @ transform.double() @ (inputs * used)
+        torch.testing.assert_close(conv(prepared).flatten(2), expected.float(), rtol=1e-3, atol=1e-3)
+        for optimizer, output in ((ours, conv(prepared).flatten(2)), (theirs, expected)):
+            optimizer.zero_grad()
+            F.mse_loss(output, goal.to(output)).backward()
+            optimizer.step()
+    assert not torch.allclose(conv(prepared).flatten(2), (weight @ inputs), atol=0.01)

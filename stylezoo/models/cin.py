@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo.checkpoints import load_model
+from stylezoo.fitted import FittedModel
 from stylezoo.images import list_images
 from stylezoo.layers import (
     ConditionalTransformer,
@@ -36,8 +37,9 @@ from stylezoo.layers import (
     oihw,
     read_style,
 )
+from stylezoo.least_squares import Goal
 from stylezoo.losses import Moments, PerceptualLoss
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.weights import Tensors
 
@@ -72,7 +74,7 @@ class Transformer(ConditionalTransformer):
     kind="multi",
     code="magenta/magenta@526d3eb image_stylization",
 )
-class CIN(StyleModel):
+class CIN(FittedModel):
     """Conditional instance normalisation (Dumoulin et al. 2017): one network for many styles.
 
     A style is the number or the name of a trained one, a list or a tensor (B,) of such, or weights over all styles, (N,) or
@@ -99,6 +101,8 @@ class CIN(StyleModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops on which the convolutions' inputs are measured that `WhitenedAdam`
+            decorrelates, see `stylezoo.fitted.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -109,7 +113,7 @@ class CIN(StyleModel):
 
     # Average pooling: vgg.py. The weights are caffe's, which slim's checkpoint holds in RGB order.
     loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}
-    local_settings = StyleModel.local_settings | {"styles", "finetune"}
+    local_settings = FittedModel.local_settings | {"styles", "finetune"}
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class CIN(StyleModel):
         style_loss: str = "gram_magenta",
         lr: float = 1e-3,
         lr_decay: float = 0.0,
+        first_pictures: int = 0,
         encoder: str = "vgg16_caffe",
         encoder_weights: str | None = None,
     ) -> None:
@@ -274,6 +279,19 @@ class CIN(StyleModel):
     def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
         """Styles the content, (B, 3, H, W) -> (B, 3, H, W) in [0, 1]; see the class for ``style``."""
         return super().forward(content, self._in_turn(len(content)) if style is None else style, alpha)
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Pictures in the styles in turn: what the convolutions see of them."""
+        restored: Tensor = self(image)
+        return restored
+
+    def goals(self) -> list[Goal]:
+        """None: the first weights are random."""
+        return []
+
+    def inputs(self, parameter: nn.Parameter) -> int:
+        """Scales and shifts change one number each."""
+        return 1
 
     def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
         """Weighted loss terms ``content`` and ``style`` (section 2, equation 4, and learning.py).

@@ -39,9 +39,11 @@ from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import ConditionalTransformer, normalised_weights, oihw
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, at_least_float32
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.weights import Tensors, read_tensors
 
@@ -200,7 +202,7 @@ class Transformer(ConditionalTransformer):
     kind="arbitrary",
     code="magenta/magenta@526d3eb arbitrary_image_stylization",
 )
-class Magenta(StyleModel):
+class Magenta(FittedModel):
     """Ghiasi et al. 2017: 10,986,562 parameters with Inception-v3.
 
     Args:
@@ -222,6 +224,8 @@ class Magenta(StyleModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops on which the inputs of the painting network's convolutions are measured that
+            `WhitenedAdam` decorrelates, see `stylezoo.fitted.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -230,7 +234,7 @@ class Magenta(StyleModel):
     """
 
     loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}  # image_stylization/vgg.py
-    local_settings = StyleModel.local_settings | {"predictor_weights", "teacher"}
+    local_settings = FittedModel.local_settings | {"predictor_weights", "teacher"}
 
     def __init__(
         self,
@@ -252,6 +256,7 @@ class Magenta(StyleModel):
         style_loss: str = "gram_magenta",
         lr: float = 1e-5,
         lr_decay: float = 0.0,
+        first_pictures: int = 0,
         encoder: str = "vgg16_caffe",
         encoder_weights: str | None = None,
     ) -> None:
@@ -356,6 +361,16 @@ class Magenta(StyleModel):
         if self.hparams["teacher"] is not None:
             terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), self._teacher_bottleneck(style))
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    @property
+    def trained_convs(self) -> dict[str, nn.Conv2d]:
+        """Those of the painting network, but for depthwise ones."""
+        convs = super().trained_convs.items()
+        return {name: conv for name, conv in convs if name.startswith("transformer.") and conv.groups == 1}
+
+    def goals(self) -> list[Goal]:
+        """None: the first weights are random."""
+        return []
 
     @torch.no_grad()
     def _teacher_bottleneck(self, style: Tensor) -> Tensor:
