@@ -214,8 +214,12 @@ class Magenta(FittedModel):
         style_size: Pixels that painting resizes the shorter side of style pictures to; None takes them as they are.
         augment: Whether training varies the style pictures: brightness, colours, mirroring, and crops of any size.
         seed: Decides how.
+        norm_momentum: Share of a batch in the running means of the batch norms; None takes the reference's 0.003, 0.001 and
+            0.0003, which need thousands of steps.
         teacher: A model of this system whose bottlenecks the predictor is to learn (distillation). Only training reads it.
         distillation_weight: Weight of their mean squared error; with no weight on the other losses nothing is painted.
+        imitation_weight: Weight of the mean squared difference to what the teacher paints of its own bottlenecks; the
+            reference has no such loss.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output.
@@ -246,8 +250,10 @@ class Magenta(FittedModel):
         style_size: int | None = 256,
         augment: bool = False,
         seed: int = 0,
+        norm_momentum: float | None = None,
         teacher: str | None = None,
         distillation_weight: float = 1.0,
+        imitation_weight: float = 0.0,
         content_weight: float = 1.0,
         style_weight: float = 0.5e-3,
         tv_weight: float = 1e4,
@@ -270,14 +276,18 @@ class Magenta(FittedModel):
             features.load_state_dict(_imagenet_features(predictor_weights, predictor, list(features.state_dict())))
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
         self.transformer = Transformer(width, padding, separable)
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d) and norm_momentum is not None:
+                norm.momentum = norm_momentum
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {
             "content": content_weight,
             "style": style_weight,
             "tv": tv_weight,
             "distillation": distillation_weight,
+            "imitation": imitation_weight,
         }
-        self._teacher: list[StylePredictor] = []  # in a list: no part of this model, nor of its files
+        self._teacher: list[Magenta] = []  # in a list: no part of this model, nor of its files
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -339,8 +349,8 @@ class Magenta(FittedModel):
         return self.transformer.paint(content, bottleneck)[..., : content.shape[-2], : content.shape[-1]]
 
     def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation``; if the others have no
-        weight, that alone.
+        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation`` and ``imitation``, if that
+        has a weight; if the first three have none, they are left out.
 
         arbitrary_image_stylization_losses.py; the predictor sees the styles in the size that they have.
 
@@ -359,7 +369,10 @@ class Magenta(FittedModel):
             terms |= self.perceptual(network(output, layers), content=content_features, style=style_features)
             terms["tv"] = total_variation(output)
         if self.hparams["teacher"] is not None:
-            terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), self._teacher_bottleneck(style))
+            wanted, painted = self._of_teacher(content, style)
+            terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), wanted)
+            if painted is not None:
+                terms["imitation"] = F.mse_loss(at_least_float32(self._paint(content, wanted)), painted)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     @property
@@ -373,15 +386,18 @@ class Magenta(FittedModel):
         return []
 
     @torch.no_grad()
-    def _teacher_bottleneck(self, style: Tensor) -> Tensor:
+    def _of_teacher(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's bottlenecks and, if they are to be imitated, its paintings."""
         if not self._teacher:
             model = load_model(self.hparams["teacher"])
             if not isinstance(model, Magenta):
                 raise ValueError(
                     f"The teacher of a magenta is a magenta, but {self.hparams['teacher']} is a {model.system}."
                 )
-            self._teacher.append(model.predictor)
-        return self._teacher[0].to(style.device)(style)  # type: ignore[no-any-return]
+            self._teacher.append(model)
+        teacher = self._teacher[0].to(style.device)
+        bottleneck = teacher.predictor(style)
+        return bottleneck, teacher._paint(content, bottleneck) if self.loss_weights["imitation"] else None
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Varies the styles if asked to, a function of (seed, batches trained so far, rank): a resumed run goes on."""

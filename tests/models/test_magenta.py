@@ -437,6 +437,17 @@ def test_a_mobile_student_learns_the_bottlenecks_of_its_teacher(tmp_path: Path) 
     unpainted = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
     alone = shaken(teacher=str(tmp_path / "teacher.safetensors"), distillation_weight=2.0, **unpainted)
     torch.testing.assert_close(alone.losses(content, style), {"distillation": expected})
+    imitating = shaken(teacher=str(tmp_path / "teacher.safetensors"), imitation_weight=3.0, **unpainted)
+    terms = imitating.losses(content, style)
+    with torch.no_grad():
+        code = {"bottleneck": teacher.predictor(style)}
+        goal = 3 * (imitating.decode(content, code) - teacher.decode(content, code)).square().mean()
+    torch.testing.assert_close(terms["imitation"], goal)
+    terms["imitation"].backward()
+    assert goal > 0 and imitating.transformer.scale.weight.grad is not None
+    assert imitating.predictor.bottleneck.weight.grad is None and not [
+        n for n in imitating.state_dict() if "teacher" in n
+    ]
     stylezoo.save_model(student, tmp_path / "student.safetensors")
     assert str(tmp_path).encode() not in (tmp_path / "student.safetensors").read_bytes()
 
