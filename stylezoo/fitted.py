@@ -22,8 +22,8 @@ class FittedModel(StyleModel):
     """
 
     def goals(self) -> list[Goal]:
-        """What is fitted, in the order in which it runs."""
-        raise NotImplementedError(f"{type(self).__name__} does not define goals.")
+        """What is fitted, in the order in which it runs; nothing, if the first weights are to stay random."""
+        return []
 
     def first_weights(self, images: Tensor) -> None:
         """Sets what no fit to a goal can find, such as an attention, before the fits; for pictures (B, 3, H, W)."""

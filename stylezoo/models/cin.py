@@ -37,7 +37,6 @@ from stylezoo.layers import (
     oihw,
     read_style,
 )
-from stylezoo.least_squares import Goal
 from stylezoo.losses import Moments, PerceptualLoss
 from stylezoo.module import Code
 from stylezoo.registry import register
@@ -284,10 +283,6 @@ class CIN(FittedModel):
         """Pictures in the styles in turn: what the convolutions see of them."""
         restored: Tensor = self(image)
         return restored
-
-    def goals(self) -> list[Goal]:
-        """None: the first weights are random."""
-        return []
 
     def inputs(self, parameter: nn.Parameter) -> int:
         """Scales and shifts change one number each."""

@@ -41,7 +41,6 @@ from torchvision.transforms.v2 import functional as transforms
 from stylezoo.checkpoints import load_model
 from stylezoo.fitted import FittedModel
 from stylezoo.layers import ConditionalTransformer, normalised_weights, oihw
-from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Code
 from stylezoo.registry import register
@@ -380,10 +379,6 @@ class Magenta(FittedModel):
         """Those of the painting network, but for depthwise ones."""
         convs = super().trained_convs.items()
         return {name: conv for name, conv in convs if name.startswith("transformer.") and conv.groups == 1}
-
-    def goals(self) -> list[Goal]:
-        """None: the first weights are random."""
-        return []
 
     @torch.no_grad()
     def _of_teacher(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
