@@ -15,10 +15,9 @@ class FittedModel(StyleModel):
     """Base of systems with a choice of first weights and steps, most of which decode a frozen encoder's features.
 
     A system says in `goals` what its convolutions shall restore, and has the settings ``first_pictures``, ``lr`` and
-    ``lr_decay``. With ``first_pictures`` they are fitted, on that many
-    training crops, so that a picture painted with itself stays itself; weights that came from another model
-    (``fit --start``) stay as they are. Then `WhitenedAdam` trains all of them. Neither is from a paper
-    (`stylezoo.least_squares`).
+    ``lr_decay``. With ``first_pictures`` they are fitted, on that many training crops, so that a picture painted with
+    itself stays itself; weights that came from another model (``fit --start``) stay as they are. Then `WhitenedAdam`
+    trains all of them. Neither is from a paper (`stylezoo.least_squares`).
     """
 
     def goals(self) -> list[Goal]:
