@@ -452,6 +452,13 @@ def test_a_mobile_student_learns_the_bottlenecks_of_its_teacher(tmp_path: Path) 
     assert str(tmp_path).encode() not in (tmp_path / "student.safetensors").read_bytes()
 
 
+def test_batch_norms_can_follow_a_short_run() -> None:
+    """All of the predictor's and the painting network's; without the setting they are the reference's."""
+    for momentum, expected in ((None, {0.003, 0.001}), (0.05, {0.05})):
+        norms = [m for m in shaken(norm_momentum=momentum).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert len(norms) == 52 + 3 and {round(norm.momentum or 0, 6) for norm in norms} == expected
+
+
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no predictor 'resnet': choose inception_v3 or mobilenet_v2"):
         Magenta(predictor="resnet")  # type: ignore[arg-type]
