@@ -58,6 +58,28 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
         assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
 
 
+def test_stytr2_starts_with_the_mean_colour_of_the_style(data: Pairs) -> None:
+    """Tokens are decorrelated patches and constants; attention exchanges their means. Other matrices are nearly silent."""
+    torch.manual_seed(0)
+    model = thin_model("stytr2", first_pictures=96, **WIDE["stytr2"]).eval()
+    pictures = held_out(data)
+    content, style = pictures, pictures.roll(1, 0)
+
+    @torch.no_grad()
+    def colour_distance(output: Tensor) -> float:
+        return float((output.mean((2, 3)) - style.mean((2, 3))).norm() / (content - style).mean((2, 3)).norm())
+
+    data.setup("fit")
+    assert colour_distance(model(content, style)) > 1
+    fit_model(model, some_pictures(data, 96))
+    assert colour_distance(model(content, style)) < 0.4
+    with torch.no_grad():
+        tokens = model.embedding(pictures).transpose(0, 1).flatten(1)
+    assert tokens[:96].mean(1).abs().max() < 0.5 and (tokens[96:].abs() == 4).all()
+    correlations = tokens[:96].corrcoef() - torch.eye(96)
+    assert correlations.square().mean() < 0.01  # of pictures that it has not seen
+
+
 @pytest.mark.parametrize("layer", ["relu3_1", "relu4_1"])
 def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs) -> None:
     """Principal components, matrices that are nearly the identity, and a fitted decoder if none is given: a picture as its

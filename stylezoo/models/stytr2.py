@@ -47,6 +47,7 @@ LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5
 CONTENT_LAYERS = {"relu4_1": 1.0, "relu5_1": 1.0}
 PATCH = 8  # pixels
 CAPE = 18  # side of the map that positions are learnt on
+ANCHOR = 4.0  # of the channels that are the same in all tokens at first, in standard deviations of the others
 
 
 class PatchEmbedding(nn.Module):
@@ -174,9 +175,9 @@ class StyTr2(FittedModel):
         lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 1.5e-3 (with 6e-3 the transformer's output collapses to a
-            constant). 0 for Adam from random weights.
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`
+            and `StyTr2.first_weights`; the learning rate is then that of `WhitenedAdam`, some 2e-3. 0 for Adam from random
+            weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -283,9 +284,40 @@ class StyTr2(FittedModel):
         features: Features = self.loss_network(self.loss_network.pad(image, "relu5_1"), layers)
         return features
 
+    @torch.no_grad()
+    def first_weights(self, images: Tensor) -> None:
+        """Tokens are decorrelated patches; attention takes the mean token of the content away and adds that of the style.
+
+        A quarter of the channels or more is constant: beside them the norms of patches differ little, so that the layer
+        norms let them pass. All else that the transformer adds starts at a tenth.
+        """
+        proj, transformer = self.embedding.proj, self.transformer
+        patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+        free = min(patches.shape[1], 3 * proj.out_channels // 4)
+        variances, axes = torch.linalg.eigh(patches.T.cov().double())  # ascending
+        scales = (variances + 0.1 * variances.mean()).rsqrt()
+        weight = (axes * scales).T[-free:].to(patches)
+        proj.weight.zero_()
+        proj.weight[:free] = weight.unflatten(1, proj.weight.shape[1:])
+        assert proj.bias is not None
+        proj.bias[:free] = -weight @ patches.mean(0)
+        proj.bias[free::2], proj.bias[free + 1 :: 2] = ANCHOR, -ANCHOR
+        for module in transformer.modules():
+            if isinstance(module, (EncoderLayer, DecoderLayer)):
+                module.linear2.weight *= 0.1
+            elif isinstance(module, nn.MultiheadAttention):
+                module.out_proj.weight *= 0.1
+        tokens = self.embedding(images)
+        pass_on(transformer.encoder_c, tokens.mean((0, 2, 3)), free, -1)
+        pass_on(transformer.decoder, transformer.encode_style(tokens).mean((0, 1)), free, 1)
+
     def goals(self) -> list[Goal]:
         """What the transformer makes of a picture that is its own style, decoded, is the picture."""
         return mirrored(self.decoder)
+
+    def inputs(self, parameter: nn.Parameter) -> int:
+        """The square for matrices: tokens have much in common, the changes of a row add up instead of averaging out."""
+        return parameter[0].numel() ** 2 if parameter.ndim > 1 else len(parameter)
 
     @property
     def mirror(self) -> VGG:
@@ -295,6 +327,24 @@ class StyTr2(FittedModel):
 
     def schedule(self, optimizer: Optimizer) -> LambdaLR:
         return warm_up(optimizer, self.hparams["warmup"], self.hparams["lr_decay"])
+
+
+def pass_on(stack: Stack, mean: Tensor, free: int, sign: int) -> None:
+    """Makes the first attention of a stack add the mean of the attended tokens, times a sign, to all tokens.
+
+    Args:
+        stack: Of an encoder or the decoder.
+        mean: Of such tokens, (C,).
+        free: Number of channels before those that are the same in all tokens, which stay as they are.
+        sign: 1 or -1.
+    """
+    attention = next(module for module in stack.modules() if isinstance(module, nn.MultiheadAttention))
+    queries_and_keys, values = torch.split(attention.in_proj_weight, [2 * len(mean), len(mean)])
+    queries_and_keys *= 0.1  # which is to say, all attend to all
+    values.copy_(torch.eye(len(mean)))
+    bias = attention.in_proj_bias[2 * len(mean) :]
+    bias[:free], bias[free:] = 0, -mean[free:]
+    attention.out_proj.weight.copy_(sign * torch.eye(len(mean)))
 
 
 def warm_up(optimizer: Optimizer, steps: int, decay: float) -> LambdaLR:
