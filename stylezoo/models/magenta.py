@@ -16,7 +16,7 @@ top-left crop).
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
   per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
 - Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once,
-  or the predictor alone with a weight of 0 on all losses but the distillation.
+  or the predictor alone with a weight of 0 on all losses but the distillation and then the rest (``freeze_predictor``).
 The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
 pictures in [-1, 1] where this network sees [0, 1].
 """
@@ -207,6 +207,7 @@ class Magenta(FittedModel):
     Args:
         predictor: ``inception_v3`` or ``mobilenet_v2``.
         predictor_weights: A file of ImageNet weights that the predictor starts from, with TensorFlow's or torchvision's names.
+        freeze_predictor: Train the painting network alone; batch norms of the predictor then keep their statistics too.
         width: Multiplies the channels of the painting network; 0.25 in the mobile version.
         padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
         separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
@@ -243,6 +244,7 @@ class Magenta(FittedModel):
         self,
         predictor: Predictor = "inception_v3",
         predictor_weights: str | None = None,
+        freeze_predictor: bool = False,
         width: float = 1.0,
         padding: Literal["reflect", "zeros"] = "reflect",
         separable: bool = False,
@@ -274,6 +276,7 @@ class Magenta(FittedModel):
             features = self.predictor.features
             features.load_state_dict(_imagenet_features(predictor_weights, predictor, list(features.state_dict())))
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
+        self.predictor.requires_grad_(not freeze_predictor)
         self.transformer = Transformer(width, padding, separable)
         for norm in self.modules():
             if isinstance(norm, nn.BatchNorm2d) and norm_momentum is not None:
@@ -312,6 +315,12 @@ class Magenta(FittedModel):
         if len(parts) == 2:
             return {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}, settings
         return next(iter(parts.values()), tensors), settings
+
+    def train(self, mode: bool = True) -> Magenta:
+        """Batch norms of a frozen predictor stay as they are."""
+        super().train(mode)
+        self.predictor.train(mode and not self.hparams["freeze_predictor"])
+        return self
 
     def encode_style(self, style: Tensor) -> Code:
         """The style as a bottleneck, (B, 100)."""

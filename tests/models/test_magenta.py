@@ -452,6 +452,20 @@ def test_a_mobile_student_learns_the_bottlenecks_of_its_teacher(tmp_path: Path) 
     assert str(tmp_path).encode() not in (tmp_path / "student.safetensors").read_bytes()
 
 
+def test_a_frozen_predictor_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    model = Magenta(freeze_predictor=True, norm_momentum=0.5, first_pictures=0, **TINY).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9)
+    sum(model.losses(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 80, 80)).values(), torch.zeros(())).backward()
+    optimizer.step()
+    changed = {
+        name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"transformer"} and not model.predictor.training and model.transformer.training
+    assert Magenta(**TINY).train().predictor.training
+
+
 def test_batch_norms_can_follow_a_short_run() -> None:
     """All of the predictor's and the painting network's; without the setting they are the reference's."""
     for momentum, expected in ((None, {0.003, 0.001}), (0.05, {0.05})):
