@@ -4,7 +4,7 @@
         --data "COCO 2017 and WikiArt, 40,000 pictures each" [--default true]
 
 The checkpoint of a run with averaged weights (EMA) holds the average. The file, stylezoo/pretrained/TAG.safetensors, has
-numbers of 16 or 8 bits and no encoder: it paints with the one that ships, and is refused if it was trained with another.
+matrices of 16 or 8 bits and no encoder: it paints with the one that ships, and is refused if it was trained with another.
 What paths the settings had stays behind; what the model is (settings, recipe, data, steps, licence, commit) is kept in the
 file's metadata, and in the table with the checksum, the size and what it paints (`stylezoo.inference.fingerprint`), as the
 file does it. Publishing a tag again replaces it.
@@ -27,10 +27,14 @@ import stylezoo
 from stylezoo import weights
 from stylezoo.download import checksum
 from stylezoo.inference import fingerprint
+from stylezoo.module import StyleModel
 from stylezoo.registry import RECIPES
 
 LARGEST, TOTAL = 20_000_000, 60_000_000
 """Bytes of one model, and of all files that ship."""
+
+ALLOWED = 0.02
+"""Of white, that areas of a painting may differ by for the sake of fewer bits."""
 
 
 class Dumper(yaml.SafeDumper):
@@ -81,6 +85,26 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
     return {name: value for name, value in run.items() if value is not None}
 
 
+def deviation(golden: list[float], model: StyleModel) -> float:
+    """By how much of white areas of what a model paints differ at most."""
+    return max(abs(a - b) for a, b in zip(golden, fingerprint(model), strict=True))
+
+
+def sensitive(model: StyleModel) -> list[str]:
+    """The tensors whose rounding to 8 bits would show, alone, by a fifth of what is allowed."""
+    golden, tensors = fingerprint(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = []
+    for name, tensor in tensors.items():
+        small = weights.packed({name: tensor}, 8)
+        if len(small) == 1:  # no units, so no 8 bits
+            continue
+        model.load_state_dict(tensors | weights.unpacked(small))
+        if deviation(golden, model) > ALLOWED / 5:
+            found.append(name)
+    model.load_state_dict(tensors)
+    return found
+
+
 def main(
     checkpoint: Path,
     tag: str,
@@ -101,7 +125,7 @@ def main(
         licence: Of the weights.
         note: What else should be known: how it was trained in several runs, which teacher it had.
         default: Whether the bare name of the system loads it.
-        bits: Of its numbers; 8 for large systems.
+        bits: Of its numbers; 8 for large systems, but for tensors whose rounding would show.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z0-9_]+", tag):
         raise ValueError(f"A tag is SYSTEM.NAME in lower case, such as adain.slim, not {tag!r}.")
@@ -122,7 +146,12 @@ def main(
     with TemporaryDirectory(dir=weights.PRETRAINED, prefix=".publish") as folder:
         file = Path(folder) / f"{tag}.safetensors"
         stylezoo.save_model(
-            model, file, packed=True, bits=bits, about=about | {"note": note, "run": run_of(checkpoint)}
+            model,
+            file,
+            packed=True,
+            bits=bits,
+            half=sensitive(model) if bits == 8 else (),
+            about=about | {"note": note, "run": run_of(checkpoint)},
         )
         size, others = file.stat().st_size, [f for name, f in table.files.items() if f.file is not None and name != tag]
         total = size + sum(other.path.stat().st_size for other in others)
@@ -133,8 +162,8 @@ def main(
             )
         packed = stylezoo.load_model(file)
         golden = fingerprint(packed)
-        error = max(abs(a - b) for a, b in zip(golden, fingerprint(model), strict=True))
-        if not error <= 0.02:
+        error = deviation(fingerprint(model), packed)
+        if not error <= ALLOWED:
             raise ValueError(f"{tag} paints something else in {bits} bits: areas differ by up to {error:.3f} of white.")
         entry = weights.ModelFile(
             file=file.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ def save_model(
     *,
     packed: bool = False,
     bits: Literal[8, 16] = 16,
+    half: Collection[str] = (),
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a self-contained safetensors file: the trained tensors, the encoder's, and the settings as metadata.
@@ -38,6 +39,7 @@ def save_model(
         packed: Small enough to ship in the package: numbers of few ``bits``, and encoders that ship there themselves are
             named with their sha256 but not copied.
         bits: Of packed numbers, see `stylezoo.weights.packed`.
+        half: Names of tensors that have 16 bits all the same.
         about: What else the metadata tells, under keys of its own, such as ``data`` and ``licence``.
 
     Raises:
@@ -58,7 +60,7 @@ def save_model(
                 " ship: train it with one that does, such as vgg19_slim."
             )
     if packed:
-        tensors = weights.packed(tensors, bits)
+        tensors = weights.packed(tensors, bits, half)
     settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k not in model.local_settings}
     card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders, **(about or {})}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -244,18 +244,20 @@ BLOCK = 16
 """Neighbouring weights of a matrix that share a unit."""
 
 
-def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
-    """Floating-point tensors in fewer bits, for files.
+def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16], half: Collection[str] = ()) -> Tensors:
+    """Floating-point tensors in fewer bits, for files, but for vectors, which are small and count for all pixels.
 
     16: half precision. 8: in large matrices and convolutions, weights are whole numbers from -127 to 127, of which each
     kernel of several pixels, or each `BLOCK` of a row, has its own unit, in ``NAME.unit``. Of kernels not the weights are
-    rounded but their running sums, so that errors cancel each other where neighbouring pixels are alike. The rest has 16.
+    rounded but their running sums, so that errors cancel each other where neighbouring pixels are alike. The rest has 16,
+    and so have those whose names are in ``half``.
     """
     result = {}
     for name, tensor in tensors.items():
         kernel = tensor[0, 0].numel() if tensor.ndim > 2 else 1
         length = kernel if kernel > 1 else BLOCK
-        if bits == 8 and tensor.ndim > 1 and tensor.numel() >= LARGE and tensor[0].numel() % length == 0:
+        large = tensor.ndim > 1 and tensor.numel() >= LARGE
+        if bits == 8 and large and tensor[0].numel() % length == 0 and name not in half:
             blocks = tensor.double().reshape(-1, length)
             unit = (blocks.abs().amax(1, keepdim=True) / 126).clamp_min(1e-7).half()
             counts = blocks / unit
@@ -265,7 +267,7 @@ def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16]) -> Tensors:
             result[name] = counts.round().to(torch.int8).reshape(tensor.shape)
             result[f"{name}.unit"] = unit
         else:
-            result[name] = tensor.half() if tensor.is_floating_point() else tensor
+            result[name] = tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
     return result
 
 
