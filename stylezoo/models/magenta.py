@@ -43,6 +43,7 @@ from stylezoo.fitted import FittedModel
 from stylezoo.layers import ConditionalTransformer, normalised_weights, oihw
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Code
+from stylezoo.pass_through import ADDED, colours, linear_fit, pass_through
 from stylezoo.registry import register
 from stylezoo.weights import Tensors, read_tensors
 
@@ -228,8 +229,9 @@ class Magenta(FittedModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops on which the inputs of the painting network's convolutions are measured that
-            `WhitenedAdam` decorrelates, see `stylezoo.fitted.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
+        first_pictures: Number of training crops that the painting network's first weights are fitted to, see
+            `stylezoo.fitted.FittedModel` and `Magenta.first_weights`; the learning rate is then that of `WhitenedAdam`, some
+            3e-3. 0 for Adam from random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -383,15 +385,34 @@ class Magenta(FittedModel):
                 terms["imitation"] = F.mse_loss(at_least_float32(self._paint(content, wanted)), painted)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
+    @torch.no_grad()
+    def first_weights(self, images: Tensor) -> None:
+        """Pictures are passed on in the colours that the bottlenecks, the teacher's if there is one, tell of a style.
+
+        A separable network stays random.
+        """
+        if self.hparams["separable"]:
+            return
+        scale, shift = pass_through(self.transformer, images)
+        wanted = colours(images)
+        predictor = (
+            self.predictor if self.hparams["teacher"] is None else self._load_teacher().predictor.to(images.device)
+        )
+        bottlenecks = torch.cat([predictor(part) for part in torch.split(images, 16)])
+        for linear, first, last in zip(
+            (self.transformer.scale, self.transformer.shift), (scale, shift), wanted, strict=True
+        ):
+            linear.weight *= ADDED
+            linear.bias.copy_(first)
+            linear.weight[-3:], linear.bias[-3:] = linear_fit(bottlenecks, last, ridge=1e-2)
+
     @property
     def trained_convs(self) -> dict[str, nn.Conv2d]:
         """Those of the painting network, but for depthwise ones."""
         convs = super().trained_convs.items()
         return {name: conv for name, conv in convs if name.startswith("transformer.") and conv.groups == 1}
 
-    @torch.no_grad()
-    def _of_teacher(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The teacher's bottlenecks and, if they are to be imitated, its paintings."""
+    def _load_teacher(self) -> Magenta:
         if not self._teacher:
             model = load_model(self.hparams["teacher"])
             if not isinstance(model, Magenta):
@@ -399,7 +420,12 @@ class Magenta(FittedModel):
                     f"The teacher of a magenta is a magenta, but {self.hparams['teacher']} is a {model.system}."
                 )
             self._teacher.append(model)
-        teacher = self._teacher[0].to(style.device)
+        return self._teacher[0]
+
+    @torch.no_grad()
+    def _of_teacher(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's bottlenecks and, if they are to be imitated, its paintings."""
+        teacher = self._load_teacher().to(style.device)
         bottleneck = teacher.predictor(style)
         return bottleneck, teacher._paint(content, bottleneck) if self.loss_weights["imitation"] else None
 

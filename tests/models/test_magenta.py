@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor
+from stylezoo.least_squares import fit_model
 from stylezoo.losses import gram
 from stylezoo.models.magenta import (
     InceptionV3,
@@ -480,3 +481,27 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     student = shaken(teacher=str(tmp_path / "adain.safetensors"))
     with pytest.raises(ValueError, match=r"teacher of a magenta is a magenta, but .*adain.safetensors is a adain"):
         student.losses(*torch.rand(2, 1, 3, 80, 80))
+
+
+class TellsColours(nn.Module):
+    def forward(self, style: Tensor) -> Tensor:
+        return F.pad(torch.cat([style.mean((2, 3)), style.std((2, 3))], 1), (0, 94))
+
+
+def test_first_weights_pass_pictures_on_in_the_colours_of_the_style() -> None:
+    """Shapes are those of the content, mean and contrast of each colour those of the style."""
+    torch.manual_seed(0)
+    model = Magenta(predictor="mobilenet_v2", width=0.25, first_pictures=24).eval()
+    model.predictor = TellsColours()
+    colours, contrasts = 0.3 + 0.4 * torch.rand(24, 3, 1, 1), 0.02 + 0.08 * torch.rand(24, 1, 1, 1)
+    shapes = F.interpolate(torch.randn(24, 3, 6, 6), size=96, mode="bicubic")
+    content = colours + contrasts * shapes
+    style = content.roll(1, 0)
+    with torch.no_grad():
+        fit_model(model, content)
+        painted = model(content, style)
+    for moment in (torch.mean, torch.std):
+        asked, found, before = (moment(x, (2, 3)) for x in (style, painted, content))
+        assert (found - asked).abs().mean() < 0.5 * (before - asked).abs().mean()
+    for a, b in zip(painted.flatten(0, 1), content.flatten(0, 1), strict=True):
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.8
