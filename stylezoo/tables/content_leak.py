@@ -40,11 +40,7 @@ def content_leak(
     network = on.measuring(networks)
     present(network, ["relu4_1"])
     judge = Judge(network, normalised=True)
-    contents, styles = (
-        side(on.pictures, on.size, not on.models) for side in (on.material.photos, on.material.paintings)
-    )
-    count = min(len(contents), len(styles))
-    contents, styles = contents[:count], styles[:count]
+    contents, styles = on.first_pairs()
     rows: list[Row] = []
     sheets: dict[str, Any] = {}
     notes = [on.origin]
@@ -74,7 +70,7 @@ def content_leak(
         sheet = grid([list(row) for row in zip(*(column[:4] for column in columns), strict=True)])
         sheets["pictures" + (f"_{number + 1}" if number else "")] = sheet
     notes.append(
-        f"{count} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, round"
+        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, round"
         f" {', '.join(map(str, rounds))}."
     )
     return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})

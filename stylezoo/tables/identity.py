@@ -9,7 +9,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from stylezoo.images import grid
 from stylezoo.tables.base import Result, Row, table
-from stylezoo.tables.material import Material, painted, trained_briefly
+from stylezoo.tables.material import painted
+from stylezoo.tables.pairs import OnPairs
 
 
 @table(
@@ -19,19 +20,7 @@ from stylezoo.tables.material import Material, painted, trained_briefly
 )
 def identity(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 6,
-    lr: float = 1e-3,
-    encoder: str = "vgg19_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(pictures=6),
 ) -> Result:
     """Content = style should give the content back: how nearly it does, per model.
 
@@ -42,24 +31,11 @@ def identity(
     dB, SSIM and the mean absolute difference (of values in [0, 1]) are means over the photos.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings, for training and for the true stylisation.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Photos.
-        lr: Learning rate.
-        encoder: Of the trained models.
-        encoder_weights: A file for it.
-        seed: Of training.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`; the paintings are for training and for the true stylisation.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    networks = material.arbitrary(models, systems, steps, encoder, encoder_weights, lr)
-    photos = material.photos(pictures, size, held_out=not models)
-    paintings = material.paintings(len(photos), size, held_out=not models)
+    networks = on.networks()
+    photos = on.material.photos(on.pictures, on.size, held_out=not on.models)
+    paintings = on.material.paintings(len(photos), on.size, held_out=not on.models)
     others = paintings[torch.arange(len(photos)) % len(paintings)]
     small = F.interpolate(photos, scale_factor=1 / 8, mode="bicubic", antialias=True)
     shrunk = F.interpolate(small, size=photos.shape[-2:], mode="bicubic").clamp(0, 1)
@@ -67,7 +43,7 @@ def identity(
         {"model": "(the photo itself)", "painted with": "", **_nearness(photos, photos)},
         {"model": "(shrunk to 1/8)", "painted with": "", **_nearness(shrunk, photos)},
     ]
-    notes = [trained_briefly(models, steps, encoder)]
+    notes = [on.origin]
     columns = [photos]
     for label, model in networks.items():
         outputs = {
@@ -84,7 +60,7 @@ def identity(
             f" {floor['PSNR']:.1f} dB; {other['SSIM']:.3f} and {other['PSNR']:.1f} dB with another picture."
         )
     notes.append(
-        f"{len(photos)} photos, {size} x {size} pixels. Pictures: the photo, then for {', '.join(networks)} in turn the"
+        f"{len(photos)} photos, {on.size} x {on.size} pixels. Pictures: the photo, then for {', '.join(networks)} in turn the"
         " photo painted with itself and with another picture."
     )
     return Result(rows, notes, {"": grid([list(row) for row in zip(*columns, strict=True)])})

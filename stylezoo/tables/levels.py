@@ -10,8 +10,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from stylezoo.images import grid
 from stylezoo.tables.base import Result, Row, new_figure, table
-from stylezoo.tables.material import Judge, Material, painted, trained_briefly
-from stylezoo.vgg import VGG
+from stylezoo.tables.material import Judge, painted
+from stylezoo.tables.pairs import OnPairs, present
 
 
 @table(
@@ -21,19 +21,7 @@ from stylezoo.vgg import VGG
 )
 def levels(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain", "multi_level_adain", "multi_level_attention", "sanet"),
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 12,
-    lr: float = 1e-3,
-    encoder: str = "vgg19_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
+    on: OnPairs = OnPairs(systems=("adain", "multi_level_adain", "multi_level_attention", "sanet"), pictures=12),
 ) -> Result:
     """AdaIN at one level, at three, and attention: which keeps the content, which takes the style.
 
@@ -43,27 +31,13 @@ def levels(
     standard deviations at relu1_1 to relu4_1) and SSIM of output and photo in grey.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style picture.
-        systems: What is trained if there are none.
-        steps: Optimiser steps.
-        size: Side of the painted pictures.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Held-out pairs; the figure shows six.
-        lr: Learning rate.
-        encoder: Of the trained models, and what all are measured with.
-        encoder_weights: A file for it.
-        seed: Of training.
+        on: What is painted, see `stylezoo.tables.pairs.OnPairs`; the figure shows six pairs.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    networks = material.arbitrary(models, systems, steps, encoder, encoder_weights, lr)
-    contents = material.photos(pictures, size, held_out=not models)
-    styles = material.paintings(pictures, size, held_out=not models)
-    count = min(len(contents), len(styles))
-    contents, styles = contents[:count], styles[:count]
-    judge = Judge(VGG(encoder, encoder_weights, last="relu4_1"), normalised=True)
+    networks = on.networks()
+    network = on.measuring(networks)
+    present(network, ["relu4_1"])
+    contents, styles = on.first_pairs()
+    judge = Judge(network, normalised=True)
     rows: list[Row] = [_row("(the photo itself)", None, judge, contents, contents, styles)]
     columns = [contents, styles]
     for label, model in networks.items():
@@ -72,9 +46,9 @@ def levels(
         rows.append(_row(label, parameters, judge, outputs, contents, styles))
         columns.append(outputs)
     sheet = grid([list(row) for row in zip(*(column[:6] for column in columns), strict=True)])
-    notes = [trained_briefly(models, steps, encoder), _findings(rows[1:])]
+    notes = [on.origin, _findings(rows[1:])]
     notes.append(
-        f"{count} pairs, {size} x {size} pixels, measured with {encoder}. Pictures: photo, painting, {', '.join(networks)}."
+        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, {', '.join(networks)}."
     )
     return Result(rows, notes, {"": _figure(rows), "pictures": sheet})
 

@@ -120,6 +120,14 @@ class OnPairs:
         """Random ones, of pictures that nothing was trained on here."""
         return random_pairs(self.material, self.pictures, self.size, held_out=not self.models)
 
+    def first_pairs(self) -> tuple[Tensor, Tensor]:
+        """The first photos and the first paintings in order, each (N, 3, size, size) in [0, 1]; see `pairs` for random ones."""
+        held_out = not self.models
+        contents = self.material.photos(self.pictures, self.size, held_out)
+        styles = self.material.paintings(self.pictures, self.size, held_out)
+        count = min(len(contents), len(styles))
+        return contents[:count], styles[:count]
+
     def networks(self) -> dict[str, StyleModel]:
         """The models, {label: model}: given or trained briefly."""
         encoder = self.encoder or TRAINED
