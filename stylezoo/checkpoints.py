@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +86,8 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
             folder, or else the system's default tag. Or a ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo
             import``), or a training checkpoint ``.ckpt``.
             Systems that optimise have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
-            ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``).
+            ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``). Where what ``gatys`` sees with is not on
+            this machine, the bare name is, with a warning, the first one that has all it needs, ``gatys.slim``.
         **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
             file that has moved.
 
@@ -97,7 +99,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
     if path.suffix in (".yaml", ".yml"):
         return _load_recipe(path, settings).eval()
     if path.suffix not in (".safetensors", ".ckpt"):
-        path = _find(str(name_or_path))
+        path = _find(str(name_or_path), settings)
         if path.suffix == ".yaml":
             return _load_recipe(path, settings).eval()
     if not path.is_file():
@@ -106,7 +108,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
     return model.eval()
 
 
-def _find(name: str) -> Path:
+def _find(name: str, settings: Mapping[str, Any]) -> Path:
     """The file of the weights, or the recipe, that a name stands for."""
     path = weights.model_path(name)
     if path is not None:
@@ -121,7 +123,8 @@ def _find(name: str) -> Path:
     system = name.partition(".")[0]
     kind, recipes = registry.get(system).kind, registry.optimisation_recipes()
     if name in recipes:
-        return recipes[name]
+        own_encoder = settings.keys() & {"encoder", "encoder_weights"}
+        return recipes[name] if name != system or own_encoder else _recipe_at_hand(system)
     tags = [entry.tag for entry in registry.pretrained_models() if entry.system == system]
     close = difflib.get_close_matches(name, tags, n=1, cutoff=0.8)
     hint = f" (did you mean {close[0]!r}?)" if close else f" ({system} has {', '.join(tags)})" if tags else ""
@@ -133,6 +136,20 @@ def _find(name: str) -> Path:
         f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system} --files ..."
         f" --output {path})."
     )
+
+
+def _recipe_at_hand(system: str) -> Path:
+    """The recipe of a bare name, or another one of the system if its encoder is not on this machine."""
+    entries = {entry.tag: entry for entry in registry.pretrained_models() if entry.system == system}
+    wanted = entries[system]
+    found = next((entry for entry in [wanted, *entries.values()] if entry.missing is None), wanted)
+    if found is not wanted:
+        warnings.warn(
+            f"{system} sees with {wanted.missing}, which is not on this machine: {found.tag} paints instead. Fetch the"
+            f" other with `python -m stylezoo download {wanted.missing}`.",
+            stacklevel=4,  # who called load_model
+        )
+    return found.path
 
 
 def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:

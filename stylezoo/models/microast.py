@@ -33,9 +33,11 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 
+from stylezoo.fitted import FittedModel
 from stylezoo.layers import adain, normalised_weights
+from stylezoo.least_squares import Goal
 from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.tiling import tiled
 from stylezoo.vgg import Features
@@ -51,6 +53,16 @@ FILTERS = ("weight1", "bias1", "weight2", "bias2")
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution behind a reflection: the size stays, or is halved and rounded up by stride 2."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, padding_mode="reflect")
+
+
+def start(convolution: nn.Conv2d) -> None:
+    """Random weights that keep the size of what a ReLU lets through; those of a depthwise convolution average."""
+    assert convolution.bias is not None
+    nn.init.kaiming_normal_(convolution.weight)
+    nn.init.zeros_(convolution.bias)
+    if convolution.groups > 1:
+        weights = convolution.weight.abs()
+        convolution.weight.copy_(weights / weights.sum((1, 2, 3), keepdim=True))
 
 
 class Residual(nn.Module):
@@ -165,7 +177,7 @@ class Decoder(nn.Module):
     kind="arbitrary",
     code="EndyWon/MicroAST@5a6c905",
 )
-class MicroAST(StyleModel):
+class MicroAST(FittedModel):
     """MicroAST (Wang et al. 2023).
 
     Args:
@@ -178,6 +190,9 @@ class MicroAST(StyleModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
+        first_pictures: Number of training crops, photos and styles of one size, to which the last convolution is fitted and
+            on which the inputs of all are measured that `WhitenedAdam` decorrelates, see `stylezoo.fitted.FittedModel`;
+            depthwise ones take plain steps. The learning rate is then some 1e-2. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -197,6 +212,7 @@ class MicroAST(StyleModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
+        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
     ) -> None:
@@ -247,6 +263,30 @@ class MicroAST(StyleModel):
         _, features = self.content_encoder(content)
         output: Tensor = self.decoder(features, _blend(codes, shares), alpha)
         return output[..., : content.shape[-2], : content.shape[-1]]
+
+    @torch.no_grad()
+    def first_weights(self, images: Tensor) -> None:
+        """Random weights that keep features alive: depthwise convolutions average, residual blocks add little, filters are
+        hardly modulated, and both encoders see alike."""
+        for part in (self.content_encoder, self.modulator, self.decoder):
+            for name, module in part.named_modules():
+                if isinstance(module, nn.Conv2d):
+                    start(module)
+                    module.weight *= 0.1 if name.endswith("conv2") or part is self.modulator else 1.0
+        for name in ("weight1", "weight2"):
+            self.modulator.get_parameter(f"{name}.0.bias").fill_(1.0)
+        self.style_encoder.load_state_dict(self.content_encoder.state_dict())
+
+    def goals(self) -> list[Goal]:
+        """The picture, of what `first_weights` lets through."""
+        last = self.decoder.dec3[-1]
+        assert isinstance(last, nn.Conv2d)
+        return [Goal(last, "picture", relu=False)]
+
+    @property
+    def trained_convs(self) -> dict[str, nn.Conv2d]:
+        """All but the depthwise ones."""
+        return {name: conv for name, conv in super().trained_convs.items() if conv.groups == 1}
 
     def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Weighted loss terms ``content``, ``style`` and ``contrastive``.

@@ -273,7 +273,15 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_missing_encoder_names_the_download() -> None:
     with pytest.raises(FileNotFoundError, match="stylezoo download vgg19_caffe"):
-        stylezoo.load_model("gatys")
+        stylezoo.load_model("gatys.paper")
+
+
+def test_the_bare_name_paints_with_what_is_at_hand() -> None:
+    with pytest.warns(
+        UserWarning, match=r"vgg19_caffe, which is not .* gatys.slim paints instead.*download vgg19_caffe"
+    ):
+        model = stylezoo.load_model("gatys")
+    assert dict(model.hparams) == dict(stylezoo.load_model("gatys.slim").hparams)
 
 
 def test_settings_that_do_not_exist() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Case, gradient_norms, shared, thin_model
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor
 from stylezoo.inference import Painter
 from stylezoo.layers import adain
+from stylezoo.least_squares import fit_model
 from stylezoo.losses import mean_std
 from stylezoo.models.microast import FILTERS, MicroAST, contrastive_loss
 
@@ -192,3 +194,22 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
     for tile in (32, 90):
         tiled = Painter(model, [style], alpha=0.7, tile=tile)(content)
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
+
+
+def test_first_weights_restore_pictures() -> None:
+    """The last convolution finds the picture in random features, and a painting has the mean colours of its style more than those of
+    its content; depthwise convolutions are not whitened."""
+    torch.manual_seed(0)
+    model = thin_model("microast", first_pictures=24).eval()
+    smooth = F.interpolate(torch.rand(24, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
+    convs = model.trained_convs
+    with torch.no_grad():
+        before = (model(smooth, smooth) - smooth).square().mean()
+        whitenings = fit_model(model, smooth)
+        restored, painted = model(smooth, smooth), model(smooth, smooth.roll(1, 0))
+    colours = smooth.mean((2, 3))
+    to_style, to_content = (painted.mean((2, 3)) - colours.roll(1, 0)).abs(), (painted.mean((2, 3)) - colours).abs()
+    assert to_style.mean() < 0.5 * to_content.mean()
+    assert (restored - smooth).square().mean() < 0.4 * smooth.var() < before
+    assert [len(matrix) for matrix in whitenings] == [conv.weight[0].numel() + 1 for conv in convs.values()]
+    assert "decoder.dec3.1" not in convs and "decoder.dec3.3" in convs and len(convs) == 21
