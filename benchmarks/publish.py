@@ -2,7 +2,9 @@
 
     python benchmarks/publish.py --checkpoint last.ckpt --tag adain.slim --recipe experiments/adain.yaml \\
         --data "COCO 2017 and WikiArt, 40,000 pictures each" [--default true]
+    python benchmarks/publish.py --checkpoint stylezoo/pretrained/adain.slim.safetensors --tag adain.slim --bits 8
 
+The second line writes a file that ships anew, in other bits: what is known of it stays.
 The checkpoint of a run with averaged weights (EMA) holds the average. The file, stylezoo/pretrained/TAG.safetensors, has
 matrices of 16 or 8 bits and no encoder: it paints with the one that ships, and is refused if it was trained with another.
 What paths the settings had stays behind; what the model is (settings, recipe, data, steps, licence, commit) is kept in the
@@ -12,6 +14,7 @@ file does it. Publishing a tag again replaces it.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import asdict, replace
@@ -22,6 +25,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import auto_cli
+from safetensors import safe_open
 
 import stylezoo
 from stylezoo import weights
@@ -105,11 +109,32 @@ def sensitive(model: StyleModel) -> list[str]:
     return found
 
 
+def history(checkpoint: Path, recipe: Path | None, data: str | None, licence: str) -> dict[str, Any]:
+    """How a model came to be: what its file tells of a published one, else what is given and the checkpoint knows."""
+    if checkpoint.suffix == ".safetensors":
+        with safe_open(checkpoint, "pt") as file:
+            card = json.loads(file.metadata()["stylezoo"])
+        return {key: card[key] for key in ("data", "recipe", "steps", "commit", "licence", "note", "run")}
+    if recipe is None or data is None:
+        raise ValueError(f"{checkpoint} is to be published: name the recipe and the data that it was trained with.")
+    if not (RECIPES / recipe.name).is_file():
+        raise ValueError(f"{recipe} is no recipe of {RECIPES}.")
+    steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    return {
+        "data": data,
+        "recipe": f"experiments/{recipe.name}",
+        "steps": steps,
+        "commit": commit(),
+        "licence": licence,
+        "run": run_of(checkpoint),
+    }
+
+
 def main(
     checkpoint: Path,
     tag: str,
-    recipe: Path,
-    data: str,
+    recipe: Path | None = None,
+    data: str | None = None,
     licence: str = "MIT",
     note: str | None = None,
     default: bool = False,
@@ -118,7 +143,7 @@ def main(
     """Publishes a model.
 
     Args:
-        checkpoint: Of a training run.
+        checkpoint: Of a training run; or a file that ships, whose recipe, data, licence and note stay.
         tag: SYSTEM.NAME, what `stylezoo.load_model` shall load it by.
         recipe: Of the training, one of experiments/.
         data: What it was trained on, in words: sets, how many pictures, their licences.
@@ -129,19 +154,10 @@ def main(
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z0-9_]+", tag):
         raise ValueError(f"A tag is SYSTEM.NAME in lower case, such as adain.slim, not {tag!r}.")
-    if not (RECIPES / recipe.name).is_file():
-        raise ValueError(f"{recipe} is no recipe of {RECIPES}.")
+    about = {"note": note, **history(checkpoint, recipe, data, licence)}
     model = stylezoo.load_model(checkpoint)
     if model.system != tag.split(".")[0]:
         raise ValueError(f"{checkpoint} is a {model.system}: its tag is {model.system}.NAME, not {tag}.")
-    steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    about = {
-        "data": data,
-        "recipe": f"experiments/{recipe.name}",
-        "steps": steps,
-        "commit": commit(),
-        "licence": licence,
-    }
     table = weights.table()
     with TemporaryDirectory(dir=weights.PRETRAINED, prefix=".publish") as folder:
         file = Path(folder) / f"{tag}.safetensors"
@@ -151,7 +167,7 @@ def main(
             packed=True,
             bits=bits,
             half=sensitive(model) if bits == 8 else (),
-            about=about | {"note": note, "run": run_of(checkpoint)},
+            about=about,
         )
         size, others = file.stat().st_size, [f for name, f in table.files.items() if f.file is not None and name != tag]
         total = size + sum(other.path.stat().st_size for other in others)
@@ -174,8 +190,7 @@ def main(
             styles=model.styles,
             default=default or (tag in table.models and table.models[tag].default),
             golden=golden,
-            note=note,
-            **about,
+            **{key: value for key, value in about.items() if key != "run"},
         )
         file.replace(entry.path)
     if default:

@@ -237,7 +237,7 @@ def read_tensors(path: str | Path) -> Tensors:
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-LARGE = 100_000
+LARGE = 30_000
 """Numbers of a tensor from which on `packed` may use 8 bits."""
 
 BLOCK = 16

@@ -214,7 +214,9 @@ def test_tensors_whose_rounding_shows_keep_16_bits(
     assert types["decoder.1.bias"] == torch.float32
 
 
-def test_publish_trained_styles(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
+def test_publish_trained_styles(
+    publish: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a run with averaged weights the average; the second tag becomes the default when it is told to."""
     options = ["--model.width=0.25", f"--model.encoder={THIN}", f"--model.style_image={pictures / '00.png'}"]
     options += [f"--config={ROOT / 'experiments' / 'ema.yaml'}", "--model.style_name=waves"]
@@ -232,6 +234,16 @@ def test_publish_trained_styles(publish: ModuleType, pictures: Path, tmp_path: P
     published = stylezoo.load_model("johnson").state_dict()[key]
     assert torch.equal(published, average[key].half().float()) and not torch.equal(average[key], last[key])
 
+    monkeypatch.setattr(weights, "LARGE", 1000)  # a file that ships is written anew: smaller, and still the same model
+    before = entries["johnson.waves"]
+    publish.main(before.path, "johnson.waves", bits=8)
+    after = weights.table().models["johnson.waves"]
+    assert after.bytes < 0.8 * before.bytes and after.golden == pytest.approx(before.golden, abs=0.02)
+    for name in ("data", "recipe", "steps", "commit", "licence", "note", "styles"):
+        assert getattr(after, name) == getattr(before, name)
+    assert card(after.path)["run"] and set(card(after.path)) >= {"settings", "encoders"}
+    assert after.data == "13 pictures"
+
 
 def test_what_cannot_be_published(
     publish: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -245,6 +257,8 @@ def test_what_cannot_be_published(
         publish.main(checkpoint, "adain", Path("adain.yaml"), "12 pictures")
     with pytest.raises(ValueError, match=r"none.yaml is no recipe"):
         publish.main(checkpoint, "adain.thin", Path("none.yaml"), "12 pictures")
+    with pytest.raises(ValueError, match=r"last.ckpt is to be published: name the recipe and the data"):
+        publish.main(checkpoint, "adain.thin")
     options = ["--model.width=0.25", f"--model.encoder={THIN}", f"--model.style_image={pictures / '00.png'}"]
     checkpoint = trained("johnson", pictures, tmp_path / "runs", *options)
     for limit in ("LARGEST", "TOTAL"):
