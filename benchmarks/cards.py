@@ -85,7 +85,7 @@ def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any,
     run = {"max_steps": told["steps"]} | {
         k: v for k, v in told.get("run", {}).items() if k not in ("max_steps", "seed")
     }
-    found += [(k, asked[k], v) for k, v in run.items() if k in asked]
+    found += [(k, asked.get(k), v) for k, v in run.items() if k in asked or k == "gradient_clip_val"]
     return [(k, a, b) for k, a, b in found if json.dumps(a) != json.dumps(b)]
 
 
@@ -136,7 +136,7 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
         )
     with safe_open(entry.path, "pt") as file:
         coarse = any(key.endswith(".unit") for key in file.keys())  # noqa: SIM118 - not a dict
-    return [*found, f"Stored in {8 if coarse else 16} bits per number."]
+    return [*found, "Large matrices are stored in 8 bits per number." if coarse else "Stored in 16 bits per number."]
 
 
 def picture(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:

@@ -81,7 +81,7 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
     """How the run was set up that left a checkpoint, as its folder tells; nothing if that is gone."""
     file = checkpoint.resolve().parents[1] / "config.yaml"
     config = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    wanted = {"data": ("batch_size", "size", "crop"), "trainer": ("max_steps", "precision")}
+    wanted = {"data": ("batch_size", "size", "crop"), "trainer": ("max_steps", "precision", "gradient_clip_val")}
     run = {name: config.get(part, {}).get(name) for part, names in wanted.items() for name in names}
     run["seed"] = config.get("seed_everything")
     start = config.get("start")

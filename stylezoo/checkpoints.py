@@ -209,22 +209,28 @@ def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
     return model
 
 
-def take_weights(model: StyleModel, start: str | Path) -> str:
+def take_weights(model: StyleModel, start: str | Path, parts: Collection[str] | None = None) -> str:
     """Gives a new model the weights of a trained one, of its own or of another system, where names and shapes agree.
 
     Args:
         model: Changed in place.
         start: What `load_model` takes.
+        parts: Only these child modules, such as ``decoder``; None takes all.
 
     Returns:
         What was taken, in words.
 
     Raises:
-        ValueError: If no tensor of the other model fits.
+        ValueError: If no tensor of the other model fits, or the new one has no such part.
         FileNotFoundError: If there is no such model.
     """
     own, other = model.state_dict(), load_model(start).state_dict()
-    fitting = {name: tensor for name, tensor in other.items() if name in own and own[name].shape == tensor.shape}
+    known = dict.fromkeys(name.partition(".")[0] for name in own)
+    unknown = [part for part in parts or () if part not in known]
+    if unknown:
+        raise ValueError(f"{model.system} has no part {unknown[0]} to start with: its parts are {', '.join(known)}.")
+    wanted = {name for name in own if parts is None or name.partition(".")[0] in parts}
+    fitting = {name: tensor for name, tensor in other.items() if name in wanted and own[name].shape == tensor.shape}
     if not fitting:
         raise ValueError(
             f"No weights of {start} fit this {model.system}: start from a model with parts of the same names and shapes,"

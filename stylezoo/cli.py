@@ -76,6 +76,13 @@ class StyleCLI(LightningCLI):
             " was trained on the same pictures, another data.seed gives it other crops and pairs than those it knows",
         )
 
+        parser.add_argument(
+            "--start_parts",
+            type=list[str] | None,
+            default=None,
+            help="the parts of the model whose weights start brings, such as [decoder]; all by default",
+        )
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
             self._parser(self.subcommand).callback_keys.remove("lr_monitor")
@@ -84,7 +91,7 @@ class StyleCLI(LightningCLI):
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
         if start is not None:
-            print(f"start: {take_weights(self.model, start)}", flush=True)
+            print(f"start: {take_weights(self.model, start, self._get(self.config, 'start_parts'))}", flush=True)
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
         if self._get(self.config, "channels_last"):

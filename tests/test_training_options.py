@@ -205,6 +205,28 @@ def test_training_starts_from_a_model(pictures: Path, tmp_path: Path, capsys: py
     close(stylezoo.load_model(checkpoint).state_dict(), trained.state_dict())
 
 
+def test_training_starts_from_parts_of_a_model(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SANet takes the decoder alone of another one; so does a run of AdaIN."""
+    start = tmp_path / "start.safetensors"
+    trained, model = (thin_model("sanet") for _ in range(2))
+    trained.load_state_dict({name: tensor + 1 for name, tensor in trained.state_dict().items()})
+    save_model(trained, start)
+    take_weights(model, start, ["decoder"])
+    state, other = model.state_dict(), trained.state_dict()
+    same = {name for name, tensor in other.items() if torch.equal(state[name], tensor)}
+    assert {name.partition(".")[0] for name in same} == {"decoder"} == {n.partition(".")[0] for n in model.taken}
+    with pytest.raises(ValueError, match="sanet has no part encoder to start with: its parts are .*decoder"):
+        take_weights(model, start, ["encoder"])
+    main(
+        command(
+            pictures, tmp_path, "--trainer.max_steps=1", "--model.lr=0", f"--start={start}", "--start_parts=[decoder]"
+        )
+    )
+    assert "start: 18 of 18 tensors" in capsys.readouterr().out
+
+
 def test_start_needs_something_that_fits(tmp_path: Path) -> None:
     save_model(thin_model("adain"), tmp_path / "adain.safetensors")
     with pytest.raises(ValueError, match="No weights of .* fit this johnson"):
