@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import sys
@@ -166,8 +167,14 @@ def forget_old(results: Path, models: dict[str, dict[str, str]], studies: dict[s
         if everything or changed & {*settings.get("models", ())}:
             (results / f"{name}.md").unlink(missing_ok=True)
     for folder in results.glob("evaluation*"):
-        if everything or changed & {*(read_settings(folder) or {"models": ()})["models"]}:
+        settings = read_settings(folder)
+        kept = {} if settings is None else {tag: m for tag, m in settings["models"].items() if tag not in changed}
+        if everything or settings is None or not kept:
             shutil.rmtree(folder)
+            continue
+        for tag in settings["models"].keys() - kept:
+            (folder / f"{tag}.csv").unlink(missing_ok=True)
+        (folder / "settings.json").write_text(json.dumps({**settings, "models": kept}, indent=2) + "\n")
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, next(iter(models.values())), lineterminator="\n")
         writer.writeheader()

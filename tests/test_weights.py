@@ -117,6 +117,14 @@ def test_names_that_load(tmp_path: Path) -> None:
         assert stylezoo.stylize(content, style).size == (48, 40)
 
 
+@pytest.mark.filterwarnings("ignore:gatys sees with")
+@pytest.mark.parametrize("system", stylezoo.list_models())
+def test_every_system_loads_by_its_name(system: str) -> None:
+    """Right after the installation: nothing is in the user's folder."""
+    model = stylezoo.load_model(system)
+    assert model.system == system and not model.training
+
+
 def card(path: Path) -> dict[str, object]:
     """What a file tells of itself."""
     with safe_open(path, "pt") as file:
