@@ -90,7 +90,8 @@ def test_pyramid() -> None:
 @pytest.mark.parametrize("size", [(16, 16), (20, 32), (33, 16), (47, 90), (64, 95)])
 def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int]) -> None:
     """Coarse scales average what is there, and nothing is painted beside the content."""
-    model, content = lively().eval(), torch.rand(1, 3, *size)
+    # Instance norms would enlarge what rounding leaves of a flat picture, layer by layer, on some processors to anything.
+    model, content = lively(norm="batch").eval().double(), torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         assert model(content).shape == content.shape
         grey = model(torch.full_like(content, 0.5))
