@@ -75,7 +75,6 @@ class StyleCLI(LightningCLI):
             help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; if it"
             " was trained on the same pictures, another data.seed gives it other crops and pairs than those it knows",
         )
-
         parser.add_argument(
             "--start_parts",
             type=list[str] | None,

@@ -192,7 +192,7 @@ class MicroAST(FittedModel):
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops, photos and styles of one size, to which the last convolution is fitted and
             on which the inputs of all are measured that `WhitenedAdam` decorrelates, see `stylezoo.fitted.FittedModel`;
-            depthwise ones take plain steps. The learning rate is then some 1e-2. 0 for Adam.
+            depthwise ones take plain steps. The learning rate is then some 3e-3. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 

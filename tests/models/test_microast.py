@@ -197,8 +197,8 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
 
 
 def test_first_weights_restore_pictures() -> None:
-    """The last convolution finds the picture in random features, and a painting has the mean colours of its style more than those of
-    its content; depthwise convolutions are not whitened."""
+    """The last convolution finds the picture in random features, and a painting has the mean colours of its style more
+    than those of its content; depthwise convolutions are not whitened."""
     torch.manual_seed(0)
     model = thin_model("microast", first_pictures=24).eval()
     smooth = F.interpolate(torch.rand(24, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
