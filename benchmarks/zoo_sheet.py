@@ -1,9 +1,9 @@
-"""The whole zoo on one sheet: a row per system, a column per pair of a photo and a painting.
+"""The whole zoo on one sheet: a photo, a painting, and what each system makes of the two.
 
-    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg --models "[gatys, adain.safetensors, runs/sanet/last.ckpt]"
+    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg
 
-The first row has the four pairs: scikit-image's public-domain photos, with procedural paintings. Systems with trained
-styles paint each photo in one of their own styles, and that is all they know of the paintings.
+The photo is scikit-image's, the painting is drawn. Systems with trained styles paint the photo in one of their own:
+their names are those of their weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
-import torch
 from contact_sheet import PAINTINGS, PHOTOS, square
 from jsonargparse import auto_cli
 from PIL import Image
@@ -26,45 +25,46 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
-def paint(file: str, pairs: list[tuple[Tensor, Tensor]]) -> tuple[str, list[Tensor]]:
-    """The name of the system, and its pictures."""
-    model = stylezoo.load_model(file)
-    outputs = []
-    for index, (photo, painting) in enumerate(pairs):
-        styles = {"single": [], "multi": [model.styles[index % len(model.styles)]]} if model.styles else {}
-        outputs.append(Painter(model, styles.get(model.kind, [painting]))(photo[None])[0])
-    return model.system, outputs
+def paint(name: str, photo: Tensor, painting: Tensor) -> tuple[str, Tensor]:
+    """What is written over the picture, and the picture (3, H, W)."""
+    model = stylezoo.load_model(name)
+    trained = model.styles[0] if model.kind == "multi" else None
+    styles: list[str | Tensor] = {"single": [], "multi": [trained]}.get(model.kind, [painting])
+    return f"{name}: {trained}" if trained else name, Painter(model, styles)(photo[None])[0]
 
 
-def main(output: Path, models: list[str], size: int = 192) -> None:
+def main(
+    output: Path,
+    models: list[str] | None = None,
+    size: int = 256,
+    columns: int = 4,
+    photo: int = 1,
+    painting: int = 0,
+) -> None:
     """Paints the sheet.
 
     Args:
         output: A picture file.
-        models: What `stylezoo.load_model` takes: names, files and training checkpoints.
+        models: What `stylezoo.load_model` takes: names, files and training checkpoints; all that ships if left out.
         size: Side of each picture in pixels.
+        columns: Pictures in a row.
+        photo: Which photo, see ``contact_sheet.py``.
+        painting: Which painting, see there.
     """
-    torch.manual_seed(0)
-    photos = [square(Image.fromarray(photo()), size) for photo in PHOTOS]
-    paintings = [load_picture(draw("paintings", index, 2 * size)) for index in PAINTINGS[: len(photos)]]
-    pairs = list(zip(photos, paintings, strict=True))
-    rows = [("photo", photos), ("painting", [square(to_image(p), size) for p in paintings])]
-    rows += [paint(model, pairs) for model in models]
-    figure, axes = plt.subplots(
-        len(rows),
-        len(pairs),
-        figsize=(len(pairs) * 1.6 + 0.5, len(rows) * 1.6),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.02, "hspace": 0.02, "left": 0.08, "right": 1, "top": 1, "bottom": 0},
-    )
-    for (name, pictures), row in zip(rows, axes, strict=True):
-        row[0].set_ylabel(name, fontsize=8)
-        for picture, axis in zip(pictures, row, strict=True):
-            axis.imshow(to_image(picture))
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+    content = square(Image.fromarray(PHOTOS[photo]()), size)
+    style = load_picture(draw("paintings", PAINTINGS[painting], size))
+    panels = [("photo", content), ("painting", style)]
+    panels += [paint(name, content, style) for name in models or stylezoo.list_models(pretrained=True)]
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.2 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, picture) in zip(axes.flat, panels, strict=False):
+        axis.set_title(title, fontsize=8, pad=3)
+        axis.imshow(to_image(picture))
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.2 / (2.2 * rows), wspace=0.02, hspace=0.12)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=size / 1.6, pil_kwargs={"quality": 85} if output.suffix == ".jpg" else None)
+    figure.savefig(output, dpi=size / 2, pil_kwargs={"quality": 85} if output.suffix == ".jpg" else None)
 
 
 if __name__ == "__main__":

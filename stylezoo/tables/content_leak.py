@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stylezoo.images import grid
 from stylezoo.metrics import ssim
+from stylezoo.module import StyleModel
 from stylezoo.tables.base import Result, Row, new_figure, table
-from stylezoo.tables.material import Judge, painted
+from stylezoo.tables.material import Judge, device
 from stylezoo.tables.pairs import OnPairs, present
 
 
@@ -45,12 +47,7 @@ def content_leak(
     sheets: dict[str, Any] = {}
     notes = [on.origin]
     for number, (label, model) in enumerate(networks.items()):
-        kept = {}
-        output = contents
-        for index in range(1, rounds[-1] + 1):
-            output = painted(model, output, styles)
-            if index in rounds:
-                kept[index] = output
+        kept = _repainted(model, contents, styles, rounds)
         rows += [
             {
                 "model": label,
@@ -74,6 +71,19 @@ def content_leak(
         f" {', '.join(map(str, rounds))}."
     )
     return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})
+
+
+@torch.inference_mode()
+def _repainted(model: StyleModel, contents: Tensor, styles: Tensor, rounds: Sequence[int]) -> dict[int, Tensor]:
+    """{round: pictures}; each style is encoded once."""
+    pictures: dict[int, list[Tensor]] = {index: [] for index in rounds}
+    for output, style in zip(contents.to(device()).split(1), styles.to(device()).split(1), strict=True):
+        code = model.encode_style(style)
+        for index in range(1, rounds[-1] + 1):
+            output = model.decode(output, code).clamp(0, 1)
+            if index in rounds:
+                pictures[index].append(output.cpu())
+    return {index: torch.cat(outputs) for index, outputs in pictures.items()}
 
 
 def _against(judge: Judge, pictures: Tensor, reference: Tensor, name: str) -> Row:
