@@ -248,7 +248,7 @@ def index(results: Path, skipped: list[str]) -> None:
             " of pictures that are not part of this repository. [models.csv](models.csv) has the models and the sha256 of their"
             " weights; `vgg_normalised.pth` is the encoder that measures, its sha256 is in the summaries."
         ),
-        f"Machine: {machine()}.",
+        f"Machine of the last run, which keeps what had not changed: {machine()}. Tables of times name theirs.",
         "\n".join(
             [f"* [{name}]({name}/summary.md): values per pair, means with intervals" for name in evaluations]
             + [f"* [{study.name}]({study.name}.md): {study.title}" for study in studies]

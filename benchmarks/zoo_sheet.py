@@ -1,9 +1,8 @@
 """The whole zoo on one sheet: a photo, a painting, and what each system makes of the two.
 
-    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg
+    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg --size 224
 
-The photo is scikit-image's, the painting is drawn. Systems with trained styles paint the photo in one of their own:
-their names are those of their weights.
+The photo is scikit-image's, the painting is drawn. Systems with trained styles paint the photo in one of their own.
 """
 
 from __future__ import annotations
@@ -25,19 +24,18 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
-def paint(name: str, photo: Tensor, painting: Tensor) -> tuple[str, Tensor]:
-    """What is written over the picture, and the picture (3, H, W)."""
+def paint(name: str, photo: Tensor, painting: Tensor) -> Tensor:
+    """What a model makes of the photo, (3, H, W)."""
     model = stylezoo.load_model(name)
-    trained = model.styles[0] if model.kind == "multi" else None
-    styles: list[str | Tensor] = {"single": [], "multi": [trained]}.get(model.kind, [painting])
-    return f"{name}: {trained}" if trained else name, Painter(model, styles)(photo[None])[0]
+    styles: list[str | Tensor] = {"single": [], "multi": model.styles[:1]}.get(model.kind, [painting])
+    return Painter(model, styles)(photo[None])[0]
 
 
 def main(
     output: Path,
     models: list[str] | None = None,
     size: int = 256,
-    columns: int = 4,
+    columns: int = 7,
     photo: int = 1,
     painting: int = 0,
 ) -> None:
@@ -54,13 +52,13 @@ def main(
     content = square(Image.fromarray(PHOTOS[photo]()), size)
     style = load_picture(draw("paintings", PAINTINGS[painting], size))
     panels = [("photo", content), ("painting", style)]
-    panels += [paint(name, content, style) for name in models or stylezoo.list_models(pretrained=True)]
+    panels += [(name, paint(name, content, style)) for name in models or stylezoo.list_models(pretrained=True)]
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.2 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, picture) in zip(axes.flat, panels, strict=False):
-        axis.set_title(title, fontsize=8, pad=3)
+        axis.set_title(title, fontsize=9, pad=3)
         axis.imshow(to_image(picture))
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.2 / (2.2 * rows), wspace=0.02, hspace=0.12)
     output.parent.mkdir(parents=True, exist_ok=True)
