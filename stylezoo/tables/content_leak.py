@@ -77,8 +77,8 @@ def content_leak(
 def _repainted(model: StyleModel, contents: Tensor, styles: Tensor, rounds: Sequence[int]) -> dict[int, Tensor]:
     """{round: pictures}; each style is encoded once."""
     pictures: dict[int, list[Tensor]] = {index: [] for index in rounds}
-    for output, style in zip(contents.to(device()).split(1), styles.to(device()).split(1), strict=True):
-        code = model.encode_style(style)
+    for content, style in zip(contents.to(device()), styles.to(device()), strict=True):
+        output, code = content.unsqueeze(0), model.encode_style(style.unsqueeze(0))
         for index in range(1, rounds[-1] + 1):
             output = model.decode(output, code).clamp(0, 1)
             if index in rounds:
