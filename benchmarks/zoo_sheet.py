@@ -1,6 +1,6 @@
 """The whole zoo on one sheet: a photo, a painting, and what each system makes of the two.
 
-    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg --size 224
+    python benchmarks/zoo_sheet.py --output docs/pictures/zoo.jpg
 
 The photo is scikit-image's, the painting is drawn. Systems with trained styles paint the photo in one of their own.
 """
@@ -34,7 +34,7 @@ def paint(name: str, photo: Tensor, painting: Tensor) -> Tensor:
 def main(
     output: Path,
     models: list[str] | None = None,
-    size: int = 256,
+    size: int = 224,
     columns: int = 7,
     photo: int = 1,
     painting: int = 0,
@@ -43,7 +43,7 @@ def main(
 
     Args:
         output: A picture file.
-        models: What `stylezoo.load_model` takes: names, files and training checkpoints; all that ships if left out.
+        models: What `stylezoo.load_model` takes: names, files and training checkpoints; all that this machine has if left out.
         size: Side of each picture in pixels.
         columns: Pictures in a row.
         photo: Which photo, see ``contact_sheet.py``.
