@@ -42,7 +42,7 @@ notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
 # Folders of photos (CONTENT) and paintings (STYLE); if there are such, of public weight files (WEIGHTS), of StyleID's
 # pictures (BENCHMARK) and of pictures of the styles that models were trained on (TRAINED). FORCE=1 makes all anew.
 results: $(READY)  ## measure all models on this machine: make results CONTENT=photos STYLE=paintings WEIGHTS=public
-	$(BIN)/python benchmarks/results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
+	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
 

@@ -5,10 +5,10 @@
 
 docs/cin_finetune has results and the options that they were made with.
 
-Trains cin on some paintings for ``base_steps`` steps. Each new painting is then learnt twice: by a fine-tuned copy of
+Trains cin on some paintings for ``base_steps`` steps. Each new painting is then learned twice: by a fine-tuned copy of
 that network, ``steps / 8`` steps of its scales and shifts, and by a network of its own, ``steps`` steps of all weights.
 Paintings and photos are procedural unless folders are named. Both are measured along the way on photos that no training sees: the content and style losses that both
-minimise, summed as in training. Writes OUTPUT.csv (every measurement) and OUTPUT.png (the curves of the total).
+minimize, summed as in training. Writes OUTPUT.csv (every measurement) and OUTPUT.png (the curves of the total).
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ def main(
         output: Files to write, without suffix.
         encoder: The network of the losses; relu3_3 is the deepest layer that is used.
         encoder_weights: A file for it.
-        base_steps: Optimiser steps of the network that is fine-tuned later.
-        steps: Optimiser steps of a new painting's own network; fine-tuning has an eighth of them.
+        base_steps: Optimizer steps of the network that is fine-tuned later.
+        steps: Optimizer steps of a new painting's own network; fine-tuning has an eighth of them.
         styles: Number of styles of the network that is fine-tuned, where paintings are drawn.
-        new_styles: Number of styles that are learnt in addition, one after the other.
+        new_styles: Number of styles that are learned in addition, one after the other.
         crop: Side of the training pictures.
         batch_size: Pictures in a batch.
         width: Multiplies the channels of cin.
@@ -125,7 +125,7 @@ def main(
         accelerator: ``cpu`` or ``gpu``.
         base: Keeps the network that is fine-tuned. Where the file exists, it is taken instead of training one, such as
             public weights from ``stylezoo import``; new networks then have its shape.
-        paintings: Folder of paintings, of which the last ``new_styles`` by name are learnt in addition; null draws some.
+        paintings: Folder of paintings, of which the last ``new_styles`` by name are learned in addition; null draws some.
         photos: Folder of photos; null draws some.
         root: Where pictures are drawn; null for a temporary folder.
     """

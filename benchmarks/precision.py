@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py --output docs/precision.csv
 
-Every system's recipe is trained through the command line for ``warmup`` steps in 32 bits, from its own initialisation.
+Every system's recipe is trained through the command line for ``warmup`` steps in 32 bits, from its own initialization.
 From that checkpoint it goes on for ``steps`` steps in ``32-true`` and in ``bf16-mixed``, with the same batches, and
 that several times, each with other batches. What is compared is the loss of validation pictures, evaluated in 32 bits.
 
@@ -78,8 +78,8 @@ def main(
     Args:
         output: The table, a CSV file.
         systems: Systems, or recipes such as ``johnson_author``; null for all trainable systems that the table lacks.
-        warmup: Optimiser steps in 32 bits before the comparison.
-        steps: Optimiser steps of each of the compared runs.
+        warmup: Optimizer steps in 32 bits before the comparison.
+        steps: Optimizer steps of each of the compared runs.
         repeats: The fewest pairs of compared runs, at least 2.
         most_repeats: The most, however large the standard error.
         standard_error: Of the mean relative difference; once it is that small there are no further repeats.

@@ -30,7 +30,7 @@ SMALLER = {"magenta": "magenta_mobile", "stytr2": "stytr2_small"}
 
 def recipes() -> list[str]:
     """A recipe of every trainable system, the smaller one where there are two."""
-    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimisation"]
+    trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimization"]
     return [SMALLER.get(name, name) for name in trainable]
 
 
@@ -99,7 +99,7 @@ def main(
         paintings: A folder of styles; systems that learn given styles get four of them.
         output: The table, a CSV file.
         systems: Systems, or recipes such as ``stytr2_small``; null for all trainable systems that the table lacks.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         crop: Side of the training pictures.
         batch_size: Pictures in a batch.
         encoder: The encoder, and the network of the losses.

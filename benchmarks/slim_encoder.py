@@ -42,7 +42,7 @@ from stylezoo import losses, weights
 from stylezoo.data import Folder
 from stylezoo.data.stream import Framing
 from stylezoo.images import read_image, to_tensor
-from stylezoo.slim import LAYERS
+from stylezoo.training.slim_encoder import LAYERS
 from stylezoo.vgg import VGG, Features
 
 NAME = "vgg19_slim"
@@ -57,11 +57,11 @@ def held_out(root: Path, size: int) -> Iterator[Tensor]:
 
 def fidelity(features: Tensor, teacher: Tensor) -> dict[str, float]:
     """How close features (1, C, H, W) are to the teacher's."""
-    centred = [x - x.mean((2, 3), keepdim=True) for x in (features, teacher)]
+    centerd = [x - x.mean((2, 3), keepdim=True) for x in (features, teacher)]
     grams = [losses.gram(x) for x in (features, teacher)]
     return {
         "cosine": float(F.cosine_similarity(features.flatten(), teacher.flatten(), dim=0)),
-        "correlation": float(F.cosine_similarity(*(x.flatten() for x in centred), dim=0)),
+        "correlation": float(F.cosine_similarity(*(x.flatten() for x in centerd), dim=0)),
         "gram_error_percent": 100 * float((grams[0] - grams[1]).norm() / grams[1].norm()),
     }
 
@@ -102,7 +102,7 @@ def cost_table(networks: dict[str, VGG], size: int = 512, runs: int = 7) -> list
     for name, network in networks.items():
         with FlopCounterMode(display=False) as counter:
             network(image, ["relu4_1"])
-        megabytes = sum(p.numel() for p in network.parameters()) * (2 if network.flavour == "slim" else 4) / 1e6
+        megabytes = sum(p.numel() for p in network.parameters()) * (2 if network.flavor == "slim" else 4) / 1e6
         flops = counter.get_total_flops() / 1e9
         rows.append(
             {"encoder": name, "gflop": flops, "milliseconds": 1e3 * min(times[name][1:]), "file_megabytes": megabytes}
@@ -144,7 +144,7 @@ def main(
         output: Folder of the tables.
         photos: Folder of the photos of training, of which a part is held out.
         paintings: The same of the paintings.
-        teacher_weights: File of the normalised VGG-19.
+        teacher_weights: File of the normalized VGG-19.
         deep_teacher_weights: File of the slim encoder that taught the layers that this file lacks.
         checkpoint: The trained encoder to install; null measures the one of the package.
         data: What it was trained on, for its card.
@@ -164,7 +164,7 @@ def main(
         run = torch.load(checkpoint, map_location="cpu", weights_only=True)
         card = {
             "name": NAME,
-            "licence": "MIT",
+            "license": "MIT",
             "recipe": "experiments/slim_encoder.yaml",
             "settings": {
                 k: v for k, v in run["hyper_parameters"].items() if not k.endswith("_weights") and k[0] != "_"

@@ -41,7 +41,7 @@ def save_model(
             named with their sha256 but not copied.
         bits: Of packed numbers, see `stylezoo.weights.packed`.
         half: Names of tensors that have 16 bits all the same.
-        about: What else the metadata tells, under keys of its own, such as ``data`` and ``licence``.
+        about: What else the metadata tells, under keys of its own, such as ``data`` and ``license``.
 
     Raises:
         ValueError: If a packed model paints with an encoder that does not ship.
@@ -85,7 +85,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
             `stylezoo.weights.folder`, or else in the package. The bare name of a system is the name of a file in that
             folder, or else the system's default tag. Or a ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo
             import``), or a training checkpoint ``.ckpt``.
-            Systems that optimise have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
+            Systems that optimize have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
             ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``). Where what ``gatys`` sees with is not on
             this machine, the bare name is, with a warning, the first one that has all it needs, ``gatys.slim``.
         **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
@@ -121,14 +121,14 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
     if Path(name).is_file():
         raise ValueError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
     system = name.partition(".")[0]
-    kind, recipes = registry.get(system).kind, registry.optimisation_recipes()
+    kind, recipes = registry.get(system).kind, registry.optimization_recipes()
     if name in recipes:
         own_encoder = settings.keys() & {"encoder", "encoder_weights"}
         return recipes[name] if name != system or own_encoder else _recipe_at_hand(system)
     tags = [entry.tag for entry in registry.pretrained_models() if entry.system == system]
     close = difflib.get_close_matches(name, tags, n=1, cutoff=0.8)
     hint = f" (did you mean {close[0]!r}?)" if close else f" ({system} has {', '.join(tags)})" if tags else ""
-    if kind == "optimisation":
+    if kind == "optimization":
         raise FileNotFoundError(f"There is no recipe {name!r}{hint}: name one of these, or a file (.yaml).")
     path = weights.folder() / f"{name}.safetensors"
     raise FileNotFoundError(
@@ -153,7 +153,7 @@ def _recipe_at_hand(system: str) -> Path:
 
 
 def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
-    """A system that optimises, with the settings of a recipe."""
+    """A system that optimizes, with the settings of a recipe."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
     recipe = yaml.safe_load(path.read_text())
@@ -162,7 +162,7 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     if not isinstance(recipe, dict) or str(recipe.get("class_path")).split(".")[-1] not in classes:
         raise ValueError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")
     cls = classes[recipe["class_path"].split(".")[-1]]
-    if cls.kind != "optimisation":
+    if cls.kind != "optimization":
         raise ValueError(
             f"{path} is a recipe to train {cls.system} with (python -m stylezoo fit --config {path}): paint with the"
             " checkpoint that it leaves."

@@ -19,13 +19,21 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.callbacks import EMA, ChannelsLast, Compile, ImageGrid, PictureWriter, RunCheckpoint, RunProgressBar  # noqa: F401 - EMA, too
 from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
 from stylezoo.module import StyleModel
-from stylezoo.slim import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
+from stylezoo.training.callbacks import (  # noqa: F401 - EMA, too
+    EMA,
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    PictureWriter,
+    RunCheckpoint,
+    RunProgressBar,
+)
+from stylezoo.training.slim_encoder import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
 
 
 class StyleCLI(LightningCLI):

@@ -36,7 +36,7 @@ def list_systems(
     Args:
         kind: Only systems that take this kind of style.
         pretrained: What --model accepts by name instead: weights of the package, those in your own folder, and recipes
-            of systems that optimise; with what must be downloaded first.
+            of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
     """
     rows: list[dict[str, object]] = []
@@ -85,7 +85,7 @@ def stylize(
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
-            (.safetensors), or a training checkpoint (.ckpt); for systems that optimise a recipe (.yaml) or its name,
+            (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
         content: Pictures to paint: files, folders (with the folders in them) or globs.
         output: A picture file if one picture is painted, else a folder.
@@ -93,14 +93,14 @@ def stylize(
             them if left out), nothing for single-style ones.
         alpha: Strength of the style, 0 to 1.
         style_weights: Blend the styles, with these weights, for example 1,2,1.
-        preserve_color: Keep the content's colours: coral recolours the style first, luminance paints brightness only.
-        mask: Spread the styles over regions: one grey picture per style, white where it applies (or one picture for
+        preserve_color: Keep the content's colors: coral recolors the style first, luminance paints brightness only.
+        mask: Spread the styles over regions: one gray picture per style, white where it applies (or one picture for
             two styles, white for the first).
         size: Resize the short side of contents to this many pixels first.
         style_size: The same for the styles; larger styles give coarser strokes.
         tile: Work in tiles of this many pixels, for pictures that do not fit into memory; the result is the same.
         batch_size: How many pictures of one size are painted together.
-        preview: Systems that optimise write the unfinished picture every so many iterations, beside its output as
+        preview: Systems that optimize write the unfinished picture every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         device: auto, cpu, cuda, mps ...
         format: Of the pictures in an output folder.
@@ -108,7 +108,7 @@ def stylize(
     """
     together = style_weights is not None or bool(mask)
     network = checkpoints.load_model(model).to(default_device() if device == "auto" else device)
-    if network.kind == "optimisation":  # paints one after the other anyway: each is written when it is done
+    if network.kind == "optimization":  # paints one after the other anyway: each is written when it is done
         batch_size = 1
     if network.kind in ("multi", "single"):
         styles = style or (network.styles if network.kind == "multi" else [])
@@ -147,8 +147,8 @@ def stylize(
 
 @contextmanager
 def watched(network: StyleModel, progress: Progress, target: Path, every: int) -> Iterator[None]:
-    """Shows the iterations of a system that optimises, and the unfinished picture in a file beside its target."""
-    if network.kind != "optimisation":
+    """Shows the iterations of a system that optimizes, and the unfinished picture in a file beside its target."""
+    if network.kind != "optimization":
         yield
         return
     task = progress.add_task(target.name, total=None)
@@ -237,7 +237,7 @@ def expand(pattern: str) -> list[tuple[Path, Path]]:
 
 
 def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list[tuple[Job, Tensor | ImageError]]]:
-    """Reads the contents and joins neighbours of one size; what cannot be read comes alone, as the error."""
+    """Reads the contents and joins neighbors of one size; what cannot be read comes alone, as the error."""
     batch: list[tuple[Job, Tensor | ImageError]] = []
     for job in jobs:
         picture: Tensor | ImageError
@@ -383,10 +383,11 @@ def evaluate(
         num_workers: Additional processes that read pictures.
     """
     settings = {k: v for k, v in locals().items() if k not in ("models", "content", "style", "output")}
-    from stylezoo import evaluation, results  # the other commands start without them
+    from stylezoo.evaluation import evaluate as run  # the other commands start without them
+    from stylezoo.evaluation import store
 
-    summary = evaluation.evaluate(models, content, style, output, **settings)
-    heading, *rows = results.table(summary)
+    summary = run(models, content, style, output, **settings)
+    heading, *rows = store.table(summary)
     shown = Table(*heading, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*row)
@@ -425,7 +426,7 @@ def reproduce(
         content: Folder of photos, instead of procedural ones.
         style: Folder of paintings, instead of procedural ones.
         models: Trained models to study, files or names of weights, instead of briefly trained ones.
-        steps: Optimiser steps of what is trained.
+        steps: Optimizer steps of what is trained.
         seed: Decides weights, batches and pairs.
         size: Side of the pictures that are measured, in pixels.
         crop: Side of training crops.
@@ -438,26 +439,26 @@ def reproduce(
     """
     given = {k: v for k, v in locals().items() if v is not None}
     options = {k: v for k, v in given.items() if k not in ("name", "output", "list", "set", "charts_only")}
-    from stylezoo import tables  # the other commands start without it
+    from stylezoo import studies  # the other commands start without it
 
     if list:
         if name is None:
             shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
-            for study in tables.studies().values():
+            for study in studies.studies().values():
                 shown.add_row(study.name, study.title, study.source)
         else:
             shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
-            for setting in tables.get(name).settings.values():
+            for setting in studies.get(name).settings.values():
                 shown.add_row(setting.name, setting.default_word, setting.help)
         Console(width=None if sys.stdout.isatty() else 240).print(shown)
         return 0
     if name is None or output is None:
         raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
-    others = tables.get(name).parse(set or [])
+    others = studies.get(name).parse(set or [])
     twice = [key for key in others if key in options]
     if twice:
         raise ValueError(f"{' and '.join(twice)} is given twice: by --{twice[0]} and by --set.")
-    result, files = tables.run(name, output, charts_only=charts_only, **options, **others)
+    result, files = studies.run(name, output, charts_only=charts_only, **options, **others)
     print(*result.notes, sep="\n")
     print(f"Written: {', '.join(map(str, files))}")
     return 0

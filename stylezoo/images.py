@@ -1,6 +1,6 @@
-"""Pictures in and out: files of any kind become RGB in [0, 1] and back, plus colour preservation and contact sheets.
+"""Pictures in and out: files of any kind become RGB in [0, 1] and back, plus color preservation and contact sheets.
 
-Everything that can be odd about a picture file is settled here once: rotation flags, colour profiles, transparency,
+Everything that can be odd about a picture file is settled here once: rotation flags, color profiles, transparency,
 palettes, 16 bits, CMYK, animations, broken and gigantic files.
 """
 
@@ -35,7 +35,7 @@ class ImageError(ValueError):
 def read_image(path: str | os.PathLike[str], min_side: int | None = None) -> Image.Image:
     """Read any picture as 8-bit sRGB.
 
-    The EXIF rotation is applied, an embedded colour profile is converted to sRGB, transparency is laid on white,
+    The EXIF rotation is applied, an embedded color profile is converted to sRGB, transparency is laid on white,
     16-bit values are scaled (not clipped) and of an animation the first frame is taken.
 
     Args:
@@ -130,7 +130,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Wide grey modes: 16-bit values (also held in a 32-bit image) are divided by 257, floats are taken as [0, 1]."""
+    """Wide gray modes: 16-bit values (also held in a 32-bit image) are divided by 257, floats are taken as [0, 1]."""
     values = np.asarray(image).astype(np.float64)
     top = float(values.max(initial=0.0))
     if image.mode == "F":
@@ -213,7 +213,7 @@ def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quali
     if format in ("JPEG", "PPM", "BMP") and image.mode != "RGB":
         image = _to_rgb(image)
     if format == "JPEG" and quality >= 90:
-        options["subsampling"] = 0  # colour at full resolution: saturated brush strokes show chroma subsampling
+        options["subsampling"] = 0  # color at full resolution: saturated brush strokes show chroma subsampling
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
-    """Colours of `target` on `source` (CORAL, AdaIN's `-preserveColor`): matches mean and colour covariance.
+    """Colors of `target` on `source` (CORAL, AdaIN's `-preserveColor`): matches mean and color covariance.
 
     Per channel z-scores (unbiased std), scatter matrices z z^T (not divided by n) plus identity, symmetric square
     roots: result = S_t^(1/2) S_s^(-1/2) z_s, scaled back with the target's std and mean. Not clamped.
@@ -273,7 +273,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
 
     Args:
         source: (3, H, W), usually the style.
-        target: (3, h, w), usually the content whose colours are to be kept.
+        target: (3, h, w), usually the content whose colors are to be kept.
 
     Returns:
         (3, H, W), dtype and device of `source`.
@@ -304,7 +304,7 @@ def _matrix_power(matrix: Tensor, power: float) -> Tensor:
 
 
 def keep_luminance(output: Tensor, content: Tensor) -> Tensor:
-    """The brightness of `output` with the colours of `content` (luminance-only transfer).
+    """The brightness of `output` with the colors of `content` (luminance-only transfer).
 
     Y of `output`, Cb and Cr of `content`, full-range BT.601 as in JPEG and Pillow.
 

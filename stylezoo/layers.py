@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.images import read_image, to_tensor
-from stylezoo.losses import Moments, at_least_float32, mean_std, normalise
+from stylezoo.losses import Moments, at_least_float32, mean_std, normalize
 from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG
 
@@ -26,7 +26,7 @@ REFLECTED_START = 40  # pixels: what five residual blocks without padding take a
 
 
 def adain(content: Tensor, style_mean: Tensor, style_std: Tensor) -> Tensor:
-    """Adaptive instance normalisation (Huang & Belongie 2017, equation 8).
+    """Adaptive instance normalization (Huang & Belongie 2017, equation 8).
 
     Args:
         content: Features (B, C, H, W).
@@ -92,15 +92,15 @@ def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn
 class StyleAttention(nn.Module):
     """Content positions attend to style positions (SANet, Park & Lee 2019, section 3.2; arXiv:1812.02342).
 
-    1,050,624 parameters at 512 channels. Queries and keys are normalised features, values raw ones, the content is
+    1,050,624 parameters at 512 channels. Queries and keys are normalized features, values raw ones, the content is
     added to what it attends to.
 
     Args:
         channels: Of content, style and result.
-        norm: Normalises content and style before queries and keys are made of them.
+        norm: Normalizes content and style before queries and keys are made of them.
     """
 
-    def __init__(self, channels: int, norm: Callable[[Tensor], Tensor] = normalise) -> None:
+    def __init__(self, channels: int, norm: Callable[[Tensor], Tensor] = normalize) -> None:
         super().__init__()
         self.norm = norm
         self.f = nn.Conv2d(channels, channels, 1)
@@ -135,10 +135,10 @@ class StyleAttention(nn.Module):
         return result
 
 
-def normalised_weights(weights: list[float] | None, count: int) -> list[float]:
+def normalized_weights(weights: list[float] | None, count: int) -> list[float]:
     """Blending weights that sum to 1; equal ones for None.
 
-    >>> normalised_weights([1, 3], 2), normalised_weights(None, 2)
+    >>> normalized_weights([1, 3], 2), normalized_weights(None, 2)
     ([0.25, 0.75], [0.5, 0.5])
 
     Raises:
@@ -154,7 +154,7 @@ def normalised_weights(weights: list[float] | None, count: int) -> list[float]:
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance normalisation with a trained scale and shift (Ulyanov et al. 2016, arXiv:1607.08022), biased variance.
+    """Instance normalization with a trained scale and shift (Ulyanov et al. 2016, arXiv:1607.08022), biased variance.
 
     nn.InstanceNorm2d(affine=True) computes the same but gives up the channels_last layout.
     """
@@ -164,7 +164,7 @@ class InstanceNorm(nn.GroupNorm):
 
 
 class ConvLayer(nn.Module):
-    """Padding, convolution (or up-sampling by 2 with one), normalisation; see `stylezoo.models.johnson` for the choices.
+    """Padding, convolution (or up-sampling by 2 with one), normalization; see `stylezoo.models.johnson` for the choices.
 
     Args:
         in_channels: Of the input.
@@ -227,12 +227,12 @@ class JohnsonTransformer(nn.Module):
     Down-sampling by 4, five residual blocks, up-sampling by 4: 1,679,235 parameters, 424,899 at half width.
 
     Args:
-        norm: ``instance`` or ``batch`` normalisation.
+        norm: ``instance`` or ``batch`` normalization.
         upsample: See `ConvLayer`.
         padding: See `ConvLayer`; ``reflect_start`` reflects 40 pixels at the input, does without padding in the residual
             blocks and pads zeros elsewhere.
         width: Multiplies the channels.
-        norm_last: Whether the last convolution is normalised too.
+        norm_last: Whether the last convolution is normalized too.
         eps: Added to variances.
         last_kernel: Side of the last convolution; 3 in texture nets: 1,672,323 parameters.
     """
@@ -281,7 +281,7 @@ class JohnsonTransformer(nn.Module):
 
 
 def uniform_scales(network: nn.Module) -> None:
-    """Draws the scales of normalisations from [0, 1), as torch7 starts them."""
+    """Draws the scales of normalizations from [0, 1), as torch7 starts them."""
     for module in network.modules():
         if isinstance(module, (InstanceNorm, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight)

@@ -105,8 +105,8 @@ def mean_std(x: Tensor | Moments, eps: float = 1e-5, outside: bool = False) -> t
     return mean, (variance + eps).sqrt()
 
 
-def normalise(x: Tensor, eps: float = 1e-5, outside: bool = False) -> Tensor:
-    """Features with mean 0 and standard deviation 1 per sample and channel ("mean-variance normalised").
+def normalize(x: Tensor, eps: float = 1e-5, outside: bool = False) -> Tensor:
+    """Features with mean 0 and standard deviation 1 per sample and channel ("mean-variance normalized").
 
     The arguments are those of `mean_std`.
     """
@@ -182,14 +182,14 @@ def gram_linear_transfer_loss(output: Tensor, style: Tensor | Moments) -> Tensor
 
 
 def gram_raw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
-    """S / C^2, Gram matrices not normalised: the "classic" loss of Cheng et al. 2021 (arXiv:2104.10064, section 3)."""
+    """S / C^2, Gram matrices not normalized: the "classic" loss of Cheng et al. 2021 (arXiv:2104.10064, section 3)."""
     return _gram_mse(output, style, 1, 1)
 
 
 def balanced_gram_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """The classic loss divided by its supremum, in [0, 1] (Cheng et al. 2021, equation 5, with N^l = C^2).
 
-    |G_o - G_s|^2 / (|G_o|^2 + |G_s|^2) per sample: Gram normalisation and feature scale drop out, and since ReLU
+    |G_o - G_s|^2 / (|G_o|^2 + |G_s|^2) per sample: Gram normalization and feature scale drop out, and since ReLU
     features make every Gram entry non-negative, the quotient cannot pass 1. Holds for post-ReLU features only. The
     gradient flows through the output in the denominator too.
 
@@ -288,14 +288,14 @@ def content_loss(output: Tensor, content: Tensor) -> Tensor:
     return F.mse_loss(at_least_float32(output), at_least_float32(content))
 
 
-def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
-    """MSE of mean-variance-normalised features (SANet, section 3.3; GlebSBrykin/SANET@2dfec14)."""
-    return F.mse_loss(normalise(output), normalise(content))
+def normalized_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """MSE of mean-variance-normalized features (SANet, section 3.3; GlebSBrykin/SANET@2dfec14)."""
+    return F.mse_loss(normalize(output), normalize(content))
 
 
-def normalised_outside_content_loss(output: Tensor, content: Tensor) -> Tensor:
-    """`normalised_content_loss` with 1e-6 added outside the root (GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2)."""
-    return F.mse_loss(normalise(output, 1e-6, outside=True), normalise(content, 1e-6, outside=True))
+def normalized_outside_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """`normalized_content_loss` with 1e-6 added outside the root (GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2)."""
+    return F.mse_loss(normalize(output, 1e-6, outside=True), normalize(content, 1e-6, outside=True))
 
 
 def gatys_content_loss(output: Tensor, content: Tensor) -> Tensor:
@@ -305,8 +305,8 @@ def gatys_content_loss(output: Tensor, content: Tensor) -> Tensor:
 
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "plain": content_loss,
-    "normalised": normalised_content_loss,
-    "normalised_outside": normalised_outside_content_loss,
+    "normalized": normalized_content_loss,
+    "normalized_outside": normalized_outside_content_loss,
     "gatys": gatys_content_loss,
 }
 
@@ -331,7 +331,7 @@ def identity_losses(
 
 
 def total_variation(image: Tensor, power: Literal[1, 2] = 2) -> Tensor:
-    """Mean over samples of the sum of |differences|^power between neighbours, (B, 3, H, W) -> scalar.
+    """Mean over samples of the sum of |differences|^power between neighbors, (B, 3, H, W) -> scalar.
 
     >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]]))
     tensor(14.)

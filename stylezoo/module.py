@@ -25,7 +25,7 @@ Code = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Iteration:
-    """How far a system that optimises its pictures has come, see `StyleModel.on_iteration`.
+    """How far a system that optimizes its pictures has come, see `StyleModel.on_iteration`.
 
     Attributes:
         picture: Number of the picture in its batch.
@@ -48,7 +48,7 @@ class StyleModel(LightningModule):
     A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
     ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
 
-    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary`` and ``optimisation``; for
+    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary`` and ``optimization``; for
     ``multi`` the number or name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing
     (None) for ``single``.
     """
@@ -70,7 +70,7 @@ class StyleModel(LightningModule):
     """Whether a checkpoint was loaded: its weights are not to be replaced by first ones."""
 
     on_iteration: Callable[[Iteration], None] | None = None
-    """Called after every iteration by systems of kind ``optimisation``, to show progress; None keeps quiet."""
+    """Called after every iteration by systems of kind ``optimization``, to show progress; None keeps quiet."""
 
     def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
         super().__init__()
@@ -110,7 +110,7 @@ class StyleModel(LightningModule):
         raise ValueError(f"{self.system} cannot paint regions with different styles: masks work with adain.")
 
     def losses(self, content: Tensor, style: Any) -> dict[str, Tensor]:
-        """Weighted loss terms by name; their sum is what training minimises."""
+        """Weighted loss terms by name; their sum is what training minimizes."""
         raise NotImplementedError(f"{type(self).__name__} does not define losses.")
 
     def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
@@ -161,15 +161,15 @@ class StyleModel(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """The learning rate lr / (1 + lr_decay * i) at optimiser step i = 0, 1, 2 ..."""
+        """The learning rate lr / (1 + lr_decay * i) at optimizer step i = 0, 1, 2 ..."""
         return inverse_time_decay(optimizer, self.hparams["lr_decay"])
 
     @classmethod
     def check_trainable(cls) -> None:
         """Raises a ValueError that says what to do instead, if the system has nothing to train."""
-        if cls.kind == "optimisation":
+        if cls.kind == "optimization":
             raise ValueError(
-                f"{cls.system} optimises each picture by itself and has nothing to train: paint with it (python -m"
+                f"{cls.system} optimizes each picture by itself and has nothing to train: paint with it (python -m"
                 f" stylezoo stylize --model {cls.system} --content ... --style ... --output ..., or predict --config"
                 f" experiments/{cls.system}.yaml)."
             )

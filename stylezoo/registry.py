@@ -16,10 +16,10 @@ from stylezoo import weights
 if TYPE_CHECKING:
     from stylezoo.module import StyleModel
 
-Kind = Literal["arbitrary", "multi", "single", "optimisation"]
-"""What a system takes as style: any picture, one of its trained styles, nothing, or pictures it optimises towards."""
+Kind = Literal["arbitrary", "multi", "single", "optimization"]
+"""What a system takes as style: any picture, one of its trained styles, nothing, or pictures it optimizes towards."""
 
-KINDS: tuple[Kind, ...] = ("arbitrary", "multi", "single", "optimisation")
+KINDS: tuple[Kind, ...] = ("arbitrary", "multi", "single", "optimization")
 
 _INSTALLED = Path(__file__).with_name("experiments")
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
@@ -77,7 +77,7 @@ def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]
     Args:
         kind: Only systems that take this kind of style.
         pretrained: Instead the tags that `load_model` loads on this machine: models of the package and of the user's
-            folder, and recipes of systems that optimise, if what they see with is here.
+            folder, and recipes of systems that optimize, if what they see with is here.
 
     Raises:
         ValueError: If there is no such kind.
@@ -109,21 +109,21 @@ class Pretrained:
 
 def pretrained_models() -> list[Pretrained]:
     """All models that `load_model` takes by name, sorted: shipped, public and the user's own ones, and recipes of systems
-    that optimise."""
+    that optimize."""
     known, table = systems(), weights.table()
     own = {path.stem: path for path in weights.folder().glob("*.safetensors") if path.stem.split(".")[0] in known}
     files = {tag: file.path for tag, file in table.models.items()} | own
     found = [Pretrained(tag, tag.split(".")[0], path, None if path.is_file() else tag) for tag, path in files.items()]
-    for tag, recipe in optimisation_recipes().items():
+    for tag, recipe in optimization_recipes().items():
         encoder = yaml.safe_load(recipe.read_text())["model"]["init_args"]["encoder"]
         missing = encoder if encoder in table.encoders and not table.encoders[encoder].path.is_file() else None
         found.append(Pretrained(tag, tag.split(".")[0], recipe, missing))
     return sorted(found, key=lambda entry: entry.tag)
 
 
-def optimisation_recipes() -> dict[str, Path]:
-    """The recipes of systems that optimise by tag: ``gatys.yaml`` is gatys, ``gatys_modern.yaml`` gatys.modern."""
-    names = [name for name, cls in systems().items() if cls.kind == "optimisation"]
+def optimization_recipes() -> dict[str, Path]:
+    """The recipes of systems that optimize by tag: ``gatys.yaml`` is gatys, ``gatys_modern.yaml`` gatys.modern."""
+    names = [name for name, cls in systems().items() if cls.kind == "optimization"]
     recipes = {name: RECIPES / f"{name}.yaml" for name in names}
     for name in names:
         recipes |= {f"{name}.{path.stem.removeprefix(f'{name}_')}": path for path in RECIPES.glob(f"{name}_*.yaml")}

@@ -3,20 +3,20 @@
     vgg = VGG("vgg19_normalised", "vgg_normalised.pth", last="relu4_1")
     features = vgg(image, ["relu1_1", "relu4_1"])      # {"relu1_1": (B, 64, H, W), "relu4_1": (B, 512, H/8, W/8)}
 
-Images go in as RGB in [0, 1]; what each family of weights expects beyond that is its *flavour*. Flavours are not
+Images go in as RGB in [0, 1]; what each family of weights expects beyond that is its *flavor*. Flavors are not
 interchangeable: loss weights are tuned to one of them, and a decoder trained on one is noise on another.
 
-| flavour     | preprocessing                       | padding | pooling   | used by                                 |
+| flavor     | preprocessing                       | padding | pooling   | used by                                 |
 |-------------|-------------------------------------|---------|-----------|-----------------------------------------|
 | torchvision | ImageNet mean and std               | zeros   | max floor | pytorch/examples, multi-level AdaIN     |
-| normalised  | a 1x1 convolution in the file       | reflect | max ceil  | AdaIN, SANet, StyTr2, LinearTransfer    |
+| normalised | a 1x1 convolution in the file       | reflect | max ceil  | AdaIN, SANet, StyTr2, LinearTransfer    |
 | caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
-| random      | opponent colours                    | reflect | max ceil  | tests and the quickstart: no file at all |
+| random      | opponent colors                    | reflect | max ceil  | tests and the quickstart: no file at all |
 | slim        | ImageNet mean and std               | reflect | max ceil  | a quarter of the FLOPs, ships inside     |
 
-The slim flavour is the normalised VGG-19 distilled to half the channels (`stylezoo.slim`). Its convolutions run thin;
+The slim flavor is the normalized VGG-19 distilled to half the channels (`stylezoo.training.slim_encoder`). Its convolutions run thin;
 1x1 maps with a ReLU lead from relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 back to VGG's channels, which are the only
-layers that it has. Loss weights and decoders of the normalised flavour keep their meaning on it.
+layers that it has. Loss weights and decoders of the normalized flavor keep their meaning on it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 @dataclass(frozen=True)
-class Flavour:
+class Flavor:
     """What a family of VGG weights expects: an affine map of RGB in [0, 1], and how borders and pools behave."""
 
     matrix: tuple[tuple[float, float, float], ...]
@@ -67,8 +67,8 @@ def _diagonal(values: Iterable[float]) -> tuple[tuple[float, float, float], ...]
     return ((a, 0.0, 0.0), (0.0, b, 0.0), (0.0, 0.0, c))
 
 
-FLAVOURS = {
-    "torchvision": Flavour(
+FLAVORS = {
+    "torchvision": Flavor(
         matrix=_diagonal(1 / s for s in IMAGENET_STD),
         bias=(
             -IMAGENET_MEAN[0] / IMAGENET_STD[0],
@@ -78,24 +78,24 @@ FLAVOURS = {
         padding="zeros",
         ceil_mode=False,
     ),
-    # The affine map of this flavour (x 255, RGB -> BGR, minus mean) is the 1x1 convolution that heads its file.
-    "normalised": Flavour(_diagonal((1.0, 1.0, 1.0)), (0.0, 0.0, 0.0), padding="reflect", ceil_mode=True),
-    "caffe": Flavour(
+    # The affine map of this flavor (x 255, RGB -> BGR, minus mean) is the 1x1 convolution that heads its file.
+    "normalised": Flavor(_diagonal((1.0, 1.0, 1.0)), (0.0, 0.0, 0.0), padding="reflect", ceil_mode=True),
+    "caffe": Flavor(
         matrix=((0.0, 0.0, 255.0), (0.0, 255.0, 0.0), (255.0, 0.0, 0.0)),
         bias=(-CAFFE_MEAN_BGR[0], -CAFFE_MEAN_BGR[1], -CAFFE_MEAN_BGR[2]),
         padding="zeros",
         ceil_mode=False,
     ),
-    # Opponent colours (light, red-green, yellow-blue), stretched so that each varies about as much in pictures.
-    "random": Flavour(
+    # Opponent colors (light, red-green, yellow-blue), stretched so that each varies about as much in pictures.
+    "random": Flavor(
         ((1.3, 1.3, 1.3), (4.0, -4.0, 0.0), (1.5, 1.5, -3.0)), (-2.0, 0.0, 0.0), padding="reflect", ceil_mode=True
     ),
 }
-FLAVOURS["slim"] = replace(FLAVOURS["torchvision"], padding="reflect", ceil_mode=True)
+FLAVORS["slim"] = replace(FLAVORS["torchvision"], padding="reflect", ceil_mode=True)
 
 
 def parse_name(name: str) -> tuple[int, str, int]:
-    """Splits an encoder name into (depth, flavour, divisor of the channel widths).
+    """Splits an encoder name into (depth, flavor, divisor of the channel widths).
 
     >>> parse_name("vgg19_normalised"), parse_name("vgg16_random/4")
     ((19, 'normalised', 1), (16, 'random', 4))
@@ -103,10 +103,10 @@ def parse_name(name: str) -> tuple[int, str, int]:
     Raises:
         ValueError: If there is no such encoder.
     """
-    match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVOURS)})(?:/(\d+))?", name)
+    match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVORS)})(?:/(\d+))?", name)
     wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
     if match is None or wrong_divisor or match[0] == "vgg16_slim":
-        names = ", ".join(f"vgg19_{flavour}" for flavour in FLAVOURS)
+        names = ", ".join(f"vgg19_{flavor}" for flavor in FLAVORS)
         raise ValueError(
             f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim), or a thinner"
             " random one such as vgg19_random/4."
@@ -128,15 +128,15 @@ class VGG(nn.Module):
         name: ``vgg{16,19}_{torchvision,normalised,caffe,random}``; see the table at the top of this file.
         weights: Any file of such weights (naoto0804's ``vgg_normalised.pth``, ``vgg19-d01eb7cb.pth``, LinearTransfer's
             ``vgg_r41.pth``, a stylezoo safetensors file ...). Files that stop early serve the layers they have.
-            None takes the flavour's own file: torchvision's through its API, slim's from the package, the others from
+            None takes the flavor's own file: torchvision's through its API, slim's from the package, the others from
             `stylezoo.weights.folder`. Or the tensors themselves, named as in `tensors`.
         last: The deepest layer that is built and loaded. None builds as many as the file has.
-        padding: ``zeros`` or ``reflect`` instead of the flavour's own.
+        padding: ``zeros`` or ``reflect`` instead of the flavor's own.
         first_padding: Another padding for the first convolution alone: ``replicate`` leaves less of a frame at the borders
-            of optimised images (crowsonkb/style-transfer-pytorch@e7e2c71).
+            of optimized images (crowsonkb/style-transfer-pytorch@e7e2c71).
         pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017), or ``avg_doubled``:
             averages times 2, about as large as maxima are (crowsonkb/style-transfer-pytorch@e7e2c71).
-        ceil_mode: Whether pools round odd sizes up, instead of the flavour's own.
+        ceil_mode: Whether pools round odd sizes up, instead of the flavor's own.
 
     Raises:
         ValueError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
@@ -156,18 +156,18 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        self.depth, self.flavour, divisor = parse_name(name)
-        flavour = FLAVOURS[self.flavour]
-        self.padding = padding or flavour.padding
+        self.depth, self.flavor, divisor = parse_name(name)
+        flavor = FLAVORS[self.flavor]
+        self.padding = padding or flavor.padding
         self.pooling = pooling
         self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
-        self.ceil_mode = flavour.ceil_mode if ceil_mode is None else ceil_mode
+        self.ceil_mode = flavor.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights if isinstance(weights, str) else "its own"
         tensors: Mapping[str, Tensor]
         if isinstance(weights, Mapping):
             tensors = weights
-        elif self.flavour == "random" and weights is None:
+        elif self.flavor == "random" and weights is None:
             tensors = random_weights(self.depth, divisor)
         else:
             tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
@@ -188,8 +188,8 @@ class VGG(nn.Module):
 
         self.preprocess = nn.Conv2d(3, 3, 1)
         with torch.no_grad():
-            self.preprocess.weight.copy_(torch.tensor(flavour.matrix)[:, :, None, None])
-            self.preprocess.bias.copy_(torch.tensor(flavour.bias))  # type: ignore[union-attr]
+            self.preprocess.weight.copy_(torch.tensor(flavor.matrix)[:, :, None, None])
+            self.preprocess.bias.copy_(torch.tensor(flavor.bias))  # type: ignore[union-attr]
         self.convs = nn.ModuleDict()
         channels = 3
         for conv in names:
@@ -202,8 +202,8 @@ class VGG(nn.Module):
             mode = first_padding if first_padding and conv == "conv1_1" else self.padding
             self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=mode)
             channels = shape[0]
-        self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavour alone
-        if self.flavour == "slim":
+        self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavor alone
+        if self.flavor == "slim":
             for conv in names:
                 if f"maps.{conv}.weight" in tensors:
                     out_channels, in_channels = tensors[f"maps.{conv}.weight"].shape[:2]
@@ -226,7 +226,7 @@ class VGG(nn.Module):
     @property
     def channels(self) -> dict[str, int]:
         """Channels per layer: {"relu1_1": 64, ...}, for the layers that are there."""
-        wide = self.maps if self.flavour == "slim" else self.convs
+        wide = self.maps if self.flavor == "slim" else self.convs
         return {c.replace("conv", "relu"): int(m.weight.shape[0]) for c, m in wide.items()}  # type: ignore
 
     @property
@@ -379,7 +379,7 @@ def _conv_of(layer: str) -> str:
 def canonical(tensors: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
     """Renames VGG weights of any public layout to conv1_1.weight, conv1_1.bias ...; {} if these are none.
 
-    Layouts: torchvision and jcjohnson's caffe conversions (``features.N``), the normalised network as an indexed
+    Layouts: torchvision and jcjohnson's caffe conversions (``features.N``), the normalized network as an indexed
     nn.Sequential (``0`` to ``51``, 1x1 convolution first), LinearTransfer's ``conv1 ... conv14``, leongatys's
     ``conv1_1``, the slim encoders of Collaborative Distillation (``conv11``, ``conv11_aux``), and stylezoo's own
     files (``encoder.conv1_1``) and training checkpoints of slim encoders (``encoder.convs.conv1_1``).
@@ -424,8 +424,8 @@ def is_vgg(tensors: Mapping[str, Tensor]) -> bool:
 def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Tensor]:
     """Weights without any training: random filters whose activations have mean 1 and standard deviation 1/2.
 
-    Most activations then stay clear of the ReLU's edge, so that even deep features keep colours, edges and the layout
-    of a picture, where ordinary random initialisations scramble them: a decoder learns to invert them in minutes, and
+    Most activations then stay clear of the ReLU's edge, so that even deep features keep colors, edges and the layout
+    of a picture, where ordinary random initializations scramble them: a decoder learns to invert them in minutes, and
     their statistics tell styles apart. They know nothing of objects. Drawn in float64 and rounded to 13 bits, so that
     every machine gets the same numbers and their sha256 can stand in a checkpoint.
 

@@ -40,7 +40,7 @@ class WeightFile:
         url: Its address.
         torchvision: A member of torchvision's enums of weights, which download and check by themselves.
         bytes: Its size, where it is known.
-        licence: Of the weights, where their publisher names one.
+        license: Of the weights, where their publisher names one.
         note: What else should be known, such as where the checksum comes from.
     """
 
@@ -49,7 +49,7 @@ class WeightFile:
     url: str | None = None
     torchvision: str | None = None
     bytes: int | None = None
-    licence: str | None = None
+    license: str | None = None
     note: str | None = None
 
     @property
@@ -72,19 +72,19 @@ class WeightFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile(WeightFile):
-    """A trained model of the table, written by ``benchmarks/publish.py``.
+    """A trained model of the table, written by ``tools/publish.py``.
 
     Attributes:
         system: Its name in the zoo, the first part of the tag.
         data: What it was trained on.
         recipe: The recipe that it was trained with; the settings are in the file's metadata.
-        steps: Optimiser steps of the training.
+        steps: Optimizer steps of the training.
         commit: Of the repository when it was published.
         golden: What it paints, see `stylezoo.inference.fingerprint`.
         encoder: The encoder that it paints with, of the package; None if it needs none.
         styles: Names of the styles it was trained on, of systems that know some.
         default: Whether it is what the bare name of the system loads.
-        metrics: Means over held-out pairs by name, taken over from an evaluation by ``benchmarks/cards.py``.
+        metrics: Means over held-out pairs by name, taken over from an evaluation by ``tools/cards.py``.
     """
 
     system: str
@@ -241,7 +241,7 @@ LARGE = 30_000
 """Numbers of a tensor from which on `packed` may use 8 bits."""
 
 BLOCK = 16
-"""Neighbouring weights of a matrix that share a unit."""
+"""Neighboring weights of a matrix that share a unit."""
 
 
 def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16], half: Collection[str] = ()) -> Tensors:
@@ -249,7 +249,7 @@ def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16], half: Collection
 
     16: half precision. 8: in large matrices and convolutions, weights are whole numbers from -127 to 127, of which each
     kernel of several pixels, or each `BLOCK` of a row, has its own unit, in ``NAME.unit``. Of kernels not the weights are
-    rounded but their running sums, so that errors cancel each other where neighbouring pixels are alike. The rest has 16,
+    rounded but their running sums, so that errors cancel each other where neighboring pixels are alike. The rest has 16,
     and so have those whose names are in ``half``.
     """
     result = {}

@@ -121,7 +121,7 @@ FEW = {"predictor": "mobilenet_v2", "iterations": 12}
 def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:
     """The system with the thinnest encoder and a part of its width and depth, so that a zoo is tested in seconds.
 
-    PyTorch's own initialisation lets signals fade over the layers; He's keeps the outputs' differences visible.
+    PyTorch's own initialization lets signals fade over the layers; He's keeps the outputs' differences visible.
     """
     arguments = inspect.signature(get(name)).parameters
     small = {key: value for key, value in (NARROW | FEW).items() if key in arguments}

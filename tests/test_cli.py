@@ -71,7 +71,7 @@ def test_list_pretrained(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "--pretrained"])
     shown = capsys.readouterr().out
     assert "adain.thin" in shown and re.search(
-        r"gatys.modern +optimisation +- +\S*experiments/gatys_modern.yaml", shown
+        r"gatys.modern +optimization +- +\S*experiments/gatys_modern.yaml", shown
     )
     main(["list", "--pretrained", "--format", "json"])
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}

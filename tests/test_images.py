@@ -1,4 +1,4 @@
-"""Reading every kind of picture to the right colours, writing, lists, colour preservation, contact sheets."""
+"""Reading every kind of picture to the right colors, writing, lists, color preservation, contact sheets."""
 
 import io
 import os
@@ -83,7 +83,7 @@ def test_broken_exif_is_ignored(tmp_path: Path, exif: bytes) -> None:
 
 
 def test_phone_picture_with_a_second_one(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (800, 400), colour) for colour in (GREEN, RED)]
+    frames = [Image.new("RGB", (800, 400), color) for color in (GREEN, RED)]
     frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
     assert close(read_image(tmp_path / "x.jpg").getpixel((4, 4)), GREEN, 3)
     assert read_image(tmp_path / "x.jpg", min_side=50).size == (200, 100)
@@ -106,12 +106,12 @@ def test_palettes(tmp_path: Path) -> None:
     assert read(palette, tmp_path / "c.png", transparency=half).getpixel((0, 0)) == (255, 127, 127)
 
 
-def test_transparent_colour_without_palette(tmp_path: Path) -> None:
+def test_transparent_color_without_palette(tmp_path: Path) -> None:
     assert read(quarters(), tmp_path / "a.png", transparency=RED).getpixel((0, 0)) == WHITE
     assert read(Image.new("L", (4, 4), 7), tmp_path / "b.png", transparency=7).getpixel((0, 0)) == WHITE
 
 
-def test_grey_and_bilevel(tmp_path: Path) -> None:
+def test_gray_and_bilevel(tmp_path: Path) -> None:
     assert read(Image.new("L", (4, 4), 77), tmp_path / "a.png").getpixel((0, 0)) == (77, 77, 77)
     assert read(Image.new("1", (4, 4), 1), tmp_path / "b.png").getpixel((0, 0)) == WHITE
 
@@ -123,7 +123,7 @@ def test_16_bit_is_scaled(tmp_path: Path) -> None:
         assert np.array_equal(result[..., 1], np.arange(256).reshape(16, 16))
 
 
-def test_16_bit_colour(tmp_path: Path) -> None:
+def test_16_bit_color(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> None:
         PngImagePlugin.putchunk(buffer, kind, data)
 
@@ -151,7 +151,7 @@ def test_cmyk(tmp_path: Path) -> None:
     assert b"Adobe" in (tmp_path / "b.jpg").read_bytes()
 
 
-def test_other_colour_spaces(tmp_path: Path) -> None:
+def test_other_color_spaces(tmp_path: Path) -> None:
     assert close(read(quarters().convert("YCbCr"), tmp_path / "a.tif").getpixel((3, 3)), RED, 2)
     lab = ImageCms.applyTransform(
         quarters(),
@@ -171,7 +171,7 @@ def swapped_profile() -> bytes:
     return bytes(data)
 
 
-def test_colour_profile_is_converted(tmp_path: Path) -> None:
+def test_color_profile_is_converted(tmp_path: Path) -> None:
     profile = swapped_profile()
     description = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     assert "srgb" not in description.lower()
@@ -186,13 +186,13 @@ def test_colour_profile_is_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", [b"broken", b"\0" * 200, swapped_profile()[:300]])
 def test_broken_or_unfitting_profile_is_ignored(tmp_path: Path, profile: bytes) -> None:
     assert np.array_equal(read(quarters(), tmp_path / "a.png", icc_profile=profile), quarters())
-    grey = Image.new("L", (4, 4), 50)
-    assert read(grey, tmp_path / "b.png", icc_profile=swapped_profile()).getpixel((0, 0)) == (50, 50, 50)
+    gray = Image.new("L", (4, 4), 50)
+    assert read(gray, tmp_path / "b.png", icc_profile=swapped_profile()).getpixel((0, 0)) == (50, 50, 50)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
 def test_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (GREEN, RED, BLUE)]
+    frames = [Image.new("RGB", (8, 8), color) for color in (GREEN, RED, BLUE)]
     options = {"lossless": True} if suffix == "webp" else {}
     result = read(frames[0], tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:], **options)
     assert result.getpixel((4, 4)) == GREEN
@@ -265,8 +265,8 @@ def test_write(tmp_path: Path, suffix: str) -> None:
     write_image(to_tensor(quarters()), path)
     assert [entry.name for entry in path.parent.iterdir()] == [f"x{suffix}"]
     written = read_image(path)
-    for place, colour in (((4, 4), RED), ((28, 4), GREEN), ((4, 12), BLUE), ((28, 12), WHITE)):
-        assert close(written.getpixel(place), colour, 3)
+    for place, color in (((4, 4), RED), ((28, 4), GREEN), ((4, 12), BLUE), ((28, 12), WHITE)):
+        assert close(written.getpixel(place), color, 3)
     assert path.stat().st_mode & 0o777 == 0o666 & ~images._umask()
 
 
@@ -343,10 +343,10 @@ def test_coral_by_the_formula() -> None:
     torch.testing.assert_close(coral(source, target), expected.reshape(3, 9, 8))
 
 
-def test_coral_of_flat_and_grey_pictures_is_finite() -> None:
-    flat, grey, noise = torch.full((3, 5, 5), 0.3), rand(1, 6, 6).expand(3, 6, 6), rand(3, 4, 4, seed=2)
-    for source in (flat, grey, noise, rand(3, 1, 1)):
-        for target in (flat, grey, noise, rand(3, 1, 1)):
+def test_coral_of_flat_and_gray_pictures_is_finite() -> None:
+    flat, gray, noise = torch.full((3, 5, 5), 0.3), rand(1, 6, 6).expand(3, 6, 6), rand(3, 4, 4, seed=2)
+    for source in (flat, gray, noise, rand(3, 1, 1)):
+        for target in (flat, gray, noise, rand(3, 1, 1)):
             assert coral(source, target).isfinite().all()
     torch.testing.assert_close(coral(noise, flat), torch.full((3, 4, 4), 0.3))
 
@@ -359,11 +359,11 @@ def test_keep_luminance_is_pillows_ycbcr() -> None:
     result = keep_luminance(output, content)
     assert (result - expected).abs().max() < 4 / 255  # Pillow cuts Y, Cb and Cr down to 8 bits
     matrix = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # JFIF
-    ycc, wanted, colours = (torch.einsum("ij,jhw->ihw", matrix, image) for image in (result, output, content))
+    ycc, wanted, colors = (torch.einsum("ij,jhw->ihw", matrix, image) for image in (result, output, content))
     inside = (result > 0).all(0) & (result < 1).all(0)
     assert inside.float().mean() > 0.5
     torch.testing.assert_close(ycc[0][inside], wanted[0][inside], atol=1e-5, rtol=0)
-    torch.testing.assert_close(ycc[1:, inside], colours[1:, inside], atol=1e-5, rtol=0)
+    torch.testing.assert_close(ycc[1:, inside], colors[1:, inside], atol=1e-5, rtol=0)
     torch.testing.assert_close(keep_luminance(output[None], content[None])[0], result)
     torch.testing.assert_close(keep_luminance(content, content), content)
     with pytest.raises(ValueError, match="must have the same shape"):

@@ -33,7 +33,7 @@ S = float((raw_gram(OUTPUT) - raw_gram(STYLE)).square().sum((1, 2)).mean())
         ("gram_raw", S / C**2),
     ],
 )
-def test_gram_normalisations(name: str, expected: float) -> None:
+def test_gram_normalizations(name: str, expected: float) -> None:
     assert float(STYLE_STATISTICS[name](OUTPUT, STYLE)) == pytest.approx(expected, rel=1e-12)
 
 
@@ -121,9 +121,9 @@ def test_gram_accumulates_in_float32_under_autocast() -> None:
 
 def test_content_losses() -> None:
     torch.testing.assert_close(CONTENT_LOSSES["plain"](OUTPUT, STYLE), (OUTPUT - STYLE).square().mean())
-    normalised = CONTENT_LOSSES["normalised"]
-    assert float(normalised(OUTPUT, 3 * OUTPUT + 7)) == pytest.approx(0, abs=1e-4)  # blind to scale and shift
-    assert float(normalised(OUTPUT, STYLE)) > 0.1
+    normalized = CONTENT_LOSSES["normalized"]
+    assert float(normalized(OUTPUT, 3 * OUTPUT + 7)) == pytest.approx(0, abs=1e-4)  # blind to scale and shift
+    assert float(normalized(OUTPUT, STYLE)) > 0.1
 
 
 def test_identity_losses() -> None:

@@ -20,7 +20,7 @@ from stylezoo.vgg import VGG
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """benchmarks/results.py, with two studies."""
+    """tools/update_results.py, with two studies."""
     spec = importlib.util.spec_from_file_location("results_script", ROOT / "benchmarks" / "results.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""The perceptual component: every flavour against an independent network, every file layout, every refusal."""
+"""The perceptual component: every flavor against an independent network, every file layout, every refusal."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def named_activations(layers: nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("depth", [16, 19])
-@pytest.mark.parametrize("flavour", ["torchvision", "caffe"])
-def test_zero_padded_flavours(reference: dict[int, nn.Module], tmp_path: Path, flavour: str, depth: int) -> None:
+@pytest.mark.parametrize("flavor", ["torchvision", "caffe"])
+def test_zero_padded_flavors(reference: dict[int, nn.Module], tmp_path: Path, flavor: str, depth: int) -> None:
     image = torch.rand(2, 3, 41, 52)
-    if flavour == "torchvision":
+    if flavor == "torchvision":
         prepared = (image - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
     else:
         prepared = image.flip(1) * 255 - BGR_MEAN.view(3, 1, 1)
     expected = named_activations(reference[depth], prepared)
-    net = VGG(f"vgg{depth}_{flavour}", to_file(reference[depth], tmp_path / "vgg.pth"))
+    net = VGG(f"vgg{depth}_{flavor}", to_file(reference[depth], tmp_path / "vgg.pth"))
     names = [n for n in expected if n.startswith(("relu", "conv4"))]
     features = net(image, names)
     assert list(features) == sorted(names, key=lambda n: (n[4:], n[:4]))
@@ -67,7 +67,7 @@ def test_zero_padded_flavours(reference: dict[int, nn.Module], tmp_path: Path, f
         )
 
 
-def test_normalised_flavour(tmp_path: Path) -> None:
+def test_normalized_flavor(tmp_path: Path) -> None:
     """Written out as the public file's nn.Sequential: 1x1 convolution, reflection pads, pools that round up."""
     torch.manual_seed(1)
     modules: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
@@ -88,7 +88,7 @@ def test_normalised_flavour(tmp_path: Path) -> None:
     assert features["relu4_1"].shape[-2:] == (5, 7)
 
 
-def test_random_flavour_is_the_same_on_every_machine() -> None:
+def test_random_flavor_is_the_same_on_every_machine() -> None:
     net = VGG("vgg19_random/8", last="relu4_1")
     assert net.sha256 == "06e0af544721f2018886cff942050d8e6322fcf9785c5e6ef7a099b6769a4a6c"
     assert net.channels["relu4_1"] == 64
@@ -224,13 +224,13 @@ def test_padding_of_sizes_that_do_not_fit(size: int, tmp_path: Path, reference: 
 def test_public_files(parity: Callable[[str], Case]) -> None:
     """The trained networks that lie beside the repository load, and agree on what a picture holds."""
     image = torch.rand(1, 3, 64, 64).cumsum(-1) / 64
-    normalised = VGG("vgg19_normalised", str(shared("weights/vgg_normalised_to_relu4_1.pth")), last="relu4_1")
+    normalized = VGG("vgg19_normalised", str(shared("weights/vgg_normalised_to_relu4_1.pth")), last="relu4_1")
     caffe = VGG("vgg19_caffe", str(shared("weights/vgg19_caffe_bgr255_to_relu4_1.pth")))
     vgg16 = VGG("vgg16_caffe", str(shared("weights/vgg16_caffe_bgr255_to_relu3_3.pth")))
     assert list(vgg16.channels)[-1] == "relu3_3"
-    assert sum(p.numel() for p in normalised.parameters()) == 3_505_740
-    # The normalised network is the Oxford one re-scaled per filter: away from borders the maps are proportional.
-    a, b = (net(image, ["relu2_1"])["relu2_1"][0, :, 8:-8, 8:-8].flatten(1) for net in (normalised, caffe))
+    assert sum(p.numel() for p in normalized.parameters()) == 3_505_740
+    # The normalized network is the Oxford one re-scaled per filter: away from borders the maps are proportional.
+    a, b = (net(image, ["relu2_1"])["relu2_1"][0, :, 8:-8, 8:-8].flatten(1) for net in (normalized, caffe))
     alive = (a.std(1) > 1e-3) & (b.std(1) > 1e-3)
     correlations = torch.stack(
         [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(a[alive], b[alive], strict=True)]
@@ -238,8 +238,8 @@ def test_public_files(parity: Callable[[str], Case]) -> None:
     assert float(correlations.median()) > 0.99
 
 
-def test_flavour_table_is_complete() -> None:
-    assert set(vgg.FLAVOURS) == {"torchvision", "normalised", "caffe", "random", "slim"}
+def test_flavor_table_is_complete() -> None:
+    assert set(vgg.FLAVORS) == {"torchvision", "normalised", "caffe", "random", "slim"}
 
 
 def test_no_layers_take_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ from stylezoo import registry, weights
 from stylezoo.cli import main
 from stylezoo.download import checksum
 from stylezoo.evaluation import evaluate
+from stylezoo.evaluation.store import scores
 from stylezoo.images import to_tensor
 from stylezoo.inference import FINGERPRINT_TOLERANCE, fingerprint, load_picture
-from stylezoo.results import scores
 from stylezoo.vgg import VGG
 
 TABLE = weights.table()
@@ -53,7 +53,7 @@ def test_what_ships_is_what_the_table_says() -> None:
 def test_files_that_ship(name: str) -> None:
     file = SHIPPED[name]
     assert file.path.name == f"{name}.safetensors" and file.path.stat().st_size == file.bytes
-    assert checksum(file.path) == file.sha256 and file.licence
+    assert checksum(file.path) == file.sha256 and file.license
     counters = ".num_batches_tracked"  # of batch norms
     dtypes = {t.dtype for name, t in weights.read_tensors(file.path).items() if not name.endswith(counters)}
     assert dtypes <= {torch.float16, torch.float32}
@@ -76,11 +76,11 @@ def test_models_that_ship(tag: str) -> None:
     assert (ROOT / entry.recipe).is_file()
     told = card(entry.path)
     assert all(
-        told[name] == getattr(entry, name) for name in ("system", "data", "recipe", "steps", "commit", "licence")
+        told[name] == getattr(entry, name) for name in ("system", "data", "recipe", "steps", "commit", "license")
     )
     assert not told["settings"].keys() & model.local_settings
     documented = (ROOT / "docs" / "models" / f"{entry.system}.md").read_text()
-    assert f"## {tag}" in documented and entry.sha256[:12] in documented, "run benchmarks/cards.py"
+    assert f"## {tag}" in documented and entry.sha256[:12] in documented, "run tools/cards.py"
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -139,7 +139,7 @@ def card(path: Path) -> dict[str, object]:
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """benchmarks/publish.py, and a package that ships the slim encoder alone; nothing in the user's folder."""
+    """tools/publish.py, and a package that ships the slim encoder alone; nothing in the user's folder."""
     folder = tmp_path / "pretrained"
     folder.mkdir()
     shutil.copy(weights.PRETRAINED / "vgg19_slim.safetensors", folder)
@@ -249,7 +249,7 @@ def test_publish_trained_styles(
     publish.main(before.path, "johnson.waves", bits=8)
     after = weights.table().models["johnson.waves"]
     assert after.bytes < 0.8 * before.bytes and after.golden == pytest.approx(before.golden, abs=0.02)
-    for name in ("data", "recipe", "steps", "commit", "licence", "note", "styles"):
+    for name in ("data", "recipe", "steps", "commit", "license", "note", "styles"):
         assert getattr(after, name) == getattr(before, name)
     assert card(after.path)["run"] and set(card(after.path)) >= {"settings", "encoders"}
     assert after.data == "13 pictures"
@@ -286,7 +286,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType) -> None:
     import_module("slim_encoder").install(encoder, {"name": "vgg19_slim"})
     file = weights.table().encoders["vgg19_slim"]
     assert file.sha256 == checksum(file.path) != TABLE.encoders["vgg19_slim"].sha256
-    assert file.bytes == file.path.stat().st_size and file.licence == TABLE.encoders["vgg19_slim"].licence
+    assert file.bytes == file.path.stat().st_size and file.license == TABLE.encoders["vgg19_slim"].license
     assert torch.equal(VGG("vgg19_slim").tensors["conv1_1.weight"], encoder.tensors["conv1_1.weight"])
 
 
@@ -392,7 +392,7 @@ def test_recipes_are_listed_where_their_encoder_is(monkeypatch: pytest.MonkeyPat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     try:
-        assert {"gatys", "gatys.paper"} <= set(stylezoo.list_models("optimisation", pretrained=True))
+        assert {"gatys", "gatys.paper"} <= set(stylezoo.list_models("optimization", pretrained=True))
     finally:
         path.unlink()
 

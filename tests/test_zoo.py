@@ -28,10 +28,10 @@ COMPLETE = [
 ENCODERS = [path for path in COMPLETE if path.stem.endswith("_encoder")]  # they train what systems are built on
 RECIPES = [path for path in COMPLETE if path not in ENCODERS]
 
-OPTIMISED = [  # recipes of systems that have nothing to train
+OPTIMIZED = [  # recipes of systems that have nothing to train
     path
     for path in RECIPES
-    for name in stylezoo.list_models("optimisation")
+    for name in stylezoo.list_models("optimization")
     if yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1] == registry.get(name).__name__
 ]
 
@@ -76,7 +76,7 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     model = thin_model(name).train()
     terms = model.losses(*pair(name))
     assert all(term.ndim == 0 and torch.isfinite(term) and term >= 0 for term in terms.values())
-    if model.kind == "optimisation":
+    if model.kind == "optimization":
         assert not [key for key, parameter in model.named_parameters() if parameter.requires_grad]
         return
     torch.stack(list(terms.values())).sum().backward()
@@ -136,7 +136,7 @@ def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) ->
             assert output.shape == content.shape and torch.isfinite(output).all()
 
 
-@pytest.mark.parametrize("name", stylezoo.list_models("arbitrary") + stylezoo.list_models("optimisation"))
+@pytest.mark.parametrize("name", stylezoo.list_models("arbitrary") + stylezoo.list_models("optimization"))
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave."""
     model, (content, style) = thin_model(name).eval(), pair(name, 1)
@@ -194,7 +194,7 @@ def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
     return [*common, "--trainer.accelerator=cpu", f"--trainer.logger.save_dir={folder}", "--trainer.logger.name=run"]
 
 
-@pytest.mark.parametrize("recipe", OPTIMISED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", OPTIMIZED, ids=lambda path: path.stem)
 def test_recipe_without_training_paints(
     recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,7 +213,7 @@ def test_recipe_without_training_paints(
     assert by_path.hparams == by_name.hparams and not by_path.training
 
 
-@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMISED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMIZED], ids=lambda path: path.stem)
 def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
     """fit, validate, test and predict through the command line, on tiny pictures with thin networks."""
     common = tiny(recipe, pictures, tmp_path)

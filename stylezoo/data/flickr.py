@@ -16,7 +16,7 @@ ARCHIVES = {
     "Flickr8k_text.zip": "bf6c1abcb8e4a833b7f922104de18627",
 }
 FOLDERS = {
-    "8k": ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images"),  # the publisher's own folder is misspelt
+    "8k": ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images"),  # the publisher's own folder is misspelled
     "30k": ("flickr30k_images/flickr30k_images", "flickr30k_images", "flickr30k-images", "images", "Images"),
 }
 LISTS: dict[Split, str] = {

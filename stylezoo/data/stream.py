@@ -61,7 +61,7 @@ class Framing:
     def __call__(self, image: Image.Image, rng: np.random.Generator | None) -> Image.Image:
         """Resize and crop in one pass over the pixels of the crop alone.
 
-        The same as torchvision's Resize(size), CenterCrop(crop) on PIL images; rng None is the centre, no flip.
+        The same as torchvision's Resize(size), CenterCrop(crop) on PIL images; rng None is the center, no flip.
         """
         assert self.size is not None and self.crop is not None
         width, height = image.size
@@ -157,7 +157,7 @@ class Pictures(Dataset[Tensor]):
             framing: without gaps.
             seed: of the whole run.
             stream: "content" or "style"; different streams are independent.
-            train: random crops and flips, a new permutation per round; otherwise centre crops.
+            train: random crops and flips, a new permutation per round; otherwise center crops.
             shuffle: False gives the files in their order (only without `train`).
         """
         self.files = files

@@ -1,4 +1,4 @@
-"""Metrics of stylised pictures: torchmetrics classes that take pictures, and functions that give a value per pair.
+"""Metrics of stylized pictures: torchmetrics classes that take pictures, and functions that give a value per pair.
 
     lpips, style = LPIPS(AlexNet()), StyleLoss(VGG("vgg19_normalised"))
     for output, content, painting in batches:                    # (B, 3, H, W), RGB in [0, 1]
@@ -15,7 +15,7 @@ and one extrapolated to infinity, or of other numbers of pictures, by more than 
 |-----------------------|--------|-------------------|--------------------------------------------------------|
 | ContentLoss           | lower  | VGG               | style: leaving the content as it is gives 0            |
 | LPIPS                 | lower  | AlexNet or VGG-16 | style, likewise                                        |
-| CFSD                  | lower  | VGG-19            | style and colours, likewise                            |
+| CFSD                  | lower  | VGG-19            | style and colors, likewise                            |
 | SSIM, MultiScaleSSIM, GraySSIM | higher | -        | style: leaving the content as it is gives 1            |
 | StyleLoss, ClassicStyleLoss, BalancedStyleLoss | lower | VGG | content: handing back the style gives 0      |
 | HistoGANDistance      | lower  | -                 | content, likewise; brush strokes                       |

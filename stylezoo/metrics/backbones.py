@@ -83,7 +83,7 @@ class AlexNet(nn.Module):
 class ArtInception(nn.Module):
     """The Inception v3 of ArtFID, trained on art (Wright & Ommer 2022, arXiv:2207.12280).
 
-    Pictures go in as they are, RGB in [0, 1], neither resized to 299 pixels nor normalised, as
+    Pictures go in as they are, RGB in [0, 1], neither resized to 299 pixels nor normalized, as
     matthias-wright/art-fid@37ce02e feeds it. Values of FID are about ten times smaller than with the usual Inception.
 
     Args:

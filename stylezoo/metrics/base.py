@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.losses import at_least_float32
-from stylezoo.vgg import FLAVOURS, VGG
+from stylezoo.vgg import FLAVORS, VGG
 from stylezoo.weights import digest
 
 Setting = str | int | float | bool
@@ -131,7 +131,7 @@ def identify(backbone: nn.Module | None) -> tuple[str, str]:
         return "none", ""
     name = str(getattr(backbone, "name", type(backbone).__name__))
     if isinstance(backbone, VGG):  # options that change features but neither name nor weights
-        usual = FLAVOURS[backbone.flavour]
+        usual = FLAVORS[backbone.flavor]
         if backbone.pooling != "max":
             name += f" {backbone.pooling}"
         if backbone.padding != usual.padding:

@@ -1,4 +1,4 @@
-"""Distance of colour histograms (Afifi et al. 2021, HistoGAN, arXiv:2011.11731), as StyleID measures it."""
+"""Distance of color histograms (Afifi et al. 2021, HistoGAN, arXiv:2011.11731), as StyleID measures it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def rgb_uv_histogram(images: Tensor, bins: int = 64, size: int = 256, chunk: int
 
 
 def _histogram(pixels: Tensor, bins: int, chunk: int) -> Tensor:
-    centres = torch.linspace(-3, 3, bins, dtype=torch.float64, device=pixels.device)
+    centers = torch.linspace(-3, 3, bins, dtype=torch.float64, device=pixels.device)
     histogram = torch.zeros(3, bins, bins, dtype=torch.float64, device=pixels.device)
     for part in torch.split(pixels, chunk, dim=1):  # (3, n)
         weight = (part.square().sum(0) + EPS).sqrt().double()
         red, green, blue = (part + EPS).log().unbind(0)
         rg, rb, gb = (
-            1 / (1 + ((d.double().unsqueeze(1) - centres) / SIGMA).square())
+            1 / (1 + ((d.double().unsqueeze(1) - centers) / SIGMA).square())
             for d in (red - green, red - blue, green - blue)
         )  # each (n, bins); log(G/R) = -log(R/G) falls into the opposite bins
         gr, br, bg = rg.flip(1), rb.flip(1), gb.flip(1)
@@ -63,7 +63,7 @@ def histogan_distance(output: Tensor, style: Tensor, bins: int = 64, size: int =
 
 
 class HistoGANDistance(StyleMetric):
-    """`histogan_distance`: how far the colours are from the style's. Needs no network.
+    """`histogan_distance`: how far the colors are from the style's. Needs no network.
 
     Args:
         bins: See `rgb_uv_histogram`.

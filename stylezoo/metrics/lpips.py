@@ -64,7 +64,7 @@ def lpips_distance(output: Features, content: Features, heads: Sequence[Tensor])
 class LPIPS(ContentMetric):
     """LPIPS between output and content, with AlexNet (as papers report it) or VGG-16.
 
-    The two differ by a factor of two or three on the same pictures, so their keys do too. Grey pictures (StyleID's second
+    The two differ by a factor of two or three on the same pictures, so their keys do too. Gray pictures (StyleID's second
     number) are given with three equal channels.
 
     Args:

@@ -235,7 +235,7 @@ class StyleLoss(FeatureMetric, StyleMetric):
 class ClassicStyleLoss(StyleLoss):
     """The classic AST style loss, `classic_style_loss` summed over `AST_LAYERS` (or over other layers, weight 1).
 
-    ``VGG("vgg16_torchvision")`` or vgg16_caffe for the paper's flavour, ``VGG("vgg19_normalised")`` for the re-run's.
+    ``VGG("vgg16_torchvision")`` or vgg16_caffe for the paper's flavor, ``VGG("vgg19_normalised")`` for the re-run's.
     """
 
     name = "classic_style_loss"

@@ -1,4 +1,4 @@
-"""Structural similarity of output and content: torchmetrics' SSIM and MS-SSIM, and the grey one that papers report."""
+"""Structural similarity of output and content: torchmetrics' SSIM and MS-SSIM, and the gray one that papers report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ms_ssim(output: Tensor, content: Tensor) -> Tensor:
 
 
 def gray8(images: Tensor) -> Tensor:
-    """8-bit grey values 0 to 255 of pictures as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
+    """8-bit gray values 0 to 255 of pictures as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
 
     >>> gray8(Tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
     tensor([[[151.]]], dtype=torch.float64)
@@ -50,7 +50,7 @@ def ssim_map(output: Tensor, content: Tensor) -> Tensor:
     7 x 7 uniform window, sample covariance (n - 1), K1 0.01, K2 0.03, range 255.
 
     Args:
-        output: Grey values (B, H, W), 0 to 255.
+        output: Gray values (B, H, W), 0 to 255.
         content: The same shape.
 
     Returns:
@@ -68,7 +68,7 @@ def ssim_map(output: Tensor, content: Tensor) -> Tensor:
 
 
 def gray_ssim(output: Tensor, content: Tensor) -> Tensor:
-    """SSIM of 8-bit grey pictures per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
+    """SSIM of 8-bit gray pictures per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
 
     Args:
         output: (B, 3, H, W) in [0, 1], H and W from 7 up; rounded to 8 bits.

@@ -20,26 +20,26 @@ MOTIONS = ("shift", "rotate", "zoom", "tilt")
 def homography(motion: str, height: int, width: int) -> Tensor:
     """Where each pixel of the next frame lies in the frame before, as a matrix over (x, y, 1) in pixels, (3, 3), float64.
 
-    ``shift``: 4 pixels to the right and 2 down, so that nothing is interpolated; ``rotate``: 2 degrees about the centre;
-    ``zoom``: 3 % closer; ``tilt``: a perspective that brings the right border 3 % closer than the centre.
+    ``shift``: 4 pixels to the right and 2 down, so that nothing is interpolated; ``rotate``: 2 degrees about the center;
+    ``zoom``: 3 % closer; ``tilt``: a perspective that brings the right border 3 % closer than the center.
 
     Raises:
         ValueError: If there is no such motion.
     """
     angle, scale, tilt = math.radians(2), 1 / 1.03, 0.03 / max(width - 1, 1) * 2
-    about_centre = {
+    about_center = {
         "rotate": [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]],
         "zoom": [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, 1.0]],
         "tilt": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [tilt, 0.0, 1.0]],
     }
     if motion == "shift":
         return torch.tensor([[1.0, 0.0, -4.0], [0.0, 1.0, -2.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    if motion not in about_centre:
+    if motion not in about_center:
         raise ValueError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
-    centre = torch.eye(3, dtype=torch.float64)
-    centre[0, 2], centre[1, 2] = (width - 1) / 2, (height - 1) / 2
-    matrix = torch.tensor(about_centre[motion], dtype=torch.float64)
-    around: Tensor = centre @ matrix @ torch.linalg.inv(centre)
+    center = torch.eye(3, dtype=torch.float64)
+    center[0, 2], center[1, 2] = (width - 1) / 2, (height - 1) / 2
+    matrix = torch.tensor(about_center[motion], dtype=torch.float64)
+    around: Tensor = center @ matrix @ torch.linalg.inv(center)
     return around
 
 
@@ -69,7 +69,7 @@ def warp_error(painter: Painter, content: Tensor, motions: Sequence[str] = MOTIO
     Two frames of a still: I and its moved version W(I), painted independently. E = 1/|M| sum over M of
     |P(W(I)) - W(P(I))|, mean over channels, over the pixels M that the motion brings from inside, mean over the motions.
     0 for a painter that moves with its content. Motions other than ``shift`` interpolate, which blurs W(P(I)): compare
-    painters with each other and with the identity, not with 0. Painting nothing, or one colour, has no flicker at all.
+    painters with each other and with the identity, not with 0. Painting nothing, or one color, has no flicker at all.
 
     Args:
         painter: Paints (B, 3, H, W).

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylezoo.feature_transfer import FeatureTransferModel
-from stylezoo.layers import MirroredDecoder, adain, normalised_weights
+from stylezoo.bases import FeatureTransferModel
+from stylezoo.layers import MirroredDecoder, adain, normalized_weights
 from stylezoo.losses import PerceptualLoss, mean_std
 from stylezoo.module import Code
 from stylezoo.registry import register
@@ -45,7 +45,7 @@ class AdaIN(FeatureTransferModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -89,7 +89,7 @@ class AdaIN(FeatureTransferModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their statistics are.
             alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -99,7 +99,7 @@ class AdaIN(FeatureTransferModel):
         """
         features = self._features(content)
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         mean = torch.stack([w * c["mean"] for w, c in zip(shares, codes, strict=True)]).sum(0)
         std = torch.stack([w * c["std"] for w, c in zip(shares, codes, strict=True)]).sum(0)
         return self._paint(content, features, adain(features, mean, std), alpha)

@@ -1,8 +1,8 @@
 """CIN - A Learned Representation for Artistic Style (Dumoulin, Shlens & Kudlur, ICLR 2017, arXiv:1610.07629).
 
 One network for N styles: all convolutions are shared, and a style is only the scales and shifts of the instance norms
-behind them (conditional instance normalisation), 3,206 numbers against 1.67 million. Styles can be blended, and a new
-one can be learnt by training its numbers alone.
+behind them (conditional instance normalization), 3,206 numbers against 1.67 million. Styles can be blended, and a new
+one can be learned by training its numbers alone.
 
     python -m stylezoo fit --config experiments/cin.yaml --model.styles data/styles
     python -m stylezoo fit --config experiments/cin.yaml --model.styles data/new --model.finetune cin.safetensors
@@ -27,19 +27,19 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo.checkpoints import load_model
-from stylezoo.fitted import FittedModel
 from stylezoo.images import list_images
 from stylezoo.layers import (
     ConditionalTransformer,
     check_full_strength,
     measure_styles,
-    normalised_weights,
+    normalized_weights,
     oihw,
     read_style,
 )
 from stylezoo.losses import Moments, PerceptualLoss
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel
 from stylezoo.weights import Tensors
 
 CHANNELS = (32, 64, 128, 64, 32)
@@ -74,14 +74,14 @@ class Transformer(ConditionalTransformer):
     code="magenta/magenta@526d3eb image_stylization",
 )
 class CIN(FittedModel):
-    """Conditional instance normalisation (Dumoulin et al. 2017): one network for many styles.
+    """Conditional instance normalization (Dumoulin et al. 2017): one network for many styles.
 
     A style is the number or the name of a trained one, a list or a tensor (B,) of such, or weights over all styles, (N,) or
     (B, N), which may be negative and need not sum to 1: sum_k w_k style_k. Without a style, the pictures of a batch take
     the styles in turn.
 
     Args:
-        styles: Folder of the pictures whose styles are learnt, one each. Only training reads it.
+        styles: Folder of the pictures whose styles are learned, one each. Only training reads it.
         style_names: What the styles are called; None takes the names of the pictures, sorted.
         style_size: Pixels that the longer side of style pictures is resized to; None keeps their sizes.
         style_coefficients: {name: factor} of the style loss, for styles that come out too weak or too strong.
@@ -101,7 +101,7 @@ class CIN(FittedModel):
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops on which the convolutions' inputs are measured that `WhitenedAdam`
-            decorrelates, see `stylezoo.fitted.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
+            decorrelates, see `stylezoo.training.initialization.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
 
@@ -259,7 +259,7 @@ class CIN(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their scales and shifts are.
             alpha: 1; the network knows one strength.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W) in [0, 1].
@@ -269,7 +269,7 @@ class CIN(FittedModel):
         """
         check_full_strength("cin", alpha)
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         scale = torch.stack([w * c["scale"] for w, c in zip(shares, codes, strict=True)]).sum(0)
         shift = torch.stack([w * c["shift"] for w, c in zip(shares, codes, strict=True)]).sum(0)
         output: Tensor = self.transformer(content, scale, shift)

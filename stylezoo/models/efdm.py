@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylezoo.feature_transfer import FeatureTransferModel
-from stylezoo.layers import MirroredDecoder, normalised_weights
+from stylezoo.bases import FeatureTransferModel
+from stylezoo.layers import MirroredDecoder, normalized_weights
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Code
 from stylezoo.registry import register
@@ -95,7 +95,7 @@ class EFDM(FeatureTransferModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -140,7 +140,7 @@ class EFDM(FeatureTransferModel):
             code: What `encode_style` returned, or a list of such codes to blend: the matched features are, which is the
                 same as blending the quantiles.
             alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -150,7 +150,7 @@ class EFDM(FeatureTransferModel):
         """
         features = self._features(content)
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         count = features.shape[-2] * features.shape[-1]
         ordered = torch.stack([w * quantiles(c["sorted"], count) for w, c in zip(shares, codes, strict=True)]).sum(0)
         output: Tensor = self.decoder(alpha * match(features, ordered) + (1 - alpha) * features)

@@ -1,6 +1,6 @@
 r"""Gatys - Image Style Transfer Using Convolutional Neural Networks (Gatys, Ecker & Bethge, CVPR 2016).
 
-Nothing is trained: the pixels of the output are what is optimised, until its deep features are those of the content
+Nothing is trained: the pixels of the output are what is optimized, until its deep features are those of the content
 and the correlations between its features (Gram matrices) those of the style. Slow, any style, and still the yardstick.
 
     python -m stylezoo stylize --model gatys --content photo.jpg --style painting.jpg --size 256 --output out.png
@@ -17,7 +17,7 @@ Deviations: content and style are as large as the caller makes them (``--size``)
 content is shrunk to its long side and a smaller one stays, where the references resize both to 512 pixels.
 - Paper and codes differ: convolutions before the ReLU, average pooling, noise as start, and sums with factors 1/2 and
   1/4 are the paper's; ReLUs, maxima, the content as start, and means are the codes'. The paper says that its network
-  was the normalised one; with its loss weights only the original shows any style (``experiments/gatys_paper.yaml``).
+  was the normalized one; with its loss weights only the original shows any style (``experiments/gatys_paper.yaml``).
 - jcjohnson/neural-style@07c4b82 (Lua) shows its network 0 to 256 instead of 255, and leaves total variation (``tv:
   corners``) out of the loss that it prints; ``gatys.neural_style`` has the numbers of its port to PyTorch,
   ProGamerGov/neural-style-pt@7251405. ``normalize_gradients`` is the Lua option; the port's squares both weights.
@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
 from stylezoo.images import read_image, to_tensor
-from stylezoo.layers import normalised_weights
+from stylezoo.layers import normalized_weights
 from stylezoo.losses import Moments, PerceptualLoss, total_variation
 from stylezoo.module import Code, Iteration, StyleModel
 from stylezoo.registry import register
@@ -56,17 +56,17 @@ Init = Literal["content", "noise"]
     "gatys",
     paper="https://arxiv.org/abs/1508.06576",
     year=2016,
-    kind="optimisation",
+    kind="optimization",
     code="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
 )
 class Gatys(StyleModel):
-    """Gatys et al. 2016: the image itself is optimised. The defaults are those of ``experiments/gatys.yaml``.
+    """Gatys et al. 2016: the image itself is optimized. The defaults are those of ``experiments/gatys.yaml``.
 
     Args:
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the image.
-        tv: ``absolute`` sums absolute differences of neighbours (neural-style-pt), ``corners`` half the squared ones
+        tv: ``absolute`` sums absolute differences of neighbors (neural-style-pt), ``corners`` half the squared ones
             (neural-style), ``nine_point`` averages squared ones, diagonals too (crowsonkb).
         content_layers: Weight of each layer in the content loss.
         style_layers: Weight of each layer in the style loss.
@@ -74,7 +74,7 @@ class Gatys(StyleModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         normalize_gradients: Whether the gradient that each loss layer sends back is divided by its L1 norm
             (neural-style).
-        init: Start from the ``content`` or from ``noise`` around the mean colour of ImageNet.
+        init: Start from the ``content`` or from ``noise`` around the mean color of ImageNet.
         init_image: Start from this picture instead, resized to the content.
         noise: Standard deviation of that noise, in units of ``pixel_range``.
         seed: Of the noise; every picture of a batch starts from the same.
@@ -90,7 +90,7 @@ class Gatys(StyleModel):
         clamp: Whether each step of Adam ends in [0, 1].
         style_scale: Long side that larger style pictures are shrunk to, relative to the content's: strokes grow with
             it.
-        pixel_range: White in the space of the optimiser, where steps, noise and total variation are measured.
+        pixel_range: White in the space of the optimizer, where steps, noise and total variation are measured.
         pooling: ``max``, ``avg`` or ``avg_doubled``, see `stylezoo.vgg.VGG`.
         first_padding: Padding of the encoder's first convolution, see `stylezoo.vgg.VGG`; None for the encoder's own.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`.
@@ -156,23 +156,23 @@ class Gatys(StyleModel):
     def decode(
         self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
     ) -> Tensor:
-        """Optimises a picture for each content, one after the other; works in inference mode too.
+        """Optimizes a picture for each content, one after the other; works in inference mode too.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices (means,
                 covariances) are.
             alpha: Strength, 0 to 1: the rest of the blend is the content's own Gram matrices.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), without a gradient; not clamped, unless each step is.
 
         Raises:
-            ValueError: If there are not as many weights as codes, or the optimisation diverges.
+            ValueError: If there are not as many weights as codes, or the optimization diverges.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
         outputs = []
         with torch.inference_mode(False), torch.enable_grad():
             # Clones: tensors that were made in inference mode take no part in graphs.
@@ -180,7 +180,7 @@ class Gatys(StyleModel):
             for number in range(len(contents)):
                 own = slice(number, number + 1)
                 styles = [p[own] if len(p) > 1 else p for p in pictures]
-                outputs.append(self._optimise(number, contents[own], styles, shares, 1 - alpha))
+                outputs.append(self._optimize(number, contents[own], styles, shares, 1 - alpha))
         return torch.cat(outputs)
 
     def losses(self, content: Tensor, style: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
@@ -197,7 +197,7 @@ class Gatys(StyleModel):
             style_targets = {name: Moments.cat([m] * len(content)) for name, m in style_targets.items()}
         return self._terms(image, content_targets, style_targets)
 
-    def _optimise(self, number: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
+    def _optimize(self, number: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
         """Paints one content, (1, 3, H, W) -> (1, 3, H, W); ``own`` is the share of the content's own style."""
         settings = self.hparams
         sides = scales(settings["min_scale"], max(content.shape[-2:]))
@@ -230,7 +230,7 @@ class Gatys(StyleModel):
         return image
 
     def _iterate(self, pixels: Tensor, optimizer: Optimizer, targets: Targets, scale: float) -> float:
-        """One step of the optimiser; the loss before it."""
+        """One step of the optimizer; the loss before it."""
 
         def closure() -> Tensor:
             loss, gradient = self._gradient(pixels, targets)
@@ -249,7 +249,7 @@ class Gatys(StyleModel):
         return loss.detach(), torch.autograd.grad(loss, [pixels])[0]
 
     def _gradient_scale(self, pixels: Tensor, targets: Targets) -> float:
-        """What gradients are multiplied by: for L-BFGS so that the first is one grey level on average.
+        """What gradients are multiplied by: for L-BFGS so that the first is one gray level on average.
 
         Its steps do not depend on it but for torch's absolute limits: where curvatures are small it would never start, and
         where they are negative it steps by the gradient itself.
@@ -260,14 +260,14 @@ class Gatys(StyleModel):
         return float(self.hparams["pixel_range"]) / 255 / max(level, 1e-10)
 
     def _to_pixels(self, image: Tensor) -> Tensor:
-        """The image in the space of the optimiser: white less the mean colour of ImageNet, times ``pixel_range``."""
-        return (image - mean_colour(image)) * float(self.hparams["pixel_range"])
+        """The image in the space of the optimizer: white less the mean color of ImageNet, times ``pixel_range``."""
+        return (image - mean_color(image)) * float(self.hparams["pixel_range"])
 
     def _to_image(self, pixels: Tensor) -> Tensor:
-        return pixels / float(self.hparams["pixel_range"]) + mean_colour(pixels)
+        return pixels / float(self.hparams["pixel_range"]) + mean_color(pixels)
 
     def _optimizer(self, pixels: Tensor, previous: Optimizer | None) -> Optimizer:
-        """An optimiser of the pixels; Adam goes on with the moments it had at the previous scale."""
+        """An optimizer of the pixels; Adam goes on with the moments it had at the previous scale."""
         settings = self.hparams
         if settings["optimizer"] == "lbfgs":
             # One evaluation a step, so that each is seen, and no tolerance that would end the run early.
@@ -333,7 +333,7 @@ class Gatys(StyleModel):
         return features
 
 
-def mean_colour(image: Tensor) -> Tensor:
+def mean_color(image: Tensor) -> Tensor:
     """ImageNet's, (3, 1, 1) in [0, 1]."""
     return image.new_tensor(CAFFE_MEAN_BGR[::-1])[:, None, None] / 255
 
@@ -409,7 +409,7 @@ def blended(moments: list[Moments], shares: list[float]) -> Moments:
 
 
 def corner_variation(image: Tensor) -> Tensor:
-    """Half the squared differences to the right and the lower neighbour, summed over pixels that have both.
+    """Half the squared differences to the right and the lower neighbor, summed over pixels that have both.
 
     jcjohnson/neural-style@07c4b82 neural_style.lua TVLoss, which adds only its gradient. Mean over the batch.
     """
@@ -419,7 +419,7 @@ def corner_variation(image: Tensor) -> Tensor:
 
 
 def nine_point_variation(image: Tensor) -> Tensor:
-    """Mean squared differences to the neighbours, a third for direct ones and a twelfth for diagonal ones, times 2.
+    """Mean squared differences to the neighbors, a third for direct ones and a twelfth for diagonal ones, times 2.
 
     crowsonkb/style-transfer-pytorch@e7e2c71 TVLoss; borders are repeated.
     """

@@ -2,7 +2,7 @@
 
 A residual network paints one style in a single pass: down-sampling by 4, five residual blocks, up-sampling by 4. It is
 trained on content features and style Gram matrices of a frozen VGG-16 that painting does without. Instance instead of
-batch normalisation (Ulyanov et al. 2016, arXiv:1607.08022) is what everybody uses since, the author too.
+batch normalization (Ulyanov et al. 2016, arXiv:1607.08022) is what everybody uses since, the author too.
 
     python -m stylezoo fit --config experiments/johnson.yaml --model.style_image data/styles/mosaic.jpg
     python -m stylezoo import --system johnson --files mosaic.pth --output johnson.mosaic.safetensors
@@ -29,14 +29,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stylezoo.bases import SingleStyleModel
 from stylezoo.layers import RESIDUAL_BLOCKS, JohnsonTransformer, Norm, Padding, Upsample, oihw, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
-from stylezoo.single_style import SingleStyleModel
 from stylezoo.vgg import CAFFE_MEAN_BGR
 from stylezoo.weights import Tensors
 
-Tail = Literal["none", "tanh150", "tanh150_grey", "scaled_tanh"]
+Tail = Literal["none", "tanh150", "tanh150_gray", "scaled_tanh"]
 Pixels = Literal["rgb", "rgb255", "bgr255"]
 
 CONTENT_LAYERS = {"relu2_2": 1.0}
@@ -54,22 +54,22 @@ class Johnson(SingleStyleModel):
     """Johnson et al. 2016: one network per style.
 
     Args:
-        style_image: The picture whose style is learnt. Only training reads it.
+        style_image: The picture whose style is learned. Only training reads it.
         style_name: What the style is called; None takes the name of its picture.
         style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
-        norm: ``instance`` or ``batch`` normalisation.
+        norm: ``instance`` or ``batch`` normalization.
         upsample: ``nearest`` and a convolution, ``transposed`` convolutions, or ``subpixel``: convolutions to four
             times the channels, which are shuffled into place.
         padding: ``reflect``, ``replicate`` or ``zeros`` before every convolution; ``reflect_start`` reflects 40 pixels
             at the input, does without padding in the residual blocks and pads zeros elsewhere; ``same`` pads zeros
             where TensorFlow does.
-        tail: What follows the last convolution: ``none``; ``tanh150``, 150 tanh; ``tanh150_grey``, 150 tanh around
-            mid-grey, 127.5; ``scaled_tanh``, a tanh from black to white.
-        pixels: Colours inside the network: ``rgb`` in [0, 1], ``rgb255``, or ``bgr255`` less the mean of ImageNet.
+        tail: What follows the last convolution: ``none``; ``tanh150``, 150 tanh; ``tanh150_gray``, 150 tanh around
+            mid-gray, 127.5; ``scaled_tanh``, a tanh from black to white.
+        pixels: Colors inside the network: ``rgb`` in [0, 1], ``rgb255``, or ``bgr255`` less the mean of ImageNet.
         width: Multiplies the channels; the author's released instance-norm networks have 0.5.
-        norm_last: Whether the last convolution is normalised too.
+        norm_last: Whether the last convolution is normalized too.
         norm_eps: Added to variances.
-        norm_init: Scales of the normalisation start at ``ones``, or ``uniform`` in [0, 1) as in torch7.
+        norm_init: Scales of the normalization start at ``ones``, or ``uniform`` in [0, 1) as in torch7.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output, mean over pictures of the sum of squared differences.
@@ -140,7 +140,7 @@ class Johnson(SingleStyleModel):
         return self._to_rgb(self.transformer(self._to_pixels(content)))
 
     def _to_pixels(self, image: Tensor) -> Tensor:
-        """RGB in [0, 1] as the network sees colours."""
+        """RGB in [0, 1] as the network sees colors."""
         pixels = self.hparams["pixels"]
         if pixels == "bgr255":
             return 255 * image.flip(1) - image.new_tensor(CAFFE_MEAN_BGR)[:, None, None]
@@ -152,9 +152,9 @@ class Johnson(SingleStyleModel):
         if tail == "scaled_tanh":
             output = (torch.tanh(output) + 1) / 2
             return output.flip(1) if pixels == "bgr255" else output
-        if tail in ("tanh150", "tanh150_grey"):
+        if tail in ("tanh150", "tanh150_gray"):
             output = 150 * torch.tanh(output)
-        if tail == "tanh150_grey":
+        if tail == "tanh150_gray":
             output = output + 127.5
         if pixels == "bgr255":
             return (output + output.new_tensor(CAFFE_MEAN_BGR)[:, None, None]).flip(1) / 255
@@ -183,7 +183,7 @@ def _public_name(key: str) -> str:
 
 def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
     """lengstrom/fast-style-transfer src/transform.py: Variable (kernel), _1 (shift), _2 (scale), and so on in network
-    order. Its convolutions have no bias, which a normalisation would take away again."""
+    order. Its convolutions have no bias, which a normalization would take away again."""
     layers = [f"contract.{i}" for i in range(3)]
     layers += [f"residual.{block}.{i}" for block in range(RESIDUAL_BLOCKS) for i in range(2)]
     layers += ["expand.0", "expand.1", "last"]
@@ -201,7 +201,7 @@ def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
         "width": len(renamed["contract.0.conv.weight"]) / 32,
         "upsample": "transposed",
         "padding": "same",
-        "tail": "tanh150_grey",
+        "tail": "tanh150_gray",
         "pixels": "rgb255",
         "norm_last": True,
         "norm_eps": 1e-3,  # transform.py _instance_norm

@@ -1,6 +1,6 @@
 """Linear transfer - Learning Linear Transformations for Fast Image and Video Style Transfer (Li et al., CVPR 2019).
 
-Whitening and colouring the content's features (WCT) is a linear map; here a small network predicts that map. Features
+Whitening and coloring the content's features (WCT) is a linear map; here a small network predicts that map. Features
 are compressed to 32 channels, multiplied by a 32x32 matrix, half of it seen in the style and half in the content, and
 unzipped again. Only this is trained: the encoder and a decoder that restores pictures are given. Content affinity
 survives a linear map, which is why video hardly flickers; a style is one matrix and one mean.
@@ -14,7 +14,7 @@ made of relu3_1 goes on through the encoder to relu4_1. `stylezoo import` sees i
 Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5, but for
 - the output's size: the content's own, where the reference cuts to a multiple of 8 (4 from relu3_1); the content is
   extended by its border pixels instead;
-- colours: the reference's pictures are stretched, each to the range from 0 to 1, when they are saved (save_image with
+- colors: the reference's pictures are stretched, each to the range from 0 to 1, when they are saved (save_image with
   normalize and scale_each); ``stretch`` does it, off by default;
 - video: the reference keeps the style's features and makes its matrix again for every frame; here the code is the matrix;
 - alpha and blends of styles, which it has not: alpha goes from the content's own features to the transferred ones,
@@ -31,12 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
-from stylezoo.fitted import FittedModel, mirrored
-from stylezoo.layers import MirroredDecoder, normalised_weights
-from stylezoo.least_squares import Goal
+from stylezoo.layers import MirroredDecoder, normalized_weights
 from stylezoo.losses import PerceptualLoss, gram, mean_std
 from stylezoo.module import Code, StyleModel
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel, mirrored
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import VGG, Features, parse_name
 from stylezoo.weights import Tensors
 
@@ -75,7 +75,7 @@ class Covariance(nn.Module):
 
 
 class Transformation(nn.Module):
-    """The learnt linear map at one layer: 5,156,192 parameters at relu4_1, 2,890,464 at relu3_1.
+    """The learned linear map at one layer: 5,156,192 parameters at relu4_1, 2,890,464 at relu3_1.
 
     Args:
         channels: Of the layer.
@@ -92,8 +92,8 @@ class Transformation(nn.Module):
     def start_from(self, features: Tensor) -> None:
         """Weights of no paper, to start from: the principal components of features (B, C, H, W), each of variance 1,
         and for both matrices the identity."""
-        centred = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
-        variances, axes = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+        centerd = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
+        variances, axes = torch.linalg.eigh(centerd @ centerd.T / centerd.shape[1])
         variances, axes = variances[-SIZE:].clamp_min(1e-12), axes[:, -SIZE:]
         self.compress.weight.copy_((axes / variances.sqrt()).T[..., None, None])
         self.unzip.weight.copy_((axes * variances.sqrt())[..., None, None])
@@ -115,9 +115,9 @@ class Transformation(nn.Module):
         content = content - mean
         return self.transfer(content, style_matrix @ self.cnet(content)) + style_mean
 
-    def transfer(self, centred: Tensor, matrix: Tensor) -> Tensor:
+    def transfer(self, centerd: Tensor, matrix: Tensor) -> Tensor:
         """Compressed to 32 channels, multiplied by a matrix (B or 1, 32, 32), and unzipped; (B, C, H, W)."""
-        compressed = self.compress(centred)
+        compressed = self.compress(centerd)
         unzipped: Tensor = self.unzip((matrix @ compressed.flatten(2)).reshape(compressed.shape))
         return unzipped
 
@@ -143,7 +143,7 @@ class LinearTransfer(FittedModel):
             from 0 to 1.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -284,7 +284,7 @@ class LinearTransfer(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their matrices and means are.
             alpha: Strength, 0 (the content as the decoder restores it) to 1, at each transferred layer.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped unless it is stretched.
@@ -293,7 +293,7 @@ class LinearTransfer(FittedModel):
             ValueError: If there are not as many weights as codes.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         blend = {
             name: torch.stack([w * c[name] for w, c in zip(shares, codes, strict=True)]).sum(0) for name in codes[0]
         }

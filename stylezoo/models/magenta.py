@@ -11,7 +11,7 @@ Deviations: none from magenta/magenta@526d3eb arbitrary_image_stylization (re-im
 losses, but for the output's size: the content's own, where the reference rounds up to a multiple of 4 (ours is its
 top-left crop).
 - Style pictures smaller than 75 pixels are enlarged to that; Inception has no activations left below it.
-- Augmentation: saturation mixes with grey where TensorFlow scales it in HSV; the reference resizes each crop to 256
+- Augmentation: saturation mixes with gray where TensorFlow scales it in HSV; the reference resizes each crop to 256
   pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
   per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
@@ -39,12 +39,12 @@ from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
-from stylezoo.fitted import FittedModel
-from stylezoo.layers import ConditionalTransformer, normalised_weights, oihw
+from stylezoo.layers import ConditionalTransformer, normalized_weights, oihw
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Code
-from stylezoo.pass_through import ADDED, colours, linear_fit, pass_through
 from stylezoo.registry import register
+from stylezoo.training.identity_transformer import ADDED, colors, linear_fit, pass_through
+from stylezoo.training.initialization import FittedModel
 from stylezoo.weights import Tensors, read_tensors
 
 Predictor = Literal["inception_v3", "mobilenet_v2"]
@@ -171,7 +171,7 @@ class StylePredictor(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """slim's initialisation."""
+    """slim's initialization."""
     linear = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -213,7 +213,7 @@ class Magenta(FittedModel):
         padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
         separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
         style_size: Pixels that painting resizes the shorter side of style pictures to; None takes them as they are.
-        augment: Whether training varies the style pictures: brightness, colours, mirroring, and crops of any size.
+        augment: Whether training varies the style pictures: brightness, colors, mirroring, and crops of any size.
         seed: Decides how.
         norm_momentum: Share of a batch in the running means of the batch norms; None takes the reference's 0.003, 0.001 and
             0.0003, which need thousands of steps.
@@ -230,7 +230,7 @@ class Magenta(FittedModel):
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops that the painting network's first weights are fitted to, see
-            `stylezoo.fitted.FittedModel` and `Magenta.first_weights`; the learning rate is then that of `WhitenedAdam`, some
+            `stylezoo.training.initialization.FittedModel` and `Magenta.first_weights`; the learning rate is then that of `WhitenedAdam`, some
             3e-3. 0 for Adam from random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -340,7 +340,7 @@ class Magenta(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their bottlenecks are.
             alpha: Strength, 0 to 1: the rest is the bottleneck of the content itself ("identity interpolation").
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W) in [0, 1].
@@ -349,7 +349,7 @@ class Magenta(FittedModel):
             ValueError: If there are not as many weights as codes.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
         if alpha != 1:
             codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
         bottleneck = torch.stack([w * c["bottleneck"] for w, c in zip(shares, codes, strict=True)]).sum(0)
@@ -387,14 +387,14 @@ class Magenta(FittedModel):
 
     @torch.no_grad()
     def first_weights(self, images: Tensor) -> None:
-        """Pictures are passed on in the colours that the bottlenecks, the teacher's if there is one, tell of a style.
+        """Pictures are passed on in the colors that the bottlenecks, the teacher's if there is one, tell of a style.
 
         A separable network stays random.
         """
         if self.hparams["separable"]:
             return
         scale, shift = pass_through(self.transformer, images)
-        wanted = colours(images)
+        wanted = colors(images)
         predictor = (
             self.predictor if self.hparams["teacher"] is None else self._load_teacher().predictor.to(images.device)
         )
@@ -441,7 +441,7 @@ class Magenta(FittedModel):
 def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
     """Style pictures as the reference varies them (image_utils.py arbitrary_style_image_inputs).
 
-    Each is made darker or brighter by up to 0.8, gets other colours, is mirrored and turned over half of the time, and a
+    Each is made darker or brighter by up to 0.8, gets other colors, is mirrored and turned over half of the time, and a
     square window of 0.57 to 0.99 of its side is cut out. All windows are resized to one size of 128 to 299 pixels.
 
     Args:
@@ -469,7 +469,7 @@ def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Half the mean squared difference of vertical neighbours plus half that of horizontal ones, over the batch.
+    """Half the mean squared difference of vertical neighbors plus half that of horizontal ones, over the batch.
 
     image_stylization/learning.py: sums of each picture are divided by their own number of differences.
     """
@@ -617,7 +617,7 @@ def _imagenet_features(path: str, network: str, names: list[str]) -> Tensors:
     return {key: tensor for key, tensor in found.items() if tensor is not None}
 
 
-# What each block of the quantised MobileNet-V2 gets ranges over this much, from expanded_conv_1 to 16 and Conv_1: means of
+# What each block of the quantized MobileNet-V2 gets ranges over this much, from expanded_conv_1 to 16 and Conv_1: means of
 # four sets of 100 paintings, which agree to about 6 %; see `_bias_unit`.
 _RANGES = (70.2, 48.4, 75.0, 46.9, 53.0, 69.5, 50.7, 51.0, 54.8, 56.6, 43.3, 45.9, 49.7, 62.5, 88.2, 126.3, 154.8)
 
@@ -646,7 +646,7 @@ def _from_tflite(tensors: Tensors) -> Tensors:
 
 
 def _bias_unit(tensors: Tensors, key: str) -> Tensor:
-    """What 1 means in the int32 biases of a quantised layer: the step of its input times that of its kernel, (C,).
+    """What 1 means in the int32 biases of a quantized layer: the step of its input times that of its kernel, (C,).
 
     Kernels have 127 steps to their largest weight, per output channel. The steps of the activations are not in the file:
     they are 1/255 of the range that an activation had on 100 style pictures (arbitrary_image_stylization_convert_tflite.py). That is

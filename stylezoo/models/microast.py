@@ -33,13 +33,13 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 
-from stylezoo.fitted import FittedModel
-from stylezoo.layers import adain, normalised_weights
-from stylezoo.least_squares import Goal
+from stylezoo.layers import adain, normalized_weights
 from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
 from stylezoo.module import Code
 from stylezoo.registry import register
 from stylezoo.tiling import tiled
+from stylezoo.training.initialization import FittedModel
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import Features
 from stylezoo.weights import Tensors
 
@@ -191,7 +191,7 @@ class MicroAST(FittedModel):
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops, photos and styles of one size, to which the last convolution is fitted and
-            on which the inputs of all are measured that `WhitenedAdam` decorrelates, see `stylezoo.fitted.FittedModel`;
+            on which the inputs of all are measured that `WhitenedAdam` decorrelates, see `stylezoo.training.initialization.FittedModel`;
             depthwise ones take plain steps. The learning rate is then some 3e-3. 0 for Adam.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -247,7 +247,7 @@ class MicroAST(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their numbers are.
             alpha: Strength, 0 (the content with its own code, unless ``fade`` says otherwise) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -256,7 +256,7 @@ class MicroAST(FittedModel):
             ValueError: If there are not as many weights as codes.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         if alpha != 1 and self.hparams["fade"] == "code":
             codes, shares = [*codes, self.encode_style(content)], [*(alpha * w for w in shares), 1 - alpha]
             alpha = 1.0

@@ -1,7 +1,7 @@
 """MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
 
 A siamese encoder sees content and style; the CoMatch layer matches the content's features to the Gram matrix of the
-style's, with one learnt matrix for all styles; residual blocks make a picture of them. Gram matrices are what the
+style's, with one learned matrix for all styles; residual blocks make a picture of them. Gram matrices are what the
 style loss compares, so that the network is told what is asked of it. The style's size decides how broad the strokes
 are (--style_size 256, 512, 768).
 
@@ -17,8 +17,8 @@ of the work. Every picture of a batch may have a style of its own; the reference
 Blending and alpha are ours: Gram matrices are blended, and alpha blends in the content's own; CoMatch is linear in them.
 Paper and first code (zhanghang1989/MSG-Net@6bc8140, Torch7) differ:
 - up-sampling: the paper's upsampled convolution yields 2 x 2 outputs for each window, with four times the parameters
-  (``upsample: subpixel``); both codes enlarge by nearest neighbours and convolve (``nearest``);
-- the first code takes CoMatch's target from VGG-16's relu3_3, normalises its input, has affine instance norms, 9
+  (``upsample: subpixel``); both codes enlarge by nearest neighbors and convolve (``nearest``);
+- the first code takes CoMatch's target from VGG-16's relu3_3, normalizes its input, has affine instance norms, 9
   residual blocks, the content loss at relu3_3 and total variation 1e-6, and changes the style every 20 steps;
 - the paper trains with styles of 256, 512 and 768 pixels, both codes with 512.
 """
@@ -32,12 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.fitted import FittedModel
-from stylezoo.layers import ConvLayer, normalised_weights
-from stylezoo.least_squares import Goal
+from stylezoo.layers import ConvLayer, normalized_weights
 from stylezoo.losses import PerceptualLoss, gram
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel
+from stylezoo.training.least_squares import Goal
 from stylezoo.weights import Tensors
 
 Upsample = Literal["nearest", "subpixel"]
@@ -64,7 +64,7 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int = 1, upsample: Upsample | None = None) -> None:
         super().__init__()
         out_channels = EXPANSION * width
-        # Nearest neighbours and 1x1 convolutions may change places: the convolution works on the smaller map.
+        # Nearest neighbors and 1x1 convolutions may change places: the convolution works on the smaller map.
         self.enlarge = upsample == "nearest"
         self.shortcut: ConvLayer | None = None
         if stride != 1 or upsample is not None:
@@ -85,17 +85,17 @@ class Bottleneck(nn.Module):
         if self.enlarge:
             shortcut = F.interpolate(shortcut, scale_factor=2, mode="nearest")
         for conv in self.convs:
-            x = conv(normalised_relu(x))
+            x = conv(normalized_relu(x))
         return shortcut + x
 
 
-def normalised_relu(x: Tensor) -> Tensor:
+def normalized_relu(x: Tensor) -> Tensor:
     """Instance norm without parameters and ReLU."""
     return F.relu(F.group_norm(x, x.shape[1], eps=1e-5))
 
 
 class CoMatch(nn.Module):
-    """Matches features X to the Gram matrix G of a target: [X^T W G]^T with a learnt matrix W, the same for all styles."""
+    """Matches features X to the Gram matrix G of a target: [X^T W G]^T with a learned matrix W, the same for all styles."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Generator(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 4 ngf, ceil(H/4), ceil(W/4))."""
-        x = normalised_relu(self.stem(x))
+        x = normalized_relu(self.stem(x))
         for block in self.down:
             x = block(x)
         return x
@@ -137,11 +137,11 @@ class Generator(nn.Module):
         x = self.comatch(x, target)
         for block in (*self.body, *self.up):
             x = block(x)
-        output: Tensor = self.last(normalised_relu(x))
+        output: Tensor = self.last(normalized_relu(x))
         return output
 
 
-def normalised_gram(x: Tensor) -> Tensor:
+def normalized_gram(x: Tensor) -> Tensor:
     """Gram matrix divided by C*H*W, (B, C, H, W) -> (B, C, C)."""
     return gram(x) / x[0].numel()
 
@@ -169,7 +169,7 @@ class MSGNet(FittedModel):
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
         first_pictures: Number of training crops, photos and styles of one size, that CoMatch is fitted to, see
-            `stylezoo.fitted.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 1e-2. 0 for Adam from
+            `stylezoo.training.initialization.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 1e-2. 0 for Adam from
             random weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -220,7 +220,7 @@ class MSGNet(FittedModel):
 
     def encode_style(self, style: Tensor) -> Code:
         """The style as the Gram matrix of its features in the generator's encoder, (B, 4 ngf, 4 ngf)."""
-        return {"gram": normalised_gram(self.generator.encode(_to_bgr(style)))}
+        return {"gram": normalized_gram(self.generator.encode(_to_bgr(style)))}
 
     def decode(
         self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
@@ -231,7 +231,7 @@ class MSGNet(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices are.
             alpha: Strength, 0 (the content matches its own Gram matrix) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -240,11 +240,11 @@ class MSGNet(FittedModel):
             ValueError: If there are not as many weights as codes.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         target = torch.stack([w * c["gram"] for w, c in zip(shares, codes, strict=True)]).sum(0)
         features = self.generator.encode(_to_bgr(content))
         if alpha != 1:
-            target = alpha * target + (1 - alpha) * normalised_gram(features)
+            target = alpha * target + (1 - alpha) * normalized_gram(features)
         output = self.generator.decode(features, target).flip(1) / 255
         return output[..., : content.shape[-2], : content.shape[-1]]
 
@@ -278,7 +278,7 @@ class MSGNet(FittedModel):
     def first_weights(self, images: Tensor) -> None:
         """CoMatch keeps features of the mean Gram matrix as they are, so that other styles change them from the start."""
         features = torch.cat([self.generator.encode(_to_bgr(part)) for part in torch.split(images, 16)])
-        mean = normalised_gram(features).mean(0)
+        mean = normalized_gram(features).mean(0)
         mean.diagonal().add_(DAMPING * mean.diagonal().mean())
         self.generator.comatch.weight.copy_(torch.linalg.inv(mean)[None])
 

@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.fitted import FittedModel
-from stylezoo.layers import normalised_weights
-from stylezoo.least_squares import Goal
-from stylezoo.losses import PerceptualLoss, mean_std, normalise
+from stylezoo.layers import normalized_weights
+from stylezoo.losses import PerceptualLoss, mean_std, normalize
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG, Features
 from stylezoo.weights import Tensors
 
@@ -56,14 +56,14 @@ def twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def imagenet_normalised(image: Tensor) -> Tensor:
+def imagenet_normalized(image: Tensor) -> Tensor:
     """RGB in [0, 1] as the reference's decoders paint it: minus ImageNet's mean, over its standard deviation."""
     mean, std = _imagenet(image)
     return (image - mean) / std
 
 
 def imagenet_restored(painted: Tensor) -> Tensor:
-    """The inverse of `imagenet_normalised`: what a decoder painted, as RGB in [0, 1]."""
+    """The inverse of `imagenet_normalized`: what a decoder painted, as RGB in [0, 1]."""
     mean, std = _imagenet(painted)
     return painted * std + mean
 
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         self.rc9 = PaddedConv(c1, 3)
 
     def forward(self, levels: Features) -> Tensor:
-        """Features at `LEVELS` to a picture as `imagenet_normalised` has it, at least as large as what was encoded."""
+        """Features at `LEVELS` to a picture as `imagenet_normalized` has it, at least as large as what was encoded."""
         x = F.relu(self.rc1(levels["relu4_1"]))  # (B, 256, H/8, W/8)
         x = F.relu(self.rc2(self._join(x, levels["relu3_1"])))  # (B, 256, H/8, W/8), in full H/4 and W/4
         x = F.relu(self.rc3(self._grow(x)))  # (B, 256, H/4, W/4)
@@ -139,7 +139,7 @@ class MultiLevelAdaIN(FittedModel):
             or ``full``, after the decoder's up-sampling.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -185,7 +185,7 @@ class MultiLevelAdaIN(FittedModel):
         return [*inner, Goal(d.rc9.conv, "picture", relu=False)]
 
     def picture(self, image: Tensor) -> Tensor:
-        return imagenet_normalised(image)
+        return imagenet_normalized(image)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -212,8 +212,8 @@ class MultiLevelAdaIN(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their statistics are, level by level.
             alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
-            level_alphas: The share of alpha that relu2_1, relu3_1 and relu4_1 get: strokes and colour sit in the
+            weights: One per code, normalized to sum 1; None weighs them equally.
+            level_alphas: The share of alpha that relu2_1, relu3_1 and relu4_1 get: strokes and color sit in the
                 shallow levels, larger shapes in the deep one.
 
         Returns:
@@ -225,7 +225,7 @@ class MultiLevelAdaIN(FittedModel):
         if len(level_alphas) != len(LEVELS):
             raise ValueError(f"There are {len(level_alphas)} level_alphas: give one each for {', '.join(LEVELS)}.")
         codes = code if isinstance(code, list) else [code]
-        shares = normalised_weights(weights, len(codes))
+        shares = normalized_weights(weights, len(codes))
         blend = {
             name: torch.stack([w * c[name] for w, c in zip(shares, codes, strict=True)]).sum(0) for name in codes[0]
         }
@@ -274,6 +274,6 @@ def _adain(features: Features, code: Code) -> Features:
     """AdaIN at each level, with the reference's standard deviation."""
     levels = ((name, name.removeprefix("relu")) for name in LEVELS)
     return {
-        name: normalise(features[name], 1e-6, outside=True) * code[f"std{level}"] + code[f"mean{level}"]
+        name: normalize(features[name], 1e-6, outside=True) * code[f"std{level}"] + code[f"mean{level}"]
         for name, level in levels
     }

@@ -11,7 +11,7 @@ its training does not start (attTrain.py imports a class that does not exist), a
 - Its text (README.md) has two branches, spatial and channel attention, and an element-wise product; the code has one
   spatial attention and matrix products, as in SANet.
 - What differs from SANet: the encoder; a ReLU after the convolution that merges the levels (SANet's is linear); the
-  standard deviation's 1e-6 outside the root; the pixel identity loss on ImageNet-normalised pixels; the learning rate,
+  standard deviation's 1e-6 outside the root; the pixel identity loss on ImageNet-normalized pixels; the learning rate,
   which is constant: attTrain.py has an option lr_decay of 6e-5 that it never uses.
 - The reference fails where floor(H/8) or floor(W/8) of the content is odd; here the content is extended by its border
   pixels to a multiple of 16, and the output has the content's size, where the reference cuts to a multiple of 8.
@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.fitted import FittedModel
-from stylezoo.layers import StyleAttention, normalised_weights
-from stylezoo.least_squares import Goal
-from stylezoo.losses import PerceptualLoss, identity_losses, normalise
-from stylezoo.models.multi_level_adain import PaddedConv, imagenet_normalised, imagenet_restored, twice
+from stylezoo.layers import StyleAttention, normalized_weights
+from stylezoo.losses import PerceptualLoss, identity_losses, normalize
+from stylezoo.models.multi_level_adain import PaddedConv, imagenet_normalized, imagenet_restored, twice
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         self.rc9 = PaddedConv(c1, 3)
 
     def forward(self, merged: Tensor) -> Tensor:
-        """(B, 512, H/8, W/8) to (B, 3, H, W), a picture as `imagenet_normalised` has it."""
+        """(B, 512, H/8, W/8) to (B, 3, H, W), a picture as `imagenet_normalized` has it."""
         x = F.relu(self.rc0(merged))
         x = twice(F.relu(self.rc1(x)))  # (B, 256, H/4, W/4)
         for conv in (self.rc2, self.rc3, self.rc4, self.rc5):
@@ -73,8 +73,8 @@ class Painter(nn.Module):
 
     def __init__(self, channels: dict[str, int]) -> None:
         super().__init__()
-        self.att1 = StyleAttention(channels["relu4_1"], norm=_normalise)
-        self.att2 = StyleAttention(channels["relu5_1"], norm=_normalise)
+        self.att1 = StyleAttention(channels["relu4_1"], norm=_normalize)
+        self.att2 = StyleAttention(channels["relu5_1"], norm=_normalize)
         self.decoder = Decoder(channels)
 
     def encode(self, style: Features) -> Code:
@@ -90,8 +90,8 @@ class Painter(nn.Module):
         return shallow + twice(deep)[..., : shallow.shape[-2], : shallow.shape[-1]]
 
 
-def _normalise(x: Tensor) -> Tensor:
-    return normalise(x, 1e-6, outside=True)
+def _normalize(x: Tensor) -> Tensor:
+    return normalize(x, 1e-6, outside=True)
 
 
 @register(
@@ -105,7 +105,7 @@ class MultiLevelAttention(FittedModel):
     """Style attention at two levels (Gao 2023).
 
     Args:
-        content_weight: Weight of the content loss, normalised features of relu4_1 and relu5_1.
+        content_weight: Weight of the content loss, normalized features of relu4_1 and relu5_1.
         style_weight: Weight of the style loss.
         identity1_weight: Weight of the pixel identity loss.
         identity2_weight: Weight of the feature identity loss.
@@ -113,7 +113,7 @@ class MultiLevelAttention(FittedModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -143,7 +143,7 @@ class MultiLevelAttention(FittedModel):
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
         self.painter = Painter(self.encoder.channels)
         self.perceptual = PerceptualLoss(
-            dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalised_outside", style_loss=style_loss
+            dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized_outside", style_loss=style_loss
         )
         self.loss_weights = {
             "content": content_weight,
@@ -165,7 +165,7 @@ class MultiLevelAttention(FittedModel):
             attention.swap_features()
 
     def picture(self, image: Tensor) -> Tensor:
-        return imagenet_normalised(image)
+        return imagenet_normalized(image)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -187,7 +187,7 @@ class MultiLevelAttention(FittedModel):
             code: What `encode_style` returned, or a list of such codes to blend: their merged features are.
             alpha: Strength, 0 to 1: the rest comes from the content attending to itself, as in SANet. The reference
                 has no such control.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -197,7 +197,7 @@ class MultiLevelAttention(FittedModel):
         """
         features = self.encoder(self.encoder.pad(content, "relu5_1"), ATTENDED)
         codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
         if alpha != 1:
             codes, shares = [*codes, self.painter.encode(features)], [*shares, 1 - alpha]
         merged = torch.stack([w * self.painter.merge(features, c) for w, c in zip(shares, codes, strict=True)]).sum(0)
@@ -225,14 +225,14 @@ class MultiLevelAttention(FittedModel):
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     def _paint(self, image: Tensor, features: Features, style_features: Features) -> Tensor:
-        """`image` with a style, in its own size and as `imagenet_normalised` has it."""
+        """`image` with a style, in its own size and as `imagenet_normalized` has it."""
         painted: Tensor = self.painter.decoder(self.painter.merge(features, self.painter.encode(style_features)))
         return painted[..., : image.shape[-2], : image.shape[-1]]
 
     def _identity(self, image: Tensor, own: Features, features: Features) -> tuple[Tensor, Tensor]:
         restored = self._paint(image, own, own)
         _, restored_features = self.see(imagenet_restored(restored), [], self.perceptual.layers)
-        return identity_losses(restored, imagenet_normalised(image), restored_features, features)
+        return identity_losses(restored, imagenet_normalized(image), restored_features, features)
 
     def _style(self, style: Tensor) -> Tensor:
         """Keys and values need no multiple of 16, and no border that is counted twice: only tiny styles are extended."""

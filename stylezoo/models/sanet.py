@@ -1,7 +1,7 @@
 """SANet - Arbitrary Style Transfer with Style-Attentional Networks (Park & Lee, CVPR 2019).
 
 Instead of moving two statistics, every content position looks for the style positions that resemble it and takes a
-mixture of their features: attention between normalised content (queries) and style (keys), at relu4_1 and relu5_1,
+mixture of their features: attention between normalized content (queries) and style (keys), at relu4_1 and relu5_1,
 merged and decoded. Identity losses (a picture styled with itself must stay itself) keep structure without a content
 target.
 
@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.fitted import FittedModel, mirrored
-from stylezoo.layers import MirroredDecoder, StyleAttention, normalised_weights
-from stylezoo.least_squares import Goal
+from stylezoo.layers import MirroredDecoder, StyleAttention, normalized_weights
 from stylezoo.losses import PerceptualLoss, identity_losses
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel, mirrored
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import VGG, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
@@ -66,7 +66,7 @@ class SANet(FittedModel):
     """SANet (Park & Lee 2019).
 
     Args:
-        content_weight: Weight of the content loss, normalised features of relu4_1 and relu5_1.
+        content_weight: Weight of the content loss, normalized features of relu4_1 and relu5_1.
         style_weight: Weight of the style loss.
         identity1_weight: Weight of the pixel identity loss.
         identity2_weight: Weight of the feature identity loss.
@@ -74,7 +74,7 @@ class SANet(FittedModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`;
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
             the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
         encoder_weights: A file for it; None takes the encoder's own.
@@ -105,7 +105,7 @@ class SANet(FittedModel):
         self.transform = Transform(self.encoder.channels["relu4_1"])
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss(
-            dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalised", style_loss=style_loss
+            dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized", style_loss=style_loss
         )
         self.loss_weights = {
             "content": content_weight,
@@ -135,7 +135,7 @@ class SANet(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: their merged features are.
             alpha: Strength, 0 to 1: the rest comes from the content attending to itself (section 4.4).
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -145,7 +145,7 @@ class SANet(FittedModel):
         """
         features = self._features(content, ATTENDED)
         codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
         if alpha != 1:
             codes, shares = [*codes, self.transform.encode(features)], [*shares, 1 - alpha]
         merged = torch.stack([w * self.transform(features, c) for w, c in zip(shares, codes, strict=True)]).sum(0)

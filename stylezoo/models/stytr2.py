@@ -35,18 +35,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from stylezoo.fitted import FittedModel, mirrored
-from stylezoo.layers import MirroredDecoder, normalised_weights
-from stylezoo.least_squares import Goal
+from stylezoo.layers import MirroredDecoder, normalized_weights
 from stylezoo.losses import PerceptualLoss, identity_losses
 from stylezoo.module import Code
 from stylezoo.registry import register
+from stylezoo.training.initialization import FittedModel, mirrored
+from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import VGG, WIDTHS, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 CONTENT_LAYERS = {"relu4_1": 1.0, "relu5_1": 1.0}
 PATCH = 8  # pixels
-CAPE = 18  # side of the map that positions are learnt on
+CAPE = 18  # side of the map that positions are learned on
 ANCHOR = 4.0  # of the channels that are the same in all tokens at first, in standard deviations of the others
 
 
@@ -64,7 +64,7 @@ class PatchEmbedding(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each normalised after its skip."""
+    """Self-attention and a feed-forward network, each normalized after its skip."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Content tokens attend to style tokens, twice, and a feed-forward network; each normalised after its skip."""
+    """Content tokens attend to style tokens, twice, and a feed-forward network; each normalized after its skip."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class StyTr2(FittedModel):
     """StyTr2 (Deng et al. 2022). 35,394,115 parameters are trained.
 
     Args:
-        content_weight: Weight of the content loss, normalised features of relu4_1 and relu5_1.
+        content_weight: Weight of the content loss, normalized features of relu4_1 and relu5_1.
         style_weight: Weight of the style loss.
         identity1_weight: Weight of the pixel identity loss.
         identity2_weight: Weight of the feature identity loss.
@@ -175,7 +175,7 @@ class StyTr2(FittedModel):
         lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.fitted.FittedModel`
+        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`
             and `StyTr2.first_weights`; the learning rate is then that of `WhitenedAdam`, some 2e-3. 0 for Adam from random
             weights.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
@@ -216,7 +216,7 @@ class StyTr2(FittedModel):
         self.embedding = PatchEmbedding(tokens)
         self.transformer = Transformer(tokens, heads, layers, dropout)
         self.decoder = MirroredDecoder(channels)
-        self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss="normalised", style_loss=style_loss)
+        self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss="normalized", style_loss=style_loss)
         self.loss_weights = {
             "content": content_weight,
             "style": style_weight,
@@ -237,7 +237,7 @@ class StyTr2(FittedModel):
             content: (B, 3, H, W), RGB in [0, 1].
             code: What `encode_style` returned, or a list of such codes to blend: what the transformer makes of each is.
             alpha: Strength, 0 (the content as its own style) to 1.
-            weights: One per code, normalised to sum 1; None weighs them equally.
+            weights: One per code, normalized to sum 1; None weighs them equally.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -246,7 +246,7 @@ class StyTr2(FittedModel):
             ValueError: If there are not as many weights as codes.
         """
         codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalised_weights(weights, len(codes))]
+        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
         if alpha != 1:
             codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
         height, width = content.shape[-2:]

@@ -1,16 +1,16 @@
 """Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
-arXiv:1603.03417), and the paper that replaced its normalisation: Instance Normalization (arXiv:1607.08022).
+arXiv:1603.03417), and the paper that replaced its normalization: Instance Normalization (arXiv:1607.08022).
 
 A pyramid of tiny networks paints one style in a single pass: the picture is seen at six scales, from 1/32 up to its
 own size, and the results are joined from coarse to fine, 8 channels more at each step: 116,915 parameters. Instance
-normalisation, which forgets the contrast of each picture and stays at work at test time, is what made it paint well;
+normalization, which forgets the contrast of each picture and stays at work at test time, is what made it paint well;
 the authors then took Johnson's residual network for it.
 
     python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
     python -m stylezoo fit --config experiments/texture_nets_johnson.yaml --model.style_image data/styles/mosaic.jpg
 
 Deviations: the defaults are DmitryUlyanov/texture_nets@aad2cc6 train.lua (Torch7, re-implemented by reading it). Its
-branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalisation, leaky ReLUs, circular
+branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalization, leaky ReLUs, circular
 padding and noise beside the picture at every scale (texture_nets_v1.yaml). What differs here:
 - sizes: the pyramid of the reference takes multiples of 32 only; here the coarse scales average what is left at the
   right and bottom, and are cut to fit when they are joined, which changes nothing for multiples of 32. The output has
@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
+from stylezoo.bases import SingleStyleModel
 from stylezoo.layers import ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
-from stylezoo.single_style import SingleStyleModel
 from stylezoo.vgg import CAFFE_MEAN_BGR
 
 Generator = Literal["pyramid", "johnson"]
@@ -47,7 +47,7 @@ CHANNELS = 8  # that every scale adds
 
 
 class Stack(nn.Module):
-    """Convolutions 3x3, 3x3 and 1x1, each with normalisation and ReLU."""
+    """Convolutions 3x3, 3x3 and 1x1, each with normalization and ReLU."""
 
     def __init__(self, in_channels: int, channels: int, norm: Norm, padding: Padding, negative_slope: float) -> None:
         super().__init__()
@@ -66,13 +66,13 @@ class Pyramid(nn.Module):
 
     def __init__(self, norm: Norm, padding: Padding, negative_slope: float, noise: int) -> None:
         super().__init__()
-        normalise = InstanceNorm if norm == "instance" else nn.BatchNorm2d
+        normalize = InstanceNorm if norm == "instance" else nn.BatchNorm2d
         widths = [CHANNELS * n for n in range(1, len(RATIOS))]  # of what comes from the coarser scales
         self.noise = noise
         self.scales = nn.ModuleList(Stack(3 + noise, CHANNELS, norm, padding, negative_slope) for _ in RATIOS)
-        # Both sides are normalised before they are joined, so that they weigh the same.
-        self.coarse_norms = nn.ModuleList(normalise(width) for width in widths)
-        self.fine_norms = nn.ModuleList(normalise(CHANNELS) for _ in widths)
+        # Both sides are normalized before they are joined, so that they weigh the same.
+        self.coarse_norms = nn.ModuleList(normalize(width) for width in widths)
+        self.fine_norms = nn.ModuleList(normalize(CHANNELS) for _ in widths)
         self.joined = nn.ModuleList(
             Stack(width + CHANNELS, width + CHANNELS, norm, padding, negative_slope) for width in widths
         )
@@ -85,7 +85,7 @@ class Pyramid(nn.Module):
             x: The pictures.
             random: Where the noise comes from, if there is some.
         """
-        if max(x.shape[-2:]) <= RATIOS[0]:  # a coarsest map of one position has nothing to normalise
+        if max(x.shape[-2:]) <= RATIOS[0]:  # a coarsest map of one position has nothing to normalize
             x = F.pad(x, (0, RATIOS[0] + 1 - x.shape[-1], 0, RATIOS[0] + 1 - x.shape[-2]), mode="replicate")
         coarse = self._scale(0, x, random)
         for index, (coarse_norm, fine_norm, joined) in enumerate(
@@ -116,14 +116,14 @@ class Pyramid(nn.Module):
     code="DmitryUlyanov/texture_nets@aad2cc6",
 )
 class TextureNets(SingleStyleModel):
-    """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalisation (Ulyanov et al. 2016).
+    """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalization (Ulyanov et al. 2016).
 
     Args:
-        style_image: The picture whose style is learnt. Only training reads it.
+        style_image: The picture whose style is learned. Only training reads it.
         style_name: What the style is called; None takes the name of its picture.
         style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
         generator: ``pyramid``, or ``johnson``: the residual network that the authors recommend.
-        norm: ``instance`` or ``batch`` normalisation.
+        norm: ``instance`` or ``batch`` normalization.
         padding: ``replicate`` or ``circular`` before every convolution of the pyramid.
         negative_slope: Of the pyramid's leaky ReLUs; 0 for ReLUs.
         noise: Channels of noise, uniform in [0, 1), beside the picture at every scale of the pyramid.
@@ -186,7 +186,7 @@ class TextureNets(SingleStyleModel):
             self.transformer = Pyramid(norm, padding, negative_slope, noise)
         else:
             self.transformer = JohnsonTransformer(norm, "transposed", "replicate", last_kernel=3)
-        uniform_scales(self.transformer)  # InstanceNormalization.lua, and torch7's batch normalisation
+        uniform_scales(self.transformer)  # InstanceNormalization.lua, and torch7's batch normalization
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 

@@ -38,7 +38,7 @@ def test_centre_crop_equals_torchvision(size: tuple[int, int], side: int, crop: 
         mine = framing(size=side, crop=crop, resize=resize)(image, None)
         theirs = v2.CenterCrop(crop)(v2.Resize(target, interpolation=v2.InterpolationMode.BILINEAR)(image))
         difference = np.abs(np.asarray(mine, int) - np.asarray(theirs, int))
-        # both round to 8 bits between the passes, not always at the same place: at most one grey level
+        # both round to 8 bits between the passes, not always at the same place: at most one gray level
         assert difference.max() <= 1 and difference.mean() < 0.3
 
 
@@ -58,12 +58,12 @@ def test_random_crop_is_a_window_of_the_resized_picture_and_reaches_all_corners(
 
 def test_flip_mirrors_about_half_and_position_center_does_not_move() -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8))
-    centre = np.asarray(framing()(image, None))
+    center = np.asarray(framing()(image, None))
     flipped = 0
     for i in range(100):
         crop = np.asarray(framing(position="center", flip=True)(image, np.random.default_rng(i)))
-        flipped += bool((crop == centre[:, ::-1]).all())
-        assert (crop == centre).all() or (crop == centre[:, ::-1]).all()
+        flipped += bool((crop == center[:, ::-1]).all())
+        assert (crop == center).all() or (crop == center[:, ::-1]).all()
     assert 30 < flipped < 70
 
 

@@ -75,7 +75,7 @@ def test_photos_have_the_statistics_of_photos(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", paintings.FAMILIES)
-def test_paintings_have_contrast_and_colour(family: str) -> None:
+def test_paintings_have_contrast_and_color(family: str) -> None:
     for seed in range(3):
         image = np.asarray(draw_painting(seed, 128, family), np.float64) / 255
         assert image.std() > 0.08

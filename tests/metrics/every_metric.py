@@ -49,7 +49,7 @@ def alexnet(folder: Path) -> AlexNet:
 
 METRICS: dict[str, Callable[[AlexNet], ImageMetric]] = {
     "content": lambda _: ContentLoss(THIN),
-    "content_normalised": lambda _: ContentLoss(THIN, {"relu3_1": 2.0}, "normalised", resize="square32"),
+    "content_normalized": lambda _: ContentLoss(THIN, {"relu3_1": 2.0}, "normalized", resize="square32"),
     "style": lambda _: StyleLoss(THIN),
     "style_gram": lambda _: StyleLoss(THIN, {"relu2_1": 1.0}, "gram_magenta", channels="bgr"),
     "classic": lambda _: ClassicStyleLoss(THIN),
@@ -69,7 +69,7 @@ METRICS: dict[str, Callable[[AlexNet], ImageMetric]] = {
     "warp": lambda _: WarpError(),
 }
 
-OF_CONTENT = ("content", "content_normalised", "lpips", "cfsd", "ssim", "ms_ssim", "gray_ssim")
+OF_CONTENT = ("content", "content_normalized", "lpips", "cfsd", "ssim", "ms_ssim", "gray_ssim")
 OF_STYLE = ("style", "style_gram", "classic", "balanced", "histogan")
 
 

@@ -36,7 +36,7 @@ def test_alexnet_is_torchvisions(tmp_path: Path) -> None:
         network(image, ["relu6"])
 
 
-def test_inception_is_torchvisions_without_resize_and_normalisation(tmp_path: Path) -> None:
+def test_inception_is_torchvisions_without_resize_and_normalization(tmp_path: Path) -> None:
     """With the file's own classifiers left out, and refused if anything else is missing (the reference ignores it)."""
     torch.manual_seed(0)
     reference = torchvision.models.Inception3(aux_logits=False, init_weights=False).eval()

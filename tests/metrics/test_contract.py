@@ -126,8 +126,8 @@ def test_functions_on_features_are_the_classes_on_pictures() -> None:
     features = {name: THIN(images, ["relu2_1", "relu4_1"]) for name, images in batch.items()}
     layers = {"relu2_1": 0.5, "relu4_1": 2.0}
     torch.testing.assert_close(
-        content_loss(features["output"], features["content"], layers, "normalised"),
-        ContentLoss(THIN, layers, "normalised").values(batch["output"], batch["content"]),
+        content_loss(features["output"], features["content"], layers, "normalized"),
+        ContentLoss(THIN, layers, "normalized").values(batch["output"], batch["content"]),
     )
     torch.testing.assert_close(
         style_loss(features["output"], features["style"], layers, "gram_johnson"),
@@ -149,9 +149,9 @@ def test_keys_hold_everything(network: AlexNet, at_once: dict[str, MetricValue])
     assert len(set(keys.values())) == len(keys)
     assert (keys["content"].backbone, keys["content"].sha256) == ("vgg19_random/8", THIN.sha256)
     assert keys["lpips"].sha256 == network.sha256 and len(keys["lpips"].sha256) == 64
-    assert keys["content_normalised"].resize == "square32"
-    assert dict(keys["content_normalised"].settings) == {
-        "loss": "normalised",
+    assert keys["content_normalized"].resize == "square32"
+    assert dict(keys["content_normalized"].settings) == {
+        "loss": "normalized",
         "layers": "2 relu3_1",
         "channels": "rgb",
     }

@@ -98,8 +98,8 @@ def test_supremum_correlation() -> None:
     output, style = (THIN(batch[name], ["relu2_1"])["relu2_1"] for name in ("output", "style"))
     classic, supremum = classic_style_loss(output, style).double(), style_supremum(output, style).double()
     expected = float(pearson_corrcoef(classic, supremum))
-    centred = [x - x.mean() for x in (classic, supremum)]
-    assert expected == pytest.approx(float(F.cosine_similarity(*centred, dim=0)), rel=1e-9)
+    centerd = [x - x.mean() for x in (classic, supremum)]
+    assert expected == pytest.approx(float(F.cosine_similarity(*centerd, dim=0)), rel=1e-9)
     metric = SupremumCorrelation(THIN, "relu2_1")
     for start in range(0, 6, 2):
         metric.update(batch["output"][start : start + 2], batch["style"][start : start + 2])
@@ -187,15 +187,15 @@ def test_cfsd_does_not_depend_on_the_rows_at_a_time_and_never_holds_the_matrix()
 
 def test_histogan_by_loops() -> None:
     image = random(1, 3, 3, 4)
-    centres = [-3 + 6 * i / 7 for i in range(8)]
+    centers = [-3 + 6 * i / 7 for i in range(8)]
     expected = torch.zeros(3, 8, 8, dtype=torch.float64)
     for pixel in image[0].flatten(1).T:
         weight = math.sqrt(float(pixel.square().sum()) + 1e-6)
         logs = [math.log(float(v) + 1e-6) for v in pixel]
         for channel, others in enumerate(((1, 2), (0, 2), (0, 1))):
             u, v = (logs[channel] - logs[other] for other in others)
-            for i, a in enumerate(centres):
-                for j, b in enumerate(centres):
+            for i, a in enumerate(centers):
+                for j, b in enumerate(centers):
                     kernels = (1 + ((u - a) / 0.02) ** 2) * (1 + ((v - b) / 0.02) ** 2)
                     expected[channel, i, j] += weight / kernels
     histogram = rgb_uv_histogram(image, bins=8)
@@ -204,7 +204,7 @@ def test_histogan_by_loops() -> None:
 
 
 def test_histogan_distance_ends() -> None:
-    """0 for the same colours wherever they are, close to 1 for colours that share nothing."""
+    """0 for the same colors wherever they are, close to 1 for colors that share nothing."""
     image = torch.rand(1, 3, 20, 20)
     assert float(histogan_distance(image, image.flip(-1))) == pytest.approx(0, abs=1e-3)
     red, blue = torch.full((2, 1, 3, 8, 8), 0.05).unbind()
@@ -259,8 +259,8 @@ def test_warps() -> None:
     assert int(inside.sum()) == 31 * 37 and bool(inside[2:, 4:].all())
     for motion in ("rotate", "zoom", "tilt"):
         matrix = homography(motion, 33, 41)
-        centre = torch.tensor([20.0, 16.0, 1.0], dtype=torch.float64)
-        torch.testing.assert_close(matrix @ centre, centre)
+        center = torch.tensor([20.0, 16.0, 1.0], dtype=torch.float64)
+        torch.testing.assert_close(matrix @ center, center)
         assert not torch.allclose(matrix, torch.eye(3, dtype=torch.float64))
     corner = homography("zoom", 33, 41) @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     torch.testing.assert_close(corner[:2], torch.tensor([20 - 20 / 1.03, 16 - 16 / 1.03], dtype=torch.float64))

@@ -52,7 +52,7 @@ def trunk(case: Case, net: str) -> AlexNet | VGG:
     return AlexNet(str(path)) if net == "alex" else VGG("vgg16_torchvision", str(path))
 
 
-def normalised_vgg(case: Case, last: str) -> VGG:
+def normalized_vgg(case: Case, last: str) -> VGG:
     (path,) = case.files("vgg")
     return VGG("vgg19_normalised", str(path), last=last)
 
@@ -215,7 +215,7 @@ def test_gray_ssim(parity: Parity, name: str) -> None:
 def test_style_and_content_losses(parity: Parity, name: str) -> None:
     """In both channel orders: MicroAST's script reads with OpenCV and feeds BGR to a network of RGB."""
     case = parity(f"metrics_style_content/{name}")
-    vgg = normalised_vgg(case, "relu5_1")
+    vgg = normalized_vgg(case, "relu5_1")
     output, content, style = case["stylized"], case["content"], case["style"]
     metrics = {
         "content_loss": (ContentLoss(vgg, channels="bgr"), content),
@@ -239,7 +239,7 @@ def test_balanced_loss_of_features(parity: Parity) -> None:
         torch.stack([measure(x, s) for x, s in zip(outputs, styles, strict=True)])
         for measure in (balanced_style_loss, classic_style_loss, style_supremum)
     )  # each (layers, B)
-    normalised = [gram_johnson_loss(x, s) for x, s in zip(outputs, styles, strict=True)]
+    normalized = [gram_johnson_loss(x, s) for x, s in zip(outputs, styles, strict=True)]
     total = balanced.mean(1).sum()
     gradients = torch.autograd.grad(total, outputs, retain_graph=True)
     case.check(
@@ -247,7 +247,7 @@ def test_balanced_loss_of_features(parity: Parity) -> None:
         balanced_total=total,
         classic=classic.mean(1),
         classic_total=classic.mean(1).sum(),
-        classic_normalized=torch.stack(normalised),
+        classic_normalized=torch.stack(normalized),
         supremum=supremum,
         **{f"grad_x{i}": gradient for i, gradient in enumerate(gradients)},
     )
@@ -255,15 +255,15 @@ def test_balanced_loss_of_features(parity: Parity) -> None:
 
 def test_balanced_loss_of_images(parity: Parity) -> None:
     case = parity("metrics_balanced_loss/images")
-    vgg = normalised_vgg(case, "relu4_1")
+    vgg = normalized_vgg(case, "relu4_1")
     output, style = case["stylized"], case["style"]
     layers = list(AST_LAYERS[19])
     by_layer = {
         cls.name: torch.stack([cls(vgg, {layer: 1.0}).values(output, style) for layer in layers])
         for cls in (BalancedStyleLoss, ClassicStyleLoss, StyleSupremum)
     }
-    normalised = StyleLoss(vgg, {layers[0]: 1.0}, "gram_johnson")
-    assert float(normalised.values(output, style).mean()) == pytest.approx(
+    normalized = StyleLoss(vgg, {layers[0]: 1.0}, "gram_johnson")
+    assert float(normalized.values(output, style).mean()) == pytest.approx(
         float(case["classic_normalized"][0]), rel=2e-5
     )
     features = [vgg(x, layers) for x in (output, style)]

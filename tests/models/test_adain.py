@@ -49,14 +49,14 @@ def test_encoder_of_odd_size(parity: Parity) -> None:
     case.check(**vgg(case["content"], [f"relu{block}_1" for block in (1, 2, 3, 4, 5)]))
 
 
-def test_stylise(parity: Parity) -> None:
-    case = parity("adain/stylise_64x96_style80x64")
+def test_stylize(parity: Parity) -> None:
+    case = parity("adain/stylize_64x96_style80x64")
     model = case.model("adain", "decoder", "vgg")
     case.check(output=model(case["content"], case["style"]))
 
 
-def test_stylise_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("adain/stylise_odd_alpha06")
+def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
+    case = parity("adain/stylize_odd_alpha06")
     model = case.model("adain", "vgg", "decoder")
     assert isinstance(model, AdaIN)
     content, style = case["content"], case["style"]

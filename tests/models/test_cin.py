@@ -106,7 +106,7 @@ def test_android_network_paints_26_styles() -> None:
     assert outputs.shape == (26, 3, 61, 90) and torch.isfinite(outputs).all()
     distance = torch.cdist(outputs.flatten(1), outputs.flatten(1)) / outputs[0].numel() ** 0.5
     assert (distance + torch.eye(26)).min() > 0.02  # no two styles alike
-    assert outputs.std((1, 2, 3)).min() > 0.05  # none grey
+    assert outputs.std((1, 2, 3)).min() > 0.05  # none gray
 
 
 def test_a_style_by_number_name_and_weights(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_style_by_number_name_and_weights(folder: Path) -> None:
     torch.testing.assert_close(mixed[1:], model(content[1:], "gogh"))
     torch.testing.assert_close(model(content), model(content, torch.tensor([0, 1])))  # in turn
     gogh, monet = model.encode_style(0), model.encode_style(2)
-    for name, tensor in model.encode_style(torch.tensor([2.0, 0.0, -0.5])).items():  # not normalised
+    for name, tensor in model.encode_style(torch.tensor([2.0, 0.0, -0.5])).items():  # not normalized
         torch.testing.assert_close(tensor, 2 * gogh[name] - 0.5 * monet[name])
     blend = model.decode(content, [gogh, monet], weights=[3, 1])
     torch.testing.assert_close(blend, model(content, [0.75, 0.0, 0.25]))

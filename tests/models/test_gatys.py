@@ -1,4 +1,4 @@
-"""Gatys against four optimisation codes (parity fixtures), its presets, and what it promises."""
+"""Gatys against four optimization codes (parity fixtures), its presets, and what it promises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stylezoo import commands, weights
 from stylezoo.cli import main
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.inference import Painter
-from stylezoo.layers import normalised_weights
+from stylezoo.layers import normalized_weights
 from stylezoo.losses import STYLE_STATISTICS, Moments, PerceptualLoss, gram, square_root
 from stylezoo.models.gatys import (
     TOTAL_VARIATIONS,
@@ -93,7 +93,7 @@ def test_neural_style_pt(name: str, parity: Parity) -> None:
     model = preset("gatys.neural_style", case, pooling=options["pooling"])
     bgr = case["image_bgr"].requires_grad_()
     image = to_rgb(bgr)
-    shares = normalised_weights(options["blend"], len(case["styles"]))
+    shares = normalized_weights(options["blend"], len(case["styles"]))
     content, style = model._targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
     terms = model._terms(image, content, style)
     case.check(
@@ -187,7 +187,7 @@ def test_modern(name: str, parity: Parity) -> None:
     options = case.meta["options"]
     model = preset("gatys.modern", case, pooling={"max": "max", "average": "avg_doubled"}[options["pooling"]])
     image = case["image"].requires_grad_()
-    shares = normalised_weights(options["style_weights"], len(case["styles"]))
+    shares = normalized_weights(options["style_weights"], len(case["styles"]))
     content, style = model._targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
     terms = model._terms(image, content, style)
     total = torch.stack(list(terms.values())).sum()
@@ -297,7 +297,7 @@ def test_settings_that_do_not_exist() -> None:
         Gatys(encoder="vgg19_caffe", encoder_weights=str(path))
 
 
-# The optimisation
+# The optimization
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_lbfgs_takes_the_author_s_steps() -> None:
     torch.testing.assert_close(model(CONTENT[:1], STYLE[:1]), expected.detach(), rtol=0, atol=1e-3)
 
 
-def test_a_batch_optimises_each_picture_alone() -> None:
+def test_a_batch_optimizes_each_picture_alone() -> None:
     model = thin(optimizer="lbfgs")
     batch = model(CONTENT, STYLE)
     singles = torch.cat([model(c[None], s[None]) for c, s in zip(CONTENT, STYLE, strict=True)])

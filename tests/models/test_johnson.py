@@ -47,11 +47,11 @@ def test_gram_and_preprocessing(parity: Parity) -> None:
     case.check(gram=gram(case["feature"]) / (channels * height * width))
     model = Johnson(encoder="vgg16_random/16")
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    case.check(normalised=(model._to_rgb(model._to_pixels(case["image"])) - mean[:, None, None]) / std[:, None, None])
+    case.check(normalized=(model._to_rgb(model._to_pixels(case["image"])) - mean[:, None, None]) / std[:, None, None])
 
 
-def test_stylise_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("johnson/stylise_odd")
+def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
+    case = parity("johnson/stylize_odd")
     model = case.model("johnson", "transformer")
     assert isinstance(model, Johnson)
     case.check(output=model.transformer(255 * case["content"]))
@@ -74,7 +74,7 @@ def test_training_losses_and_gradients(parity: Parity) -> None:
 
 
 def test_old_files_with_running_statistics(parity: Parity, tmp_path: Path) -> None:
-    case = parity("johnson/stylise_odd")
+    case = parity("johnson/stylize_odd")
     tensors = case.part("transformer")
     for key in [key for key in tensors if "in" in key.split(".")[-2] and key.endswith("weight")]:
         tensors[key.replace("weight", "running_mean")] = torch.randn_like(tensors[key])
@@ -134,7 +134,7 @@ def test_lengstrom_network_paints() -> None:
         {"padding": "reflect_start", "tail": "tanh150", "pixels": "bgr255", "norm_init": "uniform"},
         {"padding": "replicate", "upsample": "subpixel", "pixels": "rgb"},
         {"padding": "zeros", "upsample": "transposed"},
-        {"padding": "same", "upsample": "transposed", "tail": "tanh150_grey", "norm_last": True, "norm_eps": 1e-3},
+        {"padding": "same", "upsample": "transposed", "tail": "tanh150_gray", "norm_last": True, "norm_eps": 1e-3},
         {"padding": "same"},
     ],
 )
@@ -186,15 +186,15 @@ def test_instance_norm_forgets_contrast_batch_norm_does_not() -> None:
             assert torch.allclose(model(content), model(faint), atol=1e-4) == forgets
 
 
-def test_colours_inside() -> None:
+def test_colors_inside() -> None:
     image = torch.rand(1, 3, 4, 4)
     for pixels in ("rgb", "rgb255", "bgr255"):
         model = small(pixels=pixels)
         torch.testing.assert_close(model._to_rgb(model._to_pixels(image)), image)
     red = torch.tensor([1.0, 0, 0])[None, :, None, None]
     assert small(pixels="bgr255")._to_pixels(red).flatten().tolist() == pytest.approx([-103.939, -116.779, 131.32])
-    grey = small(tail="tanh150_grey")._to_rgb(torch.zeros(1, 3, 1, 1))
-    assert grey.flatten().tolist() == [0.5, 0.5, 0.5]
+    gray = small(tail="tanh150_gray")._to_rgb(torch.zeros(1, 3, 1, 1))
+    assert gray.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
 def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def test_matrix(layer: str, channels: int, parity: Parity) -> None:
 
 
 @pytest.mark.parametrize("layer", ["r31", "r41"])
-def test_stylise(layer: str, parity: Parity) -> None:
+def test_stylize(layer: str, parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity(f"lst/stylise_{layer}_odd")
+    case = parity(f"lst/stylize_{layer}_odd")
     model, matrix = reference(case)
     content, style = case["content"], case["style"]
     with torch.no_grad():
@@ -233,8 +233,8 @@ def test_the_public_decoder_restores_photographs() -> None:
         model.losses(photo, photo)
 
 
-def thin_normalised(folder: Path) -> str:
-    """A file of thin weights that passes for the normalised VGG-19."""
+def thin_normalized(folder: Path) -> str:
+    """A file of thin weights that passes for the normalized VGG-19."""
     torch.save(small().encoder.tensors, folder / "vgg.pth")
     return str(folder / "vgg.pth")
 
@@ -249,7 +249,7 @@ def fit(model: LinearTransfer, pictures: Path, **settings: object) -> Trainer:
 
 
 def test_training_needs_a_finished_decoder(pictures: Path, tmp_path: Path) -> None:
-    settings = {"encoder": "vgg19_normalised", "encoder_weights": thin_normalised(tmp_path)}
+    settings = {"encoder": "vgg19_normalised", "encoder_weights": thin_normalized(tmp_path)}
     with pytest.raises(FileNotFoundError, match=r"finished decoder.*dec_r41\.pth at .*/weights/dec_r41\.pth, or name"):
         fit(small(**settings), pictures)
     with pytest.warns(UserWarning, match="it is random and will paint noise"):
@@ -262,10 +262,10 @@ def test_training_needs_a_finished_decoder(pictures: Path, tmp_path: Path) -> No
     trainer = fit(model, pictures)
     for key, value in trained.decoder.state_dict().items():
         assert torch.equal(model.decoder.state_dict()[key], value)  # frozen
-    learnt = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert learnt == {key for key in before if key.startswith("matrix4_1.")}
-    optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in model.matrix4_1.parameters()}
+    learned = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert learned == {key for key in before if key.startswith("matrix4_1.")}
+    optimized = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.matrix4_1.parameters()}
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")  # brings the decoder
     resumed = small(**settings)
@@ -288,7 +288,7 @@ def test_decoder_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEZOO_HOME", str(tmp_path))  # the place where it is looked for
     (tmp_path / "weights").mkdir()
     file.rename(tmp_path / "weights" / "dec_r41.pth")
-    found = small(encoder="vgg19_normalised", encoder_weights=thin_normalised(tmp_path))
+    found = small(encoder="vgg19_normalised", encoder_weights=thin_normalized(tmp_path))
     assert torch.equal(found.decoder[1].weight, model.decoder[1].weight)
 
 

@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as transforms
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor
-from stylezoo.least_squares import fit_model
 from stylezoo.losses import gram
 from stylezoo.models.magenta import (
     InceptionV3,
@@ -26,6 +25,7 @@ from stylezoo.models.magenta import (
     mobilenet_v2,
     total_variation,
 )
+from stylezoo.training.least_squares import fit_model
 
 Parity = Callable[[str], Case]
 TINY = {"predictor": "mobilenet_v2", "width": 0.25, "encoder": "vgg16_random/8"}
@@ -258,7 +258,7 @@ def picture(path: str, size: int) -> Tensor:
 
 
 def test_public_mobile_pair_paints() -> None:
-    """Colours of the output come closer to those of its style than of any other, on every photo."""
+    """Colors of the output come closer to those of its style than of any other, on every photo."""
     model = stylezoo.import_checkpoint("magenta", [shared(TRANSFER), shared(PREDICT)])
     assert model.hparams["predictor"] == "mobilenet_v2" and model.hparams["width"] == 0.25
     names = ("la_muse", "mondrian", "starry_night", "the_scream")
@@ -268,20 +268,20 @@ def test_public_mobile_pair_paints() -> None:
         for photo in ("chicago", "taj_mahal"):
             content = picture(f"photos/{photo}.jpg", 160)
             outputs = torch.cat([model.decode(content, code) for code in codes])
-            colours = torch.stack([colour_statistics(output) for output in outputs])
-            wanted = torch.stack([colour_statistics(style[0]) for style in styles])
-            assert torch.equal(torch.cdist(colours, wanted).argmin(1), torch.arange(len(names)))
+            colors = torch.stack([color_statistics(output) for output in outputs])
+            wanted = torch.stack([color_statistics(style[0]) for style in styles])
+            assert torch.equal(torch.cdist(colors, wanted).argmin(1), torch.arange(len(names)))
             assert outputs.std((1, 2, 3)).min() > 0.1  # no haze
             own = model.decode(content, codes[0], alpha=0.0)
             assert (own - content).abs().mean() < (outputs[0] - content).abs().mean()
 
 
-def colour_statistics(image: Tensor) -> Tensor:
-    """Mean and covariance of the colours, (12,)."""
+def color_statistics(image: Tensor) -> Tensor:
+    """Mean and covariance of the colors, (12,)."""
     return torch.cat([image.mean((1, 2)), torch.cov(image.flatten(1)).sqrt().nan_to_num().flatten()])
 
 
-def test_public_predictor_is_dequantised() -> None:
+def test_public_predictor_is_dequantized() -> None:
     """A network of integers, run with steps in place of units, gives the bottlenecks of the imported one."""
     tensors = {key: torch.from_numpy(array) for key, array in np.load(shared(PREDICT)).items()}
     renamed, settings = Magenta.read_public(tensors)
@@ -483,19 +483,19 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         student.losses(*torch.rand(2, 1, 3, 80, 80))
 
 
-class TellsColours(nn.Module):
+class TellsColors(nn.Module):
     def forward(self, style: Tensor) -> Tensor:
         return F.pad(torch.cat([style.mean((2, 3)), style.std((2, 3))], 1), (0, 94))
 
 
-def test_first_weights_pass_pictures_on_in_the_colours_of_the_style() -> None:
-    """Shapes are those of the content, mean and contrast of each colour those of the style."""
+def test_first_weights_pass_pictures_on_in_the_colors_of_the_style() -> None:
+    """Shapes are those of the content, mean and contrast of each color those of the style."""
     torch.manual_seed(0)
     model = Magenta(predictor="mobilenet_v2", width=0.25, first_pictures=24).eval()
-    model.predictor = TellsColours()
-    colours, contrasts = 0.3 + 0.4 * torch.rand(24, 3, 1, 1), 0.02 + 0.08 * torch.rand(24, 1, 1, 1)
+    model.predictor = TellsColors()
+    colors, contrasts = 0.3 + 0.4 * torch.rand(24, 3, 1, 1), 0.02 + 0.08 * torch.rand(24, 1, 1, 1)
     shapes = F.interpolate(torch.randn(24, 3, 6, 6), size=96, mode="bicubic")
-    content = colours + contrasts * shapes
+    content = colors + contrasts * shapes
     style = content.roll(1, 0)
     with torch.no_grad():
         fit_model(model, content)

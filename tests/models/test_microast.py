@@ -13,9 +13,9 @@ import stylezoo
 from stylezoo.images import read_image, to_tensor
 from stylezoo.inference import Painter
 from stylezoo.layers import adain
-from stylezoo.least_squares import fit_model
 from stylezoo.losses import mean_std
 from stylezoo.models.microast import FILTERS, MicroAST, contrastive_loss
+from stylezoo.training.least_squares import fit_model
 
 Parity = Callable[[str], Case]
 WEIGHTS = {"content": 1, "style": 3, "contrastive": 3}
@@ -54,8 +54,8 @@ def test_parameter_counts() -> None:
     assert not list(model.encoders())
 
 
-def test_stylise_as_the_reference_fades(parity: Parity) -> None:
-    case = parity("microast/stylise_odd_alpha07")
+def test_stylize_as_the_reference_fades(parity: Parity) -> None:
+    case = parity("microast/stylize_odd_alpha07")
     content, style = case["content"], case["style"]
     model = imported(case, fade="features")
     code = model.encode_style(style)
@@ -111,23 +111,23 @@ def test_the_two_encoders_must_be_told_apart() -> None:
 
 
 def test_released_weights_paint() -> None:
-    """Outputs keep the drawing of the photograph and take the colours of the painting."""
+    """Outputs keep the drawing of the photograph and take the colors of the painting."""
     model, (content, styles) = released(), pictures()
     with torch.no_grad():
         outputs = [model(content, style) for style in styles]
     for output, style in zip(outputs, styles, strict=True):
         assert (output - output.clamp(0, 1)).abs().mean() < 0.02
-        # Against the photograph's colours, those of the output are much nearer to the painting's.
+        # Against the photograph's colors, those of the output are much nearer to the painting's.
         far = (content.mean((2, 3)) - style.mean((2, 3))).norm()
         assert (output.mean((2, 3)) - style.mean((2, 3))).norm() < 0.5 * far
-        grey = torch.stack([image.mean(1).flatten() for image in (content, output)])
-        assert torch.corrcoef(grey)[0, 1] > 0.5
+        gray = torch.stack([image.mean(1).flatten() for image in (content, output)])
+        assert torch.corrcoef(gray)[0, 1] > 0.5
     distances = [(a - b).abs().mean() for i, a in enumerate(outputs) for b in outputs[:i]]
     assert min(distances) > 0.05
 
 
 def test_alpha_fades_from_the_content_to_the_style() -> None:
-    """With the released weights; the reference's alpha leaves the range of colours everywhere between 0 and 1."""
+    """With the released weights; the reference's alpha leaves the range of colors everywhere between 0 and 1."""
     model, (content, styles) = released(), pictures()
     with torch.no_grad():
         code = model.encode_style(styles[1])
@@ -197,7 +197,7 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
 
 
 def test_first_weights_restore_pictures() -> None:
-    """The last convolution finds the picture in random features, and a painting has the mean colours of its style more
+    """The last convolution finds the picture in random features, and a painting has the mean colors of its style more
     than those of its content; depthwise convolutions are not whitened."""
     torch.manual_seed(0)
     model = thin_model("microast", first_pictures=24).eval()
@@ -207,8 +207,8 @@ def test_first_weights_restore_pictures() -> None:
         before = (model(smooth, smooth) - smooth).square().mean()
         whitenings = fit_model(model, smooth)
         restored, painted = model(smooth, smooth), model(smooth, smooth.roll(1, 0))
-    colours = smooth.mean((2, 3))
-    to_style, to_content = (painted.mean((2, 3)) - colours.roll(1, 0)).abs(), (painted.mean((2, 3)) - colours).abs()
+    colors = smooth.mean((2, 3))
+    to_style, to_content = (painted.mean((2, 3)) - colors.roll(1, 0)).abs(), (painted.mean((2, 3)) - colors).abs()
     assert to_style.mean() < 0.5 * to_content.mean()
     assert (restored - smooth).square().mean() < 0.4 * smooth.var() < before
     assert [len(matrix) for matrix in whitenings] == [conv.weight[0].numel() + 1 for conv in convs.values()]

@@ -14,8 +14,8 @@ import stylezoo
 from stylezoo.images import to_tensor, write_image
 from stylezoo.inference import stylize
 from stylezoo.layers import ConvLayer
-from stylezoo.least_squares import fit_model
-from stylezoo.models.msgnet import Bottleneck, CoMatch, MSGNet, normalised_gram
+from stylezoo.models.msgnet import Bottleneck, CoMatch, MSGNet, normalized_gram
+from stylezoo.training.least_squares import fit_model
 
 Parity = Callable[[str], Case]
 
@@ -37,14 +37,14 @@ def test_comatch(parity: Parity) -> None:
     case = parity("msgnet/inspiration")
     layer = CoMatch(case.meta["options"]["C"])
     layer.load_state_dict(case.part("ins"))
-    target = normalised_gram(case["target"])
+    target = normalized_gram(case["target"])
     output = layer(case["content"], target)
     loss = output.square().mean()
     case.check(gram=target, output=output, loss=loss, **gradient_norms({"loss": loss}, ins=layer))
 
 
-def test_stylise_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("msgnet/stylise_odd_ngf64")
+def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
+    case = parity("msgnet/stylize_odd_ngf64")
     model = case.model("msgnet", "net")
     assert isinstance(model, MSGNet) and model.hparams["ngf"] == case.meta["options"]["ngf"]
     features, code = model.generator.encode(255 * case["content"].flip(1)), model.encode_style(case["style"])
@@ -76,7 +76,7 @@ def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity
         model.loss_network(x, model.perceptual.style_layers) for x in (model(case["content"], style[:1]), style)
     ]
     layers = [
-        F.mse_loss(normalised_gram(a), normalised_gram(features[1][n])[:1].expand(2, -1, -1))
+        F.mse_loss(normalized_gram(a), normalized_gram(features[1][n])[:1].expand(2, -1, -1))
         for n, a in features[0].items()
     ]
     case.check(loss_style_layers=torch.stack(layers))
@@ -94,7 +94,7 @@ def test_a_style_for_each_picture(parity: Parity) -> None:
 
 def test_files_of_old_pytorch(parity: Parity, tmp_path: Path) -> None:
     """21styles.model: 92 tensors, 19 of them under two names, and running statistics that nothing ever used."""
-    case = parity("msgnet/stylise_odd_ngf64")
+    case = parity("msgnet/stylize_odd_ngf64")
     tensors = case.part("net")
     for alias, key in case.meta["aliases"]["net"].items():
         tensors[alias] = tensors[key]
@@ -122,7 +122,7 @@ def test_files_of_old_pytorch(parity: Parity, tmp_path: Path) -> None:
 def test_comatch_position_by_position() -> None:
     """y_i = sum_jk G_ij W_kj x_k, written out."""
     layer, x = CoMatch(3), torch.rand(2, 3, 2, 2)
-    target = normalised_gram(torch.rand(2, 3, 4, 5))
+    target = normalized_gram(torch.rand(2, 3, 4, 5))
     expected = torch.zeros_like(x)
     for sample in range(2):
         for row in range(2):
@@ -137,13 +137,13 @@ def test_comatch_gives_features_the_targets_second_order_statistics() -> None:
     generator = torch.Generator().manual_seed(0)
     x, style = (torch.randn(1, 4, 40, 50, generator=generator, dtype=torch.float64) for _ in range(2))
     style = F.relu(style) + style.flip(1).cos()
-    whitening = torch.linalg.inv(torch.linalg.cholesky(normalised_gram(x)[0]))
+    whitening = torch.linalg.inv(torch.linalg.cholesky(normalized_gram(x)[0]))
     white = (whitening @ x.flatten(2)).reshape(x.shape)
-    target = normalised_gram(style)
+    target = normalized_gram(style)
     values, vectors = torch.linalg.eigh(target[0])
     layer = CoMatch(4).double()
     layer.weight.data[0] = vectors @ torch.diag(values.rsqrt()) @ vectors.T
-    torch.testing.assert_close(normalised_gram(layer(white, target)), target)
+    torch.testing.assert_close(normalized_gram(layer(white, target)), target)
 
 
 def test_brush_size_is_the_size_of_the_style(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_unknown_upsampling() -> None:
 
 
 def test_first_weights_restore_pictures_and_tell_styles_apart() -> None:
-    """CoMatch keeps features of the mean Gram matrix; the last convolution makes of what comes out more than one colour."""
+    """CoMatch keeps features of the mean Gram matrix; the last convolution makes of what comes out more than one color."""
     model = small(first_pictures=12)
     smooth = F.interpolate(torch.rand(12, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
     images = (smooth + 0.05 * torch.randn(12, 3, 48, 48)).clamp(0, 1)
@@ -223,7 +223,7 @@ def test_first_weights_restore_pictures_and_tell_styles_apart() -> None:
         before = (model(images, images) - images).square().mean()
         fit_model(model, images)
         features = model.generator.encode(255 * images.flip(1))
-        mean = normalised_gram(features).mean(0, keepdim=True)
+        mean = normalized_gram(features).mean(0, keepdim=True)
         kept = model.generator.comatch(features, mean) - features
         assert kept.square().mean() < 0.02 * features.square().mean()
         restored, swapped = model(images, images), model(images, images.roll(1, 0))

@@ -12,8 +12,8 @@ from conftest import Case, gradient_norms
 
 import stylezoo
 from stylezoo.losses import mean_std
-from stylezoo.models.multi_level_adain import LEVELS, MultiLevelAdaIN, imagenet_normalised, imagenet_restored
-from stylezoo.vgg import FLAVOURS
+from stylezoo.models.multi_level_adain import LEVELS, MultiLevelAdaIN, imagenet_normalized, imagenet_restored
+from stylezoo.vgg import FLAVORS
 
 Parity = Callable[[str], Case]
 
@@ -32,10 +32,10 @@ def reference(case: Case) -> MultiLevelAdaIN:
 def in_float64(model: MultiLevelAdaIN) -> MultiLevelAdaIN:
     """In double precision, ImageNet's mean and standard deviation included, which the encoder has as float32."""
     model = model.double()
-    flavour, preprocess = FLAVOURS["torchvision"], model.encoder.preprocess
+    flavor, preprocess = FLAVORS["torchvision"], model.encoder.preprocess
     with torch.no_grad():
-        preprocess.weight.copy_(torch.tensor(flavour.matrix, dtype=torch.float64)[:, :, None, None])
-        preprocess.bias.copy_(torch.tensor(flavour.bias, dtype=torch.float64))  # type: ignore[union-attr]
+        preprocess.weight.copy_(torch.tensor(flavor.matrix, dtype=torch.float64)[:, :, None, None])
+        preprocess.bias.copy_(torch.tensor(flavor.bias, dtype=torch.float64))  # type: ignore[union-attr]
     return model
 
 
@@ -61,9 +61,9 @@ def test_standard_deviation_has_its_eps_outside_the_root() -> None:
     assert torch.isfinite(gradient).all() and not gradient[0, 1].any()  # a channel without variation
 
 
-def test_stylise_with_an_alpha_per_level(parity: Parity) -> None:
+def test_stylize_with_an_alpha_per_level(parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity("gao_multilevel/stylise_odd_alphas")
+    case = parity("gao_multilevel/stylize_odd_alphas")
     model = reference(case)
     alphas = case.meta["options"]["alpha_lst"]
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_training_losses(parity: Parity) -> None:
     model = reference(case)
     terms = model.losses(case["content"], case["style"])
     content, style = terms["content"], terms["style"]
-    output = imagenet_normalised(model(case["content"], case["style"]))
+    output = imagenet_normalized(model(case["content"], case["style"]))
     case.check(loss_content=content, loss_style=style / 10, total=content + style, output=output)
     case.check(gradnorm_decoder=gradient_norms(terms, decoder=model.decoder)["gradnorm_decoder"])
 
@@ -157,15 +157,15 @@ def test_the_reference_drops_positions_of_the_shallow_levels() -> None:
     assert sensitive["full"] == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("flavour", ["vgg19_random/8", "vgg19_torchvision"])
+@pytest.mark.parametrize("flavor", ["vgg19_random/8", "vgg19_torchvision"])
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (41, 64)])
 @pytest.mark.parametrize("concatenate", ["downsampled", "full"])
-def test_sizes(concatenate: str, size: tuple[int, int], flavour: str, tmp_path: Path) -> None:
+def test_sizes(concatenate: str, size: tuple[int, int], flavor: str, tmp_path: Path) -> None:
     """Painting and losses at any size, with pools that round down (torchvision's) and up."""
     source = small().encoder.tensors
     torch.save({k: v for k, v in source.items() if not k.startswith("preprocess")}, tmp_path / "thin.pth")
     model = MultiLevelAdaIN(
-        encoder=flavour,
+        encoder=flavor,
         encoder_weights=str(tmp_path / "thin.pth"),
         concatenate=concatenate,  # type: ignore[arg-type]
     )

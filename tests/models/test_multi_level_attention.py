@@ -11,9 +11,9 @@ import torch
 from conftest import Case, gradient_norms
 
 import stylezoo
-from stylezoo.models.multi_level_adain import imagenet_normalised, imagenet_restored
+from stylezoo.models.multi_level_adain import imagenet_normalized, imagenet_restored
 from stylezoo.models.multi_level_attention import ATTENDED, MultiLevelAttention
-from stylezoo.vgg import FLAVOURS
+from stylezoo.vgg import FLAVORS
 
 Parity = Callable[[str], Case]
 WEIGHTS = {"content": 1, "style": 3, "identity1": 50, "identity2": 1}
@@ -33,10 +33,10 @@ def reference(case: Case) -> MultiLevelAttention:
 def in_float64(model: MultiLevelAttention) -> MultiLevelAttention:
     """In double precision, ImageNet's mean and standard deviation included, which the encoder has as float32."""
     model = model.double()
-    flavour, preprocess = FLAVOURS["torchvision"], model.encoder.preprocess
+    flavor, preprocess = FLAVORS["torchvision"], model.encoder.preprocess
     with torch.no_grad():
-        preprocess.weight.copy_(torch.tensor(flavour.matrix, dtype=torch.float64)[:, :, None, None])
-        preprocess.bias.copy_(torch.tensor(flavour.bias, dtype=torch.float64))  # type: ignore[union-attr]
+        preprocess.weight.copy_(torch.tensor(flavor.matrix, dtype=torch.float64)[:, :, None, None])
+        preprocess.bias.copy_(torch.tensor(flavor.bias, dtype=torch.float64))  # type: ignore[union-attr]
     return model
 
 
@@ -49,9 +49,9 @@ def test_parameter_counts() -> None:
     assert sum(p.numel() for p in model.parameters()) - preprocess == 20_911_235
 
 
-def test_stylise(parity: Parity) -> None:
+def test_stylize(parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity("gao_attention/stylise_odd")
+    case = parity("gao_attention/stylize_odd")
     model = reference(case)
     with torch.no_grad():
         code = model.encode_style(case["style"])
@@ -68,13 +68,13 @@ def test_training_losses(parity: Parity) -> None:
     model = reference(case)
     with torch.no_grad():
         terms = model.losses(case["content"], case["style"])
-        output = imagenet_normalised(model(case["content"], case["style"]))
+        output = imagenet_normalized(model(case["content"], case["style"]))
     case.check(**{f"loss_{name}": terms[name] / weight for name, weight in WEIGHTS.items()})
     case.check(total=torch.stack(list(terms.values())).sum(), output=output)
 
 
 def test_training_gradients_in_float64(parity: Parity) -> None:
-    """In double precision: gradients through normalised features of tiny maps are ill-conditioned in float32."""
+    """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("gao_attention/train_b2_64x96")
     model = in_float64(reference(case))
     parts = {"decoder": model.painter.decoder, "att1": model.painter.att1, "att2": model.painter.att2}
@@ -93,19 +93,19 @@ def test_training_gradients_in_float64(parity: Parity) -> None:
 
 
 def test_file_keys_are_the_references(parity: Parity) -> None:
-    case = parity("gao_attention/stylise_odd")
+    case = parity("gao_attention/stylize_odd")
     state, whole = reference(case).painter.state_dict(), case.part("model")
     assert state.keys() == {key for key in whole if not key.startswith("vgg_encoder.")}
     assert all(torch.equal(state[key], whole[key]) for key in state)
 
 
-@pytest.mark.parametrize("flavour", ["vgg19_random/8", "vgg19_torchvision"])
+@pytest.mark.parametrize("flavor", ["vgg19_random/8", "vgg19_torchvision"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (40, 104), (72, 41)])
-def test_sizes_at_which_the_reference_fails(size: tuple[int, int], flavour: str, tmp_path: Path) -> None:
+def test_sizes_at_which_the_reference_fails(size: tuple[int, int], flavor: str, tmp_path: Path) -> None:
     """floor(H/8) odd breaks the reference's sum of the two levels; pools may also round up."""
     source = MultiLevelAttention(encoder="vgg19_random/8").encoder.tensors
     torch.save({k: v for k, v in source.items() if not k.startswith("preprocess")}, tmp_path / "thin.pth")
-    model = MultiLevelAttention(encoder=flavour, encoder_weights=str(tmp_path / "thin.pth")).eval()
+    model = MultiLevelAttention(encoder=flavor, encoder_weights=str(tmp_path / "thin.pth")).eval()
     content, style = torch.rand(1, 3, *size), torch.rand(1, 3, 16, 35)
     with torch.no_grad():
         assert model(content, style).shape == content.shape

@@ -30,8 +30,8 @@ def test_attention(parity: Parity) -> None:
     case.check(output=output, loss=loss, **gradient_norms({"loss": loss}, sanet=attention))
 
 
-def test_stylise(parity: Parity) -> None:
-    case = parity("sanet/stylise_odd")
+def test_stylize(parity: Parity) -> None:
+    case = parity("sanet/stylize_odd")
     model = case.model("sanet", "transform", "vgg", "decoder")
     height, width = case["content"].shape[-2:]
     expected = case["output"][..., :height, :width]
@@ -54,7 +54,7 @@ def test_training_losses(parity: Parity) -> None:
 
 
 def test_training_gradients_in_float64(parity: Parity) -> None:
-    """In double precision: gradients through normalised features of tiny maps are ill-conditioned in float32."""
+    """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("sanet/train_b2_64x96")
     model = case.model("sanet", "vgg", "decoder", "transform").double()
     terms = model.losses(case["content"].double(), case["style"].double())

@@ -39,9 +39,9 @@ def test_parameter_counts() -> None:
     assert len(transformer.state_dict()) == 130 and not list(model.encoders())
 
 
-def test_stylise(parity: Parity) -> None:
+def test_stylize(parity: Parity) -> None:
     """The reference drops what lies beyond a multiple of 8, so that its 70 x 70 pixels are 64 x 64."""
-    case = parity("stytr2/stylise_70x70")
+    case = parity("stytr2/stylize_70x70")
     model = case.model("stytr2", *PARTS)
     assert isinstance(model, StyTr2)
     content, style = case["content"][..., :64, :64], case["style"]
@@ -63,7 +63,7 @@ def test_training_losses(parity: Parity) -> None:
 
 
 def test_training_gradients_in_float64(parity: Parity) -> None:
-    """In double precision: gradients through normalised features of tiny maps are ill-conditioned in float32."""
+    """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("stytr2/train_b2_64x64")
     model = case.model("stytr2", *PARTS, "vgg").double()
     terms = model.losses(case["content"].double(), case["style"].double())
@@ -103,7 +103,7 @@ def test_learning_rate_in_a_run(pictures: Path, tmp_path: Path) -> None:
     assert seen == pytest.approx([1e-3, 2e-3, 3e-3, 4e-3, 2e-3])
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     """Matrices of Xavier's range, all different; what has one dimension is the same in all copies of a layer."""
     torch.manual_seed(0)
     transformer = small(width=0.25).transformer

@@ -94,9 +94,9 @@ def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int]) -> None:
     model, content = lively(norm="batch").eval().double(), torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         assert model(content).shape == content.shape
-        grey = model(torch.full_like(content, 0.5))
+        gray = model(torch.full_like(content, 0.5))
     # No border, no padding shows where there is nothing to see.
-    torch.testing.assert_close(grey, grey[..., :1, :1].expand_as(grey), rtol=0, atol=1e-4)
+    torch.testing.assert_close(gray, gray[..., :1, :1].expand_as(gray), rtol=0, atol=1e-4)
 
 
 def test_johnson_variant() -> None:

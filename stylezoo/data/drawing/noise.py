@@ -1,4 +1,4 @@
-"""What every drawing is made of: fractal noise, colour ramps, warps and antialiased masks on float32 arrays.
+"""What every drawing is made of: fractal noise, color ramps, warps and antialiased masks on float32 arrays.
 
 Pictures are (n, n, 3), masks and heights (n, n). Lengths are fractions of the picture's side, x to the right and y
 downwards, so that a scene drawn at another size is the same scene.
@@ -17,15 +17,15 @@ Points = list[tuple[float, float]]
 
 
 def rgb(*codes: str) -> Array:
-    """Colours such as `"f2c14e"` as rows of RGB in [0, 1]; a single one gives a plain (3,) array."""
-    colours = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32) / 255
-    return colours[0] if len(codes) == 1 else colours
+    """Colors such as `"f2c14e"` as rows of RGB in [0, 1]; a single one gives a plain (3,) array."""
+    colors = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32) / 255
+    return colors[0] if len(codes) == 1 else colors
 
 
 def grid(n: int) -> tuple[Array, Array]:
-    """Pixel centres as a row x (1, n) and a column y (n, 1), ready to broadcast."""
-    centres = ((np.arange(n) + 0.5) / n).astype(np.float32)
-    return centres[None, :], centres[:, None]
+    """Pixel centers as a row x (1, n) and a column y (n, 1), ready to broadcast."""
+    centers = ((np.arange(n) + 0.5) / n).astype(np.float32)
+    return centers[None, :], centers[:, None]
 
 
 def smoothstep(low: float, high: float, t: Array) -> Array:
@@ -101,17 +101,17 @@ def sample(texture: Array, u: Array, v: Array) -> Array:
     return values
 
 
-def ramp(colours: Array, t: Array) -> Array:
-    """A smooth gradient through `colours` (K, 3), evenly spaced over t in [0, 1]."""
+def ramp(colors: Array, t: Array) -> Array:
+    """A smooth gradient through `colors` (K, 3), evenly spaced over t in [0, 1]."""
     steps = 2048
-    position = np.linspace(0, len(colours) - 1, steps)
-    table = np.stack([np.interp(position, np.arange(len(colours)), c) for c in colours.T], axis=1).astype(np.float32)
+    position = np.linspace(0, len(colors) - 1, steps)
+    table = np.stack([np.interp(position, np.arange(len(colors)), c) for c in colors.T], axis=1).astype(np.float32)
     return table[(np.clip(t, 0, 1) * (steps - 1)).astype(np.int32)]
 
 
-def over(image: Array, colour: Array, mask: Mask) -> None:
-    """Lays `colour` (a triple or a picture) over `image` in place where `mask` is 1."""
-    image += (colour - image) * mask[..., None]
+def over(image: Array, color: Array, mask: Mask) -> None:
+    """Lays `color` (a triple or a picture) over `image` in place where `mask` is 1."""
+    image += (color - image) * mask[..., None]
 
 
 def polygon(n: int, *outlines: Points) -> Array:

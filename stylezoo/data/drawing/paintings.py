@@ -1,6 +1,6 @@
 """Procedural "paintings": each family is one manner of painting, `(rng, n) -> (n, n, 3)`.
 
-Most of them paint a motif - a small scene from `photos` - with the colours of one curated palette; the abstract ones
+Most of them paint a motif - a small scene from `photos` - with the colors of one curated palette; the abstract ones
 compose shapes directly.
 """
 
@@ -74,7 +74,7 @@ def _palette(rng: Rng, *names: str) -> Array:
 
 
 def _motif(rng: Rng, n: int, *families: str) -> Array:
-    """A scene to paint: in the full tonal range, its middle tone neither dark nor pale, its colours strong."""
+    """A scene to paint: in the full tonal range, its middle tone neither dark nor pale, its colors strong."""
     image = render(rng, n, families[rng.integers(len(families))])
     low, middle, high = np.percentile(luminance(image), [2, 50, 98])
     image = np.clip((image - low) / max(high - low, 0.1), 0.01, 1)
@@ -84,8 +84,8 @@ def _motif(rng: Rng, n: int, *families: str) -> Array:
     return np.asarray(np.clip(gray + 1.25 * (image - gray), 0, 1), np.float32)
 
 
-def _affinity(colours: Array, palette: Array, sharpness: float) -> Array:
-    """How well each palette colour stands for each of `colours` (..., 3): weights (..., K) that sum to 1.
+def _affinity(colors: Array, palette: Array, sharpness: float) -> Array:
+    """How well each palette color stands for each of `colors` (..., 3): weights (..., K) that sum to 1.
 
     Lightness is compared by its place within the palette's own range, hue by two opponent channels.
     """
@@ -98,21 +98,21 @@ def _affinity(colours: Array, palette: Array, sharpness: float) -> Array:
 
     keys = opponents(palette)
     keys[:, 0] = (keys[:, 0] - keys[:, 0].min()) / np.ptp(keys[:, 0])
-    values = opponents(colours)
-    # |a - b|^2 without the term that all palette colours share
+    values = opponents(colors)
+    # |a - b|^2 without the term that all palette colors share
     closeness = sharpness * (2 * values @ keys.T - (keys**2).sum(1))
     weights = np.exp(closeness - closeness.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
 
 
-def _recolour(image: Array, palette: Array, sharpness: float = 22) -> Array:
+def _recolor(image: Array, palette: Array, sharpness: float = 22) -> Array:
     return _affinity(image, palette, sharpness) @ palette
 
 
-def _pick(rng: Rng, colours: Array, palette: Array, sharpness: float) -> Array:
-    """One palette colour for each of `colours` (M, 3), drawn by affinity: colours mix in the eye, not on the canvas."""
-    weights = np.cumsum(_affinity(colours, palette, sharpness), axis=1)
-    chosen = (rng.random((len(colours), 1)) > weights).sum(axis=1)
+def _pick(rng: Rng, colors: Array, palette: Array, sharpness: float) -> Array:
+    """One palette color for each of `colors` (M, 3), drawn by affinity: colors mix in the eye, not on the canvas."""
+    weights = np.cumsum(_affinity(colors, palette, sharpness), axis=1)
+    chosen = (rng.random((len(colors), 1)) > weights).sum(axis=1)
     return np.asarray(palette[np.minimum(chosen, len(palette) - 1)], np.float32)
 
 
@@ -167,13 +167,13 @@ def _lay(
             point = point + sign * step * (length / bends)[:, None]
             path.append(point)
         halves.append(path)
-    centre = np.stack([*halves[0][::-1], starts, *halves[1]], axis=1)  # (K, bends + 1, 2)
-    tangent = np.gradient(centre, axis=1)
+    center = np.stack([*halves[0][::-1], starts, *halves[1]], axis=1)  # (K, bends + 1, 2)
+    tangent = np.gradient(center, axis=1)
     tangent /= np.linalg.norm(tangent, axis=2, keepdims=True) + 1e-9
     normal = np.stack([-tangent[..., 1], tangent[..., 0]], axis=2)
-    swell = 1 - taper * np.abs(np.linspace(-1, 1, centre.shape[1])) ** 2.5
+    swell = 1 - taper * np.abs(np.linspace(-1, 1, center.shape[1])) ** 2.5
     offset = normal * (0.5 * width[:, None] * swell)[..., None]
-    outlines = np.concatenate([centre + offset, (centre - offset)[:, ::-1]], axis=1) * n
+    outlines = np.concatenate([center + offset, (center - offset)[:, ::-1]], axis=1) * n
 
     canvas = Image.new("I", (n, n), -1)
     draw = ImageDraw.Draw(canvas)
@@ -219,11 +219,11 @@ def _canvas(rng: Rng, n: int, strength: float = 0.05) -> Array:
     return np.asarray(1 + strength * weave, np.float32)[..., None]
 
 
-def _paper(rng: Rng, n: int, colour: Array, grain: float = 0.05) -> Array:
+def _paper(rng: Rng, n: int, color: Array, grain: float = 0.05) -> Array:
     """Toothed paper, a little foxed."""
     tooth = fractal(rng, n, 64, gain=0.9) - 0.5
     stain = fractal(rng, n, 2, gain=0.5) - 0.5
-    return (colour * (1 + grain * 2 * tooth + grain * 1.2 * stain)[..., None]).astype(np.float32)
+    return (color * (1 + grain * 2 * tooth + grain * 1.2 * stain)[..., None]).astype(np.float32)
 
 
 def _voronoi(rng: Rng, n: int, cells: int, angle: Array | None = None) -> tuple[Index, Array, Array, Array]:
@@ -276,7 +276,7 @@ def swirls(rng: Rng, n: int) -> Array:
 
 
 def dabs(rng: Rng, n: int) -> Array:
-    """Short broken touches of light colour, lying down on water and standing up in foliage."""
+    """Short broken touches of light color, lying down on water and standing up in foliage."""
     palette = _palette(rng, "lilies", "haystack", "harbour", "parasol", "sakura", "iris")
     motif = _motif(rng, 160, "seascape", "hills", "mountains", "street", "blossoms", "misty_ridges")
     flow = _flow(rng, motif, follow=0.5, cells=3) * 0.35 + rng.choice([0.0, 0.25, -0.3])
@@ -319,25 +319,25 @@ def _brushwork(
         widths.append(spacing * rng.uniform(0.9, 1.5, len(points)))
     starts, width = np.concatenate(middles), np.concatenate(widths).astype(np.float32)
     length = width * aspect * rng.uniform(0.7, 1.3, len(width)).astype(np.float32)
-    colours = 0.65 * _pick(rng, _at(motif, starts), palette, sharpness) + 0.35 * _recolour(
+    colors = 0.65 * _pick(rng, _at(motif, starts), palette, sharpness) + 0.35 * _recolor(
         _at(motif, starts), palette, 14
     )
-    colours *= 1 + 0.09 * rng.standard_normal((len(starts), 1))
+    colors *= 1 + 0.09 * rng.standard_normal((len(starts), 1))
     strokes = _lay(n, starts, flow, length, width, taper)
     height = _bristles(rng, strokes)
-    image = colours[strokes.top].astype(np.float32)
+    image = colors[strokes.top].astype(np.float32)
     image = image * (0.86 + 0.22 * height)[..., None]
     return _impasto(image, height, relief_strength) * _canvas(rng, n, 0.02)
 
 
 def pointillism(rng: Rng, n: int) -> Array:
-    """Dots of pure palette colours on a light ground that mix in the eye."""
+    """Dots of pure palette colors on a light ground that mix in the eye."""
     palette = _palette(rng, "harbour", "parasol", "haystack", "fauve", "lilies", "iris")
     motif = _motif(rng, 160, "seascape", "hills", "mountains", "street", "still_life", "blossoms", "dunes")
     image = _paper(rng, n, rgb("efe4cc")) * _canvas(rng, n, 0.03)
     spacing = rng.uniform(0.011, 0.016)
     points = np.concatenate([_scatter(rng, spacing), _scatter(rng, spacing * 0.9)])
-    colours = _pick(rng, _at(motif, points), palette, 24) * (1 + 0.06 * rng.standard_normal((len(points), 1)))
+    colors = _pick(rng, _at(motif, points), palette, 24) * (1 + 0.06 * rng.standard_normal((len(points), 1)))
     radius = spacing * rng.uniform(0.42, 0.62, len(points))
     canvas = Image.new("I", (n, n), -1)
     draw = ImageDraw.Draw(canvas)
@@ -347,13 +347,13 @@ def pointillism(rng: Rng, n: int) -> Array:
     index = np.asarray(canvas, np.int32)
     x, y = grid(n)
     dome = 1 - ((x - points[index, 0]) ** 2 + (y - points[index, 1]) ** 2) / radius[index] ** 2
-    dots = colours[index].astype(np.float32) * (0.9 + 0.14 * np.clip(dome, 0, 1))[..., None]
+    dots = colors[index].astype(np.float32) * (0.9 + 0.14 * np.clip(dome, 0, 1))[..., None]
     over(image, dots, (index >= 0))
     return _impasto(image, np.where(index >= 0, np.sqrt(np.clip(dome, 0, 1)), 0), 0.35)
 
 
 def fauve(rng: Rng, n: int) -> Array:
-    """Flat unmixed colours inside dark contours, brushed on quickly."""
+    """Flat unmixed colors inside dark contours, brushed on quickly."""
     palette = _palette(rng, "fauve", "tahiti", "orphic", "harlequin")
     motif = _motif(rng, 128, "still_life", "street", "blossoms", "hills", "seascape", "mountains", "skyline")
     area, margin = _areas(motif, palette, n, smooth=0.02)
@@ -375,7 +375,7 @@ def fauve(rng: Rng, n: int) -> Array:
 
 
 def _areas(motif: Array, palette: Array, n: int, smooth: float) -> tuple[Index, Array]:
-    """Cuts the motif into flat areas: the palette's colour at each pixel (n, n), and the distance to the next area."""
+    """Cuts the motif into flat areas: the palette's color at each pixel (n, n), and the distance to the next area."""
     weights = resize(blur(_affinity(motif, palette, 60), smooth), n, n)
     best = np.partition(weights, -2, axis=-1)
     lead = best[..., -1] - best[..., -2]
@@ -394,13 +394,13 @@ def mosaic(rng: Rng, n: int) -> Array:
     angle = resize(_flow(rng, motif, follow=1.5), n, n, Image.Resampling.NEAREST)
     cells = int(rng.integers(34, 52))
     index, _, border, points = _voronoi(rng, n, cells, angle)
-    colours = 0.75 * _pick(rng, _at(motif, points), palette, 60) + 0.3 * _recolour(_at(motif, points), palette)
-    colours *= 1 + 0.1 * rng.standard_normal((len(points), 1))
+    colors = 0.75 * _pick(rng, _at(motif, points), palette, 60) + 0.3 * _recolor(_at(motif, points), palette)
+    colors *= 1 + 0.1 * rng.standard_normal((len(points), 1))
     stone = smoothstep(0.05, 0.16, border * cells)
     tilt = rng.uniform(-1, 1, (len(points), 2))  # each stone catches the light differently
     x, y = grid(n)
     gleam = 1 + 5 * ((x - points[index, 0]) * tilt[index, 0] + (y - points[index, 1]) * tilt[index, 1])
-    image = colours[index] * (gleam * (0.9 + 0.4 * (fractal(rng, n, 48, gain=0.8) - 0.5)))[..., None]
+    image = colors[index] * (gleam * (0.9 + 0.4 * (fractal(rng, n, 48, gain=0.8) - 0.5)))[..., None]
     grout = _paper(rng, n, rgb("cfc4ae", "4a4038", "8a8074")[rng.integers(3)], 0.1)
     over(grout, image, stone)
     return _impasto(grout, stone, 0.35)
@@ -423,7 +423,7 @@ def stained_glass(rng: Rng, n: int) -> Array:
 
 
 def cubism(rng: Rng, n: int) -> Array:
-    """The motif broken by straight cuts; every facet shows it from elsewhere and fades into its neighbour."""
+    """The motif broken by straight cuts; every facet shows it from elsewhere and fades into its neighbor."""
     palette = _palette(rng, "ochre", "ochre", "slate", "harlequin", "vermilion", "harbour")
     motif = _motif(rng, 192, "still_life", "still_life", "street", "skyline", "blossoms")
     x, y = grid(n)
@@ -453,7 +453,7 @@ def cubism(rng: Rng, n: int) -> Array:
         np.clip(((x + shift[..., 0]) * 192).astype(int), 0, 191),
     ]
     tone = rng.normal(0, 0.14, (count, 1))[facet]
-    image = _recolour(np.clip(seen * 0.75 + 0.12 + tone, 0, 1), palette, 30) * np.clip(shade, 0.35, 1.4)[..., None]
+    image = _recolor(np.clip(seen * 0.75 + 0.12 + tone, 0, 1), palette, 30) * np.clip(shade, 0.35, 1.4)[..., None]
     starts = _scatter(rng, 0.022)
     width = 0.026 * rng.uniform(0.7, 1.3, len(starts))
     touches = _lay(n, starts, np.full((8, 8), main + 0.78, "f4"), width * 2.2, width, 0.2)
@@ -495,7 +495,7 @@ def engraving(rng: Rng, n: int) -> Array:
     return image
 
 
-def watercolour(rng: Rng, n: int) -> Array:
+def watercolor(rng: Rng, n: int) -> Array:
     """Transparent washes with dark rims on white paper, running into each other."""
     palette = _palette(rng, "sakura", "lilies", "harbour", "iris", "parasol", "haystack", "edo")
     motif = _motif(rng, 160, "mountains", "misty_ridges", "seascape", "hills", "blossoms", "street", "dunes")
@@ -503,7 +503,7 @@ def watercolour(rng: Rng, n: int) -> Array:
     wander, bloom = fractal(rng, n, 5, gain=0.6), fractal(rng, n, 7, gain=0.6)
     x, y = grid(n)
     image = sample(image, x + 0.035 * (wander - 0.5), y + 0.035 * (bloom - 0.5))
-    pigment = np.clip(resize(_recolour(blur(resize(image, 128, 128), 0.02), palette, 30), n, n), 0.02, 1)
+    pigment = np.clip(resize(_recolor(blur(resize(image, 128, 128), 0.02), palette, 30), n, n), 0.02, 1)
     dark = 1 - luminance(image) + 0.22 * (bloom - 0.5)
     tooth = fractal(rng, n, 80, gain=0.95) - 0.5
     light = np.ones((n, n, 3), np.float32)
@@ -519,7 +519,7 @@ def watercolour(rng: Rng, n: int) -> Array:
 
 
 def woodblock(rng: Rng, n: int) -> Array:
-    """Flat printed colours with gradations, key-block outlines, waves and a red seal."""
+    """Flat printed colors with gradations, key-block outlines, waves and a red seal."""
     palette = _palette(rng, "edo", "edo", "vermilion", "sakura")
     order = palette[luminance(palette).argsort()]
     dark, pale, cream = order[0], order[-2], order[-1]
@@ -537,11 +537,11 @@ def woodblock(rng: Rng, n: int) -> Array:
         cx, cy, half, r = rng.random(), rng.uniform(0.1, horizon), rng.uniform(0.1, 0.3), rng.uniform(0.008, 0.016)
         over(image, cream, np.clip((r - np.hypot(np.maximum(np.abs(x - cx) - half, 0), y - cy)) * n, 0, 1))
 
-    def layer(line: Array, colour: Array, fade: Array, reach: float) -> None:
+    def layer(line: Array, color: Array, fade: Array, reach: float) -> None:
         depth = y - line[None]
         over(
             image,
-            fade + (colour - fade) * np.clip(depth / reach, 0, 1)[..., None] if reach > 0 else colour,
+            fade + (color - fade) * np.clip(depth / reach, 0, 1)[..., None] if reach > 0 else color,
             np.clip(depth * n + 0.5, 0, 1),
         )
         over(image, dark, np.clip((0.0028 - np.abs(depth)) * n + 0.5, 0, 1))
@@ -579,16 +579,16 @@ def woodblock(rng: Rng, n: int) -> Array:
     return image * paper
 
 
-def _seigaiha(image: Array, top: float, radius: float, colours: Array, dark: Array) -> None:
+def _seigaiha(image: Array, top: float, radius: float, colors: Array, dark: Array) -> None:
     """Overlapping scales of concentric arcs: the classic pattern for the sea."""
     n = len(image)
     x, y = grid(n)
     for row in range(int((1.0 - top) / (radius / 2)) + 3):
-        centre = top + row * radius / 2
-        first, last = int(max(centre - radius, 0) * n), int(np.clip((centre + 0.5 * radius) * n, 0, n))
+        center = top + row * radius / 2
+        first, last = int(max(center - radius, 0) * n), int(np.clip((center + 0.5 * radius) * n, 0, n))
         across = (x + radius * (row % 2)) % (2 * radius) - radius
-        distance = np.hypot(across, y[first:last] - centre) / radius
-        rings = ramp(np.repeat(colours[[1, 0, 1, 2, 1, 0]], 2, axis=0), distance)
+        distance = np.hypot(across, y[first:last] - center) / radius
+        rings = ramp(np.repeat(colors[[1, 0, 1, 2, 1, 0]], 2, axis=0), distance)
         over(rings, dark, smoothstep(0.93, 0.97, distance))
         over(image[first:last], rings, np.clip((1 - distance) * radius * n, 0, 1))
 
@@ -616,7 +616,7 @@ def _crests(rng: Rng, image: Array, top: float, deep: Array, middle: Array, foam
 
 
 def neoplastic(rng: Rng, n: int) -> Array:
-    """Rectangles of primary colours and white between black bars."""
+    """Rectangles of primary colors and white between black bars."""
     palette = _palette(rng, "de_stijl", "de_stijl", "bauhaus", "harlequin")
     image = _paper(rng, n, palette[luminance(palette).argmax()], 0.02)
     bar = rng.uniform(0.008, 0.02)
@@ -655,31 +655,31 @@ def composition(rng: Rng, n: int) -> Array:
     image = ramp(np.stack([order[-1] * 0.85, order[-1], order[-2]]), mottle)
     x, y = grid(n)
 
-    def colour() -> Array:
+    def color() -> Array:
         return np.asarray(palette[rng.integers(len(palette))], np.float32)
 
     for _ in range(3):  # large transparent shapes first
         points: Points = [(px, py) for px, py in rng.uniform(-0.1, 1.1, (3, 2)).tolist()]
-        over(image, colour(), polygon(n, points) * rng.uniform(0.35, 0.8) * (0.6 + 0.8 * mottle))
+        over(image, color(), polygon(n, points) * rng.uniform(0.35, 0.8) * (0.6 + 0.8 * mottle))
     for _ in range(int(rng.integers(5, 10))):
         cx, cy, r = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.03, 0.17)
         part, px, py = window(n, cx - 1.3 * r, cy - 1.3 * r, cx + 1.3 * r, cy + 1.3 * r)
         distance = np.hypot(px - cx, py - cy) / r
-        over(image[part], colour(), np.clip(1.25 - distance, 0, 1) ** 1.5 * 0.7)  # a halo
+        over(image[part], color(), np.clip(1.25 - distance, 0, 1) ** 1.5 * 0.7)  # a halo
         for ring in np.sort(rng.uniform(0.15, 1, rng.integers(2, 5)))[::-1]:
-            over(image[part], colour(), np.clip((ring - distance) * r * n, 0, 1) * rng.uniform(0.75, 1))
+            over(image[part], color(), np.clip((ring - distance) * r * n, 0, 1) * rng.uniform(0.75, 1))
     for _ in range(int(rng.integers(2, 5))):  # chequered or ruled patches
         cx, cy, side, angle = *rng.uniform(0.1, 0.9, 2), rng.uniform(0.05, 0.13), rng.uniform(0, np.pi)
         u, v = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle), (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         inside = (np.abs(u) < side) & (np.abs(v) < side * 0.7)
-        over(image, colour(), inside * 0.9)
-        over(image, colour(), (inside & ((np.floor(u / side * 3) + np.floor(v / side * 3)) % 2 == 0)))
+        over(image, color(), inside * 0.9)
+        over(image, color(), (inside & ((np.floor(u / side * 3) + np.floor(v / side * 3)) % 2 == 0)))
     for _ in range(int(rng.integers(5, 12))):  # straight lines and wedges
         a, b = rng.uniform(0, 1, 2), rng.uniform(0, 1, 2)
         w = rng.uniform(0.002, 0.012)
         over(
             image,
-            order[0] if rng.random() < 0.7 else colour(),
+            order[0] if rng.random() < 0.7 else color(),
             polygon(n, [(a[0], a[1]), (b[0] - w, b[1] + w), (b[0] + w, b[1] - w)]),
         )
     for _ in range(int(rng.integers(2, 5))):  # whiplash lines
@@ -696,7 +696,7 @@ def composition(rng: Rng, n: int) -> Array:
 
 
 def discs(rng: Rng, n: int) -> Array:
-    """Rings and sectors of simultaneous colour contrasts, brushed around their centres."""
+    """Rings and sectors of simultaneous color contrasts, brushed around their centers."""
     palette = _palette(rng, "orphic", "orphic", "fauve", "bauhaus", "jewel", "starry")
     x, y = grid(n)
     image = np.zeros((n, n, 3), np.float32)
@@ -753,7 +753,7 @@ FAMILIES: dict[str, Callable[[Rng, int], Array]] = {
     manner.__name__: manner
     for manner in (
         swirls, dabs, knife, pointillism, fauve, mosaic, stained_glass, cubism,
-        engraving, watercolour, woodblock, neoplastic, composition, discs, ornament,
+        engraving, watercolor, woodblock, neoplastic, composition, discs, ornament,
     )
 }  # fmt: skip
 

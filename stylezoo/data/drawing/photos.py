@@ -29,7 +29,7 @@ from stylezoo.data.drawing.noise import (
 
 
 class Mood(NamedTuple):
-    """The light of an hour: the sky from zenith to horizon, the sun's colour, clouds in light and in shade."""
+    """The light of an hour: the sky from zenith to horizon, the sun's color, clouds in light and in shade."""
 
     sky: Array  # (3, 3): zenith, middle, horizon
     sun: Array
@@ -92,7 +92,7 @@ def _reflect(rng: Rng, image: Array, shore: float, tint: Array, ripple: float = 
     image[first:] = mirror + (tint - mirror) * depth[..., None]
 
 
-def _conifers(rng: Rng, image: Array, ground: Array, count: int, height: float, colour: Array) -> None:
+def _conifers(rng: Rng, image: Array, ground: Array, count: int, height: float, color: Array) -> None:
     """Fir trees rooted on the line `ground` (n,), lit from above."""
     n = len(image)
     needles = fractal(rng, n, 48, gain=0.8)
@@ -105,15 +105,15 @@ def _conifers(rng: Rng, image: Array, ground: Array, count: int, height: float, 
         width = tall * 0.21 * down * tier + tall * 0.15 * (needles[part] - 0.5) * down + 0.004
         mask = np.clip((width - np.abs(x - root)) * n * 0.7 + 0.5, 0, 1)
         lit = 0.55 + 1.3 * (needles[part] - 0.4) + 0.4 * np.clip((root - x) / (width + 1e-3), -1, 1) * 0.5
-        over(image[part], colour * np.clip(lit, 0.15, 1.6)[..., None], mask)
+        over(image[part], color * np.clip(lit, 0.15, 1.6)[..., None], mask)
 
 
 def _crown(
-    rng: Rng, image: Array, centre: tuple[float, float], radius: float, colour: Array, light: Array, leaves: Array
+    rng: Rng, image: Array, center: tuple[float, float], radius: float, color: Array, light: Array, leaves: Array
 ) -> None:
     """A broad-leaved tree: trunk, then clumps of leaves from back to front, each a lit ball with a ragged edge."""
     n = len(image)
-    cx, cy = centre
+    cx, cy = center
     foot = cy + radius * 1.75
     part, x, y = window(n, cx - radius * 0.4, cy, cx + radius * 0.4, foot)
     width = radius * (0.08 + 0.12 * smoothstep(cy + radius * 0.9, foot, y) ** 3)
@@ -128,7 +128,7 @@ def _crown(
         px, py = (x - bx) / size, (y - by) / size
         mask = np.clip((1.1 - np.hypot(px, py) + 1.6 * (leaves[part] - 0.5)) * 6, 0, 1)
         lit = 0.5 - 0.35 * py - 0.28 * px - 0.22 * dy + 1.1 * (leaves[part] - 0.5)
-        over(image[part], colour * (0.28 + light * 0.95 * np.clip(lit, 0, 1.3)[..., None]), mask)
+        over(image[part], color * (0.28 + light * 0.95 * np.clip(lit, 0, 1.3)[..., None]), mask)
 
 
 def _shape(n: int, x: float, y: float, size: float, points: Points) -> Array:
@@ -199,10 +199,10 @@ def mountains(rng: Rng, n: int) -> Array:
     else:
         level = level + 0.35 * (flat - 0.55)  # snow and grass slide off steep faces
     grain2 = grain2 + 0.8 * np.clip(0.7 - far, 0, 1) * (fractal(rng, n, 40, gain=0.8, tall=0.5) - 0.5)
-    colour = ramp(land, level) * (0.6 + 0.8 * grain2)[..., None]
-    colour *= mood.ambient * 0.8 + 1.05 * facing[..., None] * mood.sun
-    over(colour, mood.sky[2] * 0.93, 1 - np.exp(-(far**1.5) * rng.uniform(0.15, 0.42)))
-    over(image, colour, seen.astype(np.float32))
+    color = ramp(land, level) * (0.6 + 0.8 * grain2)[..., None]
+    color *= mood.ambient * 0.8 + 1.05 * facing[..., None] * mood.sun
+    over(color, mood.sky[2] * 0.93, 1 - np.exp(-(far**1.5) * rng.uniform(0.15, 0.42)))
+    over(image, color, seen.astype(np.float32))
     if lake:
         shore = horizon + rng.uniform(0.08, 0.14)
         _reflect(rng, image, shore, rgb("1f3b4a", "24505c", "2d4a3e")[rng.integers(3)], ripple=rng.uniform(0.15, 0.7))
@@ -234,9 +234,9 @@ def misty_ridges(rng: Rng, n: int) -> Array:
         mask = np.clip((y - line[None]) * n + 0.5, 0, 1)
         tone = haze + (near - haze) * close**0.8
         mist = np.clip((y - line[None]) / (0.08 + 0.16 * close), 0, 1)
-        colour = tone + (haze - tone) * (0.85 * mist**1.2 * (1.1 - close))[..., None]
-        colour = colour * (1 + (0.08 + 1.3 * close**3) * (grain - 0.5))[..., None]
-        over(image, colour, mask)
+        color = tone + (haze - tone) * (0.85 * mist**1.2 * (1.1 - close))[..., None]
+        color = color * (1 + (0.08 + 1.3 * close**3) * (grain - 0.5))[..., None]
+        over(image, color, mask)
     if rng.random() < 0.6:
         ground = 0.98 + 0.05 * profile(rng, n, 3)
         _conifers(rng, image, ground, int(rng.integers(8, 22)), rng.uniform(0.2, 0.4), near * 1.5 + 0.02)
@@ -257,16 +257,16 @@ def seascape(rng: Rng, n: int) -> Array:
     waves = fractal(rng, 512, 6, gain=0.62, tall=0.35)
     u, v = (x - 0.5) * far * 1.2, far * 0.9
     tilt = wind * (sample(waves, u, v) - 0.5) * 1.2 + 0.5 * (sample(waves, u * 3.7 + 0.3, v * 3.7) - 0.5)
-    # A facet mirrors the sky at the height its tilt points to; steep facets show the water's own colour.
-    colour = ramp(mood.sky[::-1], np.clip(0.15 + 0.5 * below + tilt, 0, 1))
-    over(colour, sea * (0.5 + mood.ambient), np.clip(0.35 + 0.9 * below - 1.1 * tilt, 0.1, 0.92))
+    # A facet mirrors the sky at the height its tilt points to; steep facets show the water's own color.
+    color = ramp(mood.sky[::-1], np.clip(0.15 + 0.5 * below + tilt, 0, 1))
+    over(color, sea * (0.5 + mood.ambient), np.clip(0.35 + 0.9 * below - 1.1 * tilt, 0.1, 0.92))
     if mood.low:
         sun_x = rng.uniform(0.3, 0.7)
         spread = np.exp(-(((x - sun_x) / (0.05 + 0.35 * below)) ** 2))
-        over(colour, mood.sun, np.clip(spread * smoothstep(-0.05, 0.28, tilt) * 1.3, 0, 1))
+        over(color, mood.sun, np.clip(spread * smoothstep(-0.05, 0.28, tilt) * 1.3, 0, 1))
     foam = smoothstep(0.2, 0.42, tilt) * smoothstep(0.02, 0.2, below) * (0.3 if mood.low else 0.8)
-    over(colour, mood.cloud[1], foam)
-    image[first:] = colour
+    over(color, mood.cloud[1], foam)
+    image[first:] = color
     over(image, mood.sky[2], 0.5 * np.exp(-np.abs(y - horizon) * 70) + 0 * x)
     if rng.random() < 0.7:  # headlands, the farther first
         rock = fractal(rng, n, 7, gain=0.55, tall=0.7, ridged=True)
@@ -336,19 +336,19 @@ def hills(rng: Rng, n: int) -> Array:
         depth = np.clip((y - line[None]), 0, 1)
         bend, lean = rng.uniform(0.5, 3), rng.uniform(-0.7, 0.7)
         rows = np.sin((x - 0.5 + lean * (1 - np.exp(-depth * 4))) / (0.15 + depth * bend) * rng.uniform(12, 26))
-        colour = (
+        color = (
             season[rng.integers(4)]
             * (0.8 + 0.16 * rows * close + 0.8 * (grain - 0.5) * close + 0.8 * (broad - 0.5))[..., None]
         )
         second = season[rng.integers(4)] * (0.8 + 0.8 * (grain - 0.5) * close + 0.6 * (broad - 0.5))[..., None]
         over(
-            colour,
+            color,
             second,
             smoothstep(0.0, 0.012, np.sin(x * 5 * bend + 9 * depth * lean + k) * 0.1 + depth * 0.3 - 0.02),
         )
-        colour *= lit * (0.75 + 0.45 * np.exp(-depth * 9))[..., None]
-        over(colour, mood.sky[2], np.float32(0.55 * (1 - close) ** 1.2) + 0 * depth)
-        over(image, colour, np.clip((y - line[None]) * n + 0.5, 0, 1))
+        color *= lit * (0.75 + 0.45 * np.exp(-depth * 9))[..., None]
+        over(color, mood.sky[2], np.float32(0.55 * (1 - close) ** 1.2) + 0 * depth)
+        over(image, color, np.clip((y - line[None]) * n + 0.5, 0, 1))
         green = rgb("3f6a2a", "54772f", "a8672a", "5f7f3a")[rng.integers(4)]
         trees = rng.integers(3, 9) if k < layers - 1 else rng.integers(0, 3)
         for _ in range(int(trees)):
@@ -365,14 +365,14 @@ def hills(rng: Rng, n: int) -> Array:
     return image
 
 
-def _flowers(rng: Rng, image: Array, colour: Array) -> None:
+def _flowers(rng: Rng, image: Array, color: Array) -> None:
     """Blossoms strewn over the foreground, larger towards the viewer."""
     n = len(image)
     for depth in np.sort(rng.random(260)) ** 0.7:
         cx, cy, r = rng.random(), 0.72 + 0.3 * depth + 0.02 * rng.standard_normal(), 0.002 + 0.009 * depth**2
         part, x, y = window(n, cx - 2 * r, cy - 2 * r, cx + 2 * r, cy + 2 * r)
         distance = np.hypot(x - cx, (y - cy) * 1.4) / r
-        over(image[part], colour * rng.uniform(0.7, 1.1), np.clip((1 - distance) * 4, 0, 1))
+        over(image[part], color * rng.uniform(0.7, 1.1), np.clip((1 - distance) * 4, 0, 1))
 
 
 def dunes(rng: Rng, n: int) -> Array:
@@ -405,10 +405,10 @@ def dunes(rng: Rng, n: int) -> Array:
             + 0.35 * (grain - 0.5) * close
             - 0.35 * (depth * (1 - shade))
         )
-        colour = sand * (mood.ambient * 0.5 + 0.75 * mood.sun * tone[..., None])
-        over(colour, mood.sky[0] * 0.7, 0.3 * shade)
-        over(colour, mood.sky[2], np.float32(0.45 * (1 - close)) + 0 * depth)
-        over(image, colour, np.clip((y - line[None]) * n + 0.5, 0, 1))
+        color = sand * (mood.ambient * 0.5 + 0.75 * mood.sun * tone[..., None])
+        over(color, mood.sky[0] * 0.7, 0.3 * shade)
+        over(color, mood.sky[2], np.float32(0.45 * (1 - close)) + 0 * depth)
+        over(image, color, np.clip((y - line[None]) * n + 0.5, 0, 1))
     return image
 
 
@@ -475,7 +475,7 @@ def _tower(
     corner = rng.uniform(0.55, 0.8)
     face = np.where(u < corner, 1.0, 0.55) + 0 * v
     bright = (0.22 + 0.25 * v * close) if night else (mood.ambient + 0.55)
-    colour = wall * (face * bright * (0.8 + 0.5 * (grain[part] - 0.3)))[..., None] * (0.4 + 0.6 * mood.sun)
+    color = wall * (face * bright * (0.8 + 0.5 * (grain[part] - 0.3)))[..., None] * (0.4 + 0.6 * mood.sun)
     cu, cv = u * columns, v * rows
     pane = (cu % 1 > 0.24) & (cu % 1 < rng.choice([0.76, 0.98])) & (cv % 1 > 0.3) & (cv % 1 < 0.86)
     lights = rng.random((rows + 1, columns + 1))
@@ -484,16 +484,16 @@ def _tower(
         glow = np.where(
             (cell > 0.52)[..., None],
             ramp(rgb("ffb65c", "ffe3a0", "fff3d8", "d6e8ff"), (cell * 7) % 1) * 0.95,
-            colour * 0.45,
+            color * 0.45,
         )
     else:
         glow = (
             ramp(np.stack([mood.sky[1] * 0.35, mood.sky[1] * 0.6, mood.sky[2] * 0.95]), cell * (1.1 - 0.5 * v))
             * face[..., None]
         )
-    over(colour, glow, pane)
-    over(colour, mood.sky[2], np.float32(0.5 * (1 - close)) + 0 * pane)
-    image[part] = colour
+    over(color, glow, pane)
+    over(color, mood.sky[2], np.float32(0.5 * (1 - close)) + 0 * pane)
+    image[part] = color
 
 
 def street(rng: Rng, n: int) -> Array:
@@ -511,7 +511,7 @@ def street(rng: Rng, n: int) -> Array:
     far = np.minimum(np.minimum(wall_far, road_far), 60)
     side = (dx > 0).astype(int) + np.zeros((n, 1), int)
 
-    # Houses along each side: ends by depth, heights, plaster colours.
+    # Houses along each side: ends by depth, heights, plaster colors.
     ends = np.cumsum(rng.uniform(0.7, 1.5, (2, 48)), axis=1)
     which = np.stack([np.searchsorted(ends[s], far) for s in (0, 1)])
     house = np.minimum(np.where(side == 0, which[0], which[1]), 47)
@@ -523,23 +523,23 @@ def street(rng: Rng, n: int) -> Array:
     storey, bay = up / 0.23, far / 0.27
     sunny = np.where(side == rng.integers(2), 1.0, 0.5)
     grain = sample(fractal(rng, 256, 8, gain=0.7), far * 0.35, up * 0.9)
-    colour = plaster * ((0.2 if night else mood.ambient * 0.55 + 0.6 * sunny) * (0.75 + 0.6 * (grain - 0.1)))[..., None]
-    colour = colour * (0.35 + 0.65 * mood.sun)
+    color = plaster * ((0.2 if night else mood.ambient * 0.55 + 0.6 * sunny) * (0.75 + 0.6 * (grain - 0.1)))[..., None]
+    color = color * (0.35 + 0.65 * mood.sun)
     fine = np.clip(1.6 - far * 0.13, 0, 1)
     lit = rng.random((64, 8))[np.minimum(bay.astype(int), 63), np.clip(storey.astype(int), 0, 7)]
     pane = (bay % 1 > 0.3) & (bay % 1 < 0.72) & (storey % 1 > 0.28) & (storey % 1 < 0.8) & (up < tall - 0.1)
     frame = (bay % 1 > 0.24) & (bay % 1 < 0.78) & (storey % 1 > 0.22) & (storey % 1 < 0.84) & (up < tall - 0.06)
-    over(colour, plaster * (0.3 if night else 0.95 * mood.ambient + 0.4), frame * 0.6 * fine)
+    over(color, plaster * (0.3 if night else 0.95 * mood.ambient + 0.4), frame * 0.6 * fine)
     glass = np.where(((lit > 0.55) & night)[..., None], rgb("ffcf7a"), mood.sky[1] * (0.15 + 0.35 * lit)[..., None])
-    over(colour, glass, pane * fine)
+    over(color, glass, pane * fine)
     shop = rgb("a8322c", "2f6a52", "2a4a7c", "d9a83a", "6a3a5c", "e8e0d0")[rng.integers(0, 6, (2, 48))[side, house]]
-    over(colour, shop * (0.35 if night else 0.4 + 0.5 * sunny[..., None]), (np.abs(up - 0.2) < 0.03) * fine)
+    over(color, shop * (0.35 if night else 0.4 + 0.5 * sunny[..., None]), (np.abs(up - 0.2) < 0.03) * fine)
     over(
-        colour,
+        color,
         rgb("ffd58a") * 0.9 if night else rgb("2a2622"),
         ((up < 0.165) & (up > 0.03) & (bay * 0.5 % 1 > 0.12)) * 0.7 * fine,
     )
-    over(colour, plaster * 0.35, (np.abs(up - tall + 0.02) < 0.02))
+    over(color, plaster * 0.35, (np.abs(up - tall + 0.02) < 0.02))
 
     ground = np.abs(dx * far) / half
     cobbles = sample(fractal(rng, 256, 24, gain=0.8), dx * far * 1.2, far * 0.8)
@@ -557,7 +557,7 @@ def street(rng: Rng, n: int) -> Array:
     if night:
         stone += rgb("ffb65c") * (0.28 * ground * (0.4 + cobbles))[..., None]
     solid = np.where(is_wall, (up < tall), dy > 0)
-    scene = np.where(is_wall[..., None], colour, stone)
+    scene = np.where(is_wall[..., None], color, stone)
     over(scene, mood.sky[2], (1 - np.exp(-far * (0.03 if night else 0.055))))
     over(image, scene, (solid & (far < 55)))
     for _ in range(int(rng.integers(2, 7))):
@@ -599,7 +599,7 @@ class Turned(NamedTuple):
     """A body of revolution: half widths from foot to top as fractions of its height, and what it is made of."""
 
     outline: list[float]
-    colours: Array
+    colors: Array
     gloss: float
     pattern: str
     ratio: float = 1.0  # height, relative to the largest thing on the table
@@ -694,7 +694,7 @@ def _turn(
 
     around = np.arcsin(np.clip(side / np.maximum(radius, 1e-4), -1, 1)) / np.pi
     grain = sample(fractal(rng, 256, 5, gain=0.6), around + 0 * t, t * 0.8)
-    dark, main, accent = body.colours
+    dark, main, accent = body.colors
     albedo = dark + (main - dark) * np.clip(0.35 + 1.3 * grain, 0, 1.2)[..., None]
     if body.pattern == "streak":
         streaks = sample(fractal(rng, 256, 16, tall=5.0), around + 0 * t, t * 0.3 + 0.1)
@@ -712,14 +712,14 @@ def _turn(
     )
     diffuse = np.clip(normal_x * light[0] + normal_y * light[1] + normal_z * light[2] + bump, 0, 1)
     under = np.clip(-normal_y, 0, 1) * 0.35 + np.clip(-normal_x * light[0], 0, 1) * 0.1
-    colour = albedo * (0.2 + 0.95 * diffuse)[..., None] + albedo * bounce * under[..., None]
+    color = albedo * (0.2 + 0.95 * diffuse)[..., None] + albedo * bounce * under[..., None]
     # Mirror direction for a camera looking along -z.
     mirror = 2 * normal_z * normal_x, 2 * normal_z * normal_y, 2 * normal_z**2 - 1
     facing = np.clip(mirror[0] * light[0] + mirror[1] * light[1] + mirror[2] * light[2], 0, 1)
     rim = (1 - normal_z) ** 4 * 0.25
-    colour += (body.gloss * (0.75 * smoothstep(0.93, 0.985, facing) + 0.18 * facing**6) + rim * body.gloss)[..., None]
-    colour *= (1 - 0.45 * np.exp(-t * 14))[..., None]  # contact shade at the foot
-    over(image[part], colour, mask)
+    color += (body.gloss * (0.75 * smoothstep(0.93, 0.985, facing) + 0.18 * facing**6) + rim * body.gloss)[..., None]
+    color *= (1 - 0.45 * np.exp(-t * 14))[..., None]  # contact shade at the foot
+    over(image[part], color, mask)
     if body.open:
         _mouth(image, cx, cy - height, float(outline[-1]), body, light)
     else:
@@ -733,8 +733,8 @@ def _mouth(image: Array, cx: float, cy: float, radius: float, body: Turned, ligh
     part, x, y = window(len(image), cx - radius * 1.2, cy - radius, cx + radius * 1.2, cy + radius)
     distance = np.hypot((x - cx) / radius, (y - cy) / (radius * 0.28))
     edge = len(image) * radius * 0.3
-    over(image[part], np.clip(body.colours[1] * 1.15 + 0.12, 0, 1), np.clip((1.06 - distance) * edge, 0, 1))
-    inside = body.colours[0] * (0.3 + 0.35 * np.clip((x - cx) / radius * -light[0], -1, 1) + 0 * y)[..., None]
+    over(image[part], np.clip(body.colors[1] * 1.15 + 0.12, 0, 1), np.clip((1.06 - distance) * edge, 0, 1))
+    inside = body.colors[0] * (0.3 + 0.35 * np.clip((x - cx) / radius * -light[0], -1, 1) + 0 * y)[..., None]
     over(image[part], inside, np.clip((0.9 - distance) * edge, 0, 1))
 
 
@@ -758,20 +758,18 @@ def still_life(rng: Rng, n: int) -> Array:
     if kind == 0:  # planks
         wood = rgb("4a2f1c", "8a5a34", "b8834f", "6a4226", "c9a27a", "3a281e")[rng.permutation(3) + 3 * rng.integers(2)]
         rings = sample(fractal(rng, 512, 24, gain=0.7, tall=9.0), u * 0.5, v * 0.5 + np.floor(u * 4) * 0.37)
-        colour = ramp(wood, rings) * (1 - 0.6 * np.exp(-(((u * 4 + 0.5) % 1 - 0.5) ** 2) * 2500))[..., None]
+        color = ramp(wood, rings) * (1 - 0.6 * np.exp(-(((u * 4 + 0.5) % 1 - 0.5) ** 2) * 2500))[..., None]
     elif kind == 1:  # chequered cloth
         a, b = rgb("e8e0d0", "a8322c", "f0ead8", "2f5a8a", "ece4d0", "4a7a4a").reshape(3, 2, 3)[rng.integers(3)]
         fold = 0.05 * sample(mottled, u * 0.5, v * 0.5)
         checks = 0.5 * ((u * 9 + fold * 20) % 1 > 0.5) + 0.5 * ((v * 9 + fold * 20) % 1 > 0.5)
-        colour = (b + (a - b) * (1 - checks)[..., None]) * (0.75 + 0.5 * sample(fractal(rng, 256, 3), u, v))[..., None]
+        color = (b + (a - b) * (1 - checks)[..., None]) * (0.75 + 0.5 * sample(fractal(rng, 256, 3), u, v))[..., None]
     else:  # stone or linen
         stone = rgb("b8ae9c", "8a8078", "d8d0c0", "5a4a40")[rng.integers(4)]
-        colour = stone * (0.55 + 0.9 * sample(fractal(rng, 256, 6, gain=0.75), u * 0.7, v * 0.7))[..., None]
-    colour = (
-        colour * (0.45 + 0.65 * np.exp(-(((x - 0.5) * side - 0.1) ** 2) * 3) * (0.7 + 0.5 * (y - table)))[..., None]
-    )
-    bounce = colour[-n // 4 :].mean((0, 1))
-    over(image, colour, np.clip((y - table) * n, 0, 1) + 0 * x)
+        color = stone * (0.55 + 0.9 * sample(fractal(rng, 256, 6, gain=0.75), u * 0.7, v * 0.7))[..., None]
+    color = color * (0.45 + 0.65 * np.exp(-(((x - 0.5) * side - 0.1) ** 2) * 3) * (0.7 + 0.5 * (y - table)))[..., None]
+    bounce = color[-n // 4 :].mean((0, 1))
+    over(image, color, np.clip((y - table) * n, 0, 1) + 0 * x)
     over(image, image * 0.55, np.exp(-np.abs(y - table) * 45) * 0.5 + 0 * x)
 
     # Place things from back to front, the tall ones behind.
@@ -835,7 +833,7 @@ def blossoms(rng: Rng, n: int) -> Array:
         rgb("2a3fa0", "5a7ae0", "b8ccff"),
         rgb("c9481a", "f4802a", "ffc47a"),
     ]
-    colours = petals[rng.integers(len(petals))]
+    colors = petals[rng.integers(len(petals))]
     count = int(rng.choice([1, 3, 4, 5], p=[0.35, 0.25, 0.2, 0.2]))
     sizes = np.sort(rng.uniform(0.13, 0.24, count)) if count > 1 else np.array([rng.uniform(0.3, 0.42)])
     heads = [
@@ -855,7 +853,7 @@ def blossoms(rng: Rng, n: int) -> Array:
             _leaf(rng, image, (cx + bend * 0.05, cy + size * 1.4), size * rng.uniform(0.9, 1.4), leaf_side, grain)
     kind = (int(rng.choice([5, 6, 8, 13, 21])), int(rng.integers(1, 4)), rng.uniform(0.5, 1.6))
     for (cx, cy), size in zip(heads, sizes, strict=True):
-        _flower(rng, image, (cx, cy), size, colours, kind, grain)
+        _flower(rng, image, (cx, cy), size, colors, kind, grain)
     return image
 
 
@@ -878,15 +876,15 @@ def _leaf(rng: Rng, image: Array, root: tuple[float, float], length: float, side
 def _flower(
     rng: Rng,
     image: Array,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     size: float,
-    colours: Array,
+    colors: Array,
     kind: tuple[int, int, float],
     grain: Array,
 ) -> None:
     """Rings of petals from the outside in, each shading the one below, around a disc of florets."""
     n = len(image)
-    cx, cy = centre
+    cx, cy = center
     petals, rings, pointed = kind
     part, x, y = window(n, cx - size * 1.15, cy - size * 1.15, cx + size * 1.15, cy + size * 1.15)
     squash = rng.uniform(0.72, 1.0)
@@ -905,8 +903,8 @@ def _flower(
         )
         rise = distance / np.maximum(outline, 1e-3)
         tone = np.clip(0.2 + 0.75 * rise + 0.9 * (grain[part] - 0.5) * 0.5 + 0.1 * np.cos(local * 26) * rise, 0, 1)
-        colour = (
-            ramp(colours, tone)
+        color = (
+            ramp(colors, tone)
             * (
                 0.8
                 + 0.22 * local * np.cos(turn)
@@ -918,7 +916,7 @@ def _flower(
             0.35 if ring else 0
         )
         over(image[part], image[part] * 0.6, shadow)
-        over(image[part], colour, np.clip((outline - distance) * size * n, 0, 1))
+        over(image[part], color, np.clip((outline - distance) * size * n, 0, 1))
     # Florets stand on Fermat's spiral; drawn as the ripple of two families of arms.
     inner = distance / heart
     spiral = np.cos(angle * 13 - 9 * np.sqrt(inner) * 3) * np.cos(angle * 8 + 9 * np.sqrt(inner) * 3)
@@ -997,34 +995,34 @@ def portrait(rng: Rng, n: int) -> Array:
     grain = fractal(rng, n, 40, gain=0.8)
     if living:
         skin = rgb("e0b08a", "c98f66", "8a5a3c", "f0cbb0", "a8704a", "5f3d2a")[rng.integers(6)]
-        colour = skin * (0.94 + 0.12 * grain)[..., None]
+        color = skin * (0.94 + 0.12 * grain)[..., None]
         over(
-            colour,
+            color,
             skin * rgb("f08070"),
             0.35 * (bump(turn - 0.11, 0.07, 0.05, 0.04) + bump(turn + 0.11, 0.07, 0.05, 0.04)),
         )
-        over(colour, skin * 0.4 + rgb("a8323a") * 0.45, np.clip(1.5 * lips - 0.35, 0, 0.85))
+        over(color, skin * 0.4 + rgb("a8323a") * 0.45, np.clip(1.5 * lips - 0.35, 0, 0.85))
         iris = rgb("3a2a1c", "3f6a7a", "4f6a3a")[rng.integers(3)]
         for cx, cy in eyes:
             white = np.clip(ball(cx, cy, 0.042, 0.02) * 4, 0, 1)
-            over(colour, rgb("d8cfc4"), white)
-            over(colour, iris, np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.0195, 0.0205) * 4, 0, 1) * white)
-            over(colour, rgb("080808"), np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.009, 0.0095) * 4, 0, 1) * white)
-            over(colour, rgb("2a1a14"), np.clip(bump(cx, cy - 0.019, 0.042, 0.006) * 1.3, 0, 0.85))
-            over(colour, rgb("2a1c14"), np.clip(bump(cx * 1.03, cy - 0.052, 0.045, 0.009) * 1.1 - 0.15, 0, 0.75))
+            over(color, rgb("d8cfc4"), white)
+            over(color, iris, np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.0195, 0.0205) * 4, 0, 1) * white)
+            over(color, rgb("080808"), np.clip(ball(cx + 0.1 * turn, cy - 0.002, 0.009, 0.0095) * 4, 0, 1) * white)
+            over(color, rgb("2a1a14"), np.clip(bump(cx, cy - 0.019, 0.042, 0.006) * 1.3, 0, 0.85))
+            over(color, rgb("2a1c14"), np.clip(bump(cx * 1.03, cy - 0.052, 0.045, 0.009) * 1.1 - 0.15, 0, 0.75))
         tresses = rgb("1c1512", "4a2f1c", "8a5a2a", "c9a05a", "7a3018", "b8b0a8")[rng.integers(6)]
-        over(colour, tresses * (0.72 + 0.3 * locks + 0.8 * (strands - 0.5))[..., None], hair)
+        over(color, tresses * (0.72 + 0.3 * locks + 0.8 * (strands - 0.5))[..., None], hair)
         cloth = rgb("7c2028", "24406a", "e6dfd0", "2f5a42", "c99a3a", "26262c", "8a5a7a")[rng.integers(7)]
-        over(colour, cloth * (0.8 + 0.4 * folds)[..., None], coat)
+        over(color, cloth * (0.8 + 0.4 * folds)[..., None], coat)
         gloss, ambient = 0.08, 0.4
     else:
         material = rgb("e8e4da", "7a5a34", "b8694a", "8f9a94")[rng.integers(4)]
         veins = smoothstep(0.46, 0.5, fractal(rng, n, 3, gain=0.65)) * smoothstep(
             0.54, 0.5, fractal(rng, n, 3, gain=0.65)
         )
-        colour = material * (0.92 + 0.16 * grain - 0.2 * veins)[..., None]
+        color = material * (0.92 + 0.16 * grain - 0.2 * veins)[..., None]
         gloss, ambient = 0.22, 0.32
-    shaded = colour * ((ambient + 0.85 * np.clip(facing, 0, 1)) * hollow)[..., None]
+    shaded = color * ((ambient + 0.85 * np.clip(facing, 0, 1)) * hollow)[..., None]
     shaded += (gloss * smoothstep(0.93, 1.0, facing) + 0.25 * (1 - upward) ** 2 * np.clip(-dx * -side, 0, 1) * 0.5)[
         ..., None
     ]
@@ -1051,7 +1049,7 @@ def develop(rng: Rng, image: Array) -> Image.Image:
     image = np.clip((image - low) / max(high - low, 0.2) * 0.97 + 0.015, 0, 1.1)
     image = image + 0.25 * (np.clip(image, 0, 1) ** 2 * (3 - 2 * np.clip(image, 0, 1)) - image)
     gray = luminance(image)[..., None]
-    image = gray + rng.uniform(0.66, 0.86) * (image - gray)  # film is never as colourful as paint
+    image = gray + rng.uniform(0.66, 0.86) * (image - gray)  # film is never as colorful as paint
     x, y = grid(len(image))
     image = image * (1 - rng.uniform(0.1, 0.45) * ((x - 0.5) ** 2 + (y - 0.5) ** 2))[..., None]
     image = image + rng.normal(0, 0.008, image.shape).astype(np.float32) * (1.3 - image)

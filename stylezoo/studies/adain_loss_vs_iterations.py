@@ -1,0 +1,285 @@
+"""How many iterations of optimization a feed-forward network is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stylezoo.images import write_image
+from stylezoo.module import Iteration, StyleModel
+from stylezoo.registry import create_model
+from stylezoo.studies.base import Result, Row, new_figure, published, study
+from stylezoo.studies.material import Material, device, painted, trained_briefly
+
+CONTENT_LAYERS = {"relu4_1": 1.0}
+STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+
+Point = tuple[float, float]
+"""ln of the style loss, ln of the content loss."""
+
+# Read off figure 3, to about 0.03.
+PHOTO = 5.17
+GATYS: dict[int, Point] = {50: (3.2, 2.44), 100: (2.05, 2.30), 500: (1.12, 2.13)}
+NETWORKS: dict[
+    str, tuple[str, Point, tuple[int, int]]
+] = {  # iterations of Gatys et al. to their style and content loss
+    "adain": ("AdaIN", (2.62, 2.22), (80, 145)),
+    "texture_nets": ("Ulyanov et al.", (2.21, 2.16), (95, 235)),
+}
+
+
+@study(
+    "adain_loss_vs_iterations",
+    source="AdaIN, figure 3 (losses over iterations)",
+    paper="https://arxiv.org/abs/1703.06868",
+)
+def adain_loss_vs_iterations(
+    *,
+    content: str | None = None,
+    style: str | None = None,
+    models: tuple[str, ...] = (),
+    systems: tuple[str, ...] = ("adain",),
+    single: str | None = "texture_nets",
+    iterations: int = 500,
+    init: Literal["noise", "content"] = "noise",
+    style_loss: str = "mean_std",
+    style_weight: float = 10.0,
+    steps: int = 400,
+    size: int = 96,
+    crop: int = 64,
+    batch_size: int = 4,
+    pictures: int = 5,
+    paintings: int | None = None,
+    lr: float = 1e-3,
+    encoder: str = "vgg19_random/4",
+    encoder_weights: str | None = None,
+    seed: int = 0,
+) -> Result:
+    """Losses of optimization over its iterations, and where feed-forward networks stand on the curve.
+
+    Every photo is painted with every painting: by Gatys et al., who minimize the two losses that are measured, and by
+    networks that need one pass. Content loss: mean squared difference of relu4_1 features. Style loss: means and standard
+    deviations at relu1_1 to relu4_1, or another statistic. One encoder measures all. Printed are logarithms of means
+    over all pairs. A network of one style is trained for each painting.
+
+    Args:
+        content: Folder of photos.
+        style: Folder of paintings.
+        models: Models for any style picture.
+        systems: What is trained if there are none.
+        single: The system for one style that is trained then too, for every painting; None for no such.
+        iterations: Of Gatys et al.
+        init: What Gatys et al. start from; the content loss falls from noise, as the paper's does.
+        style_loss: Style statistic that is measured and minimized by Gatys et al. and ``single``.
+        style_weight: Weight of the style loss for these two.
+        steps: Optimizer steps of each trained network.
+        size: Side of the pictures.
+        crop: Side of training crops.
+        batch_size: Pictures per step.
+        pictures: Photos; the paper has 50.
+        paintings: Paintings; None for a fifth as many as photos, as in the paper.
+        lr: Learning rate of the trained networks.
+        encoder: Of everything that is trained, optimized or measured.
+        encoder_weights: A file for it.
+        seed: Of training, and of the noise.
+    """
+    if iterations < 1 or pictures < 1:
+        raise ValueError(f"iterations and pictures are 1 or more, not {iterations} and {pictures}.")
+    material = Material(content, style, crop, batch_size, seed)
+    networks = material.arbitrary(models, systems, steps, encoder, encoder_weights, lr)
+    photos = material.photos(pictures, size, held_out=not models)
+    styles = material.paintings(max(1, pictures // 5) if paintings is None else paintings, size, held_out=not models)
+    shared: dict[str, Any] = {
+        "style_weight": style_weight,
+        "content_weight": 1.0,
+        "content_layers": CONTENT_LAYERS,
+        "style_layers": STYLE_LAYERS,
+        "style_loss": style_loss,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+    }
+    gatys = create_model(
+        "gatys", **shared, init=init, iterations=iterations, min_scale=None, first_padding=None, seed=seed
+    ).to(device())
+    pairs = [(p.unsqueeze(0), s.unsqueeze(0)) for s in styles for p in photos]
+    every = max(1, iterations // 100)
+    kept = {1, iterations, *GATYS, *range(every, iterations, every)}
+    losses = [_curve(gatys, *pair, kept) for pair in pairs]
+    curve = {step: _logarithms([points[step] for points in losses]) for step in sorted(losses[0])}
+    floor = _logarithms([_losses(gatys, c, *_on_device(c, s)) for c, s in pairs])[0]
+    found = {
+        label: (model.system, _logarithms([_losses(gatys, painted(model, c, s), *_on_device(c, s)) for c, s in pairs]))
+        for label, model in networks.items()
+    }
+    if single is not None and not models:
+        found[single] = (single, _logarithms(_of_single(material, single, steps, lr, shared, gatys, photos, styles)))
+    rows = _rows(curve, floor, found)
+    points: list[Row] = [{"iteration": i, "ln style": a, "ln content": b} for i, (a, b) in curve.items()]
+    protocol = (
+        f"{len(photos)} x {len(styles)} photos and paintings, {size} x {size} pixels, measured with {encoder}. The paper"
+        " has 50 photos and 10 paintings; its values were read off a plot, to about 0.03. Logarithms of losses shift with"
+        " the network and the normalization: compare differences (here less the photo's own style loss, and less the"
+        " content loss of Gatys et al. at the end), and iterations."
+    )
+    notes = [trained_briefly(models, steps, encoder), _findings(rows), protocol]
+    return Result(rows, notes, {"": _figure(rows, curve, floor)}, {"curve": points})
+
+
+def _on_device(*pictures: Tensor) -> list[Tensor]:
+    return [picture.to(device()) for picture in pictures]
+
+
+@torch.no_grad()
+def _losses(gatys: StyleModel, image: Tensor, content: Tensor, style: Tensor) -> Point:
+    """Style and content loss of a picture, without their weights."""
+    terms = gatys.losses(content, style, image.to(content))  # type: ignore[call-arg]
+    return float(terms["style"]) / gatys.hparams["style_weight"], float(terms["content"])
+
+
+def _curve(gatys: StyleModel, content: Tensor, style: Tensor, kept: set[int]) -> dict[int, Point]:
+    """{iteration: losses} of one picture that is optimized."""
+    content, style = _on_device(content, style)
+    points: dict[int, Point] = {}
+
+    def record(now: Iteration) -> None:
+        if now.step in kept:
+            points[now.step] = _losses(gatys, now.image.unsqueeze(0), content, style)
+
+    gatys.on_iteration = record
+    gatys(content, style)
+    gatys.on_iteration = None
+    return points
+
+
+def _of_single(
+    material: Material,
+    system: str,
+    steps: int,
+    lr: float,
+    settings: Mapping[str, Any],
+    gatys: StyleModel,
+    photos: Tensor,
+    styles: Tensor,
+) -> list[Point]:
+    """Losses of a network for each painting, trained on what Gatys et al. minimize."""
+    points = []
+    with TemporaryDirectory() as folder:
+        for number, style in enumerate(styles):
+            print(f"{system}, painting {number + 1} of {len(styles)}: {steps} steps")
+            file = Path(folder) / f"{number}.png"
+            write_image(style, file)
+            model = material.train(system, steps, with_styles=False, style_image=str(file), lr=lr, **settings)
+            for photo in photos:
+                pair = _on_device(photo.unsqueeze(0), style.unsqueeze(0))
+                with torch.no_grad():
+                    points.append(_losses(gatys, model(pair[0]).clamp(0, 1), *pair))
+    return points
+
+
+def _logarithms(losses: Sequence[Point]) -> Point:
+    """Of the means over pairs; -inf of nothing."""
+    means = [sum(values) / len(losses) for values in zip(*losses, strict=True)]
+    style, content = (math.log(mean) if mean > 0 else -math.inf for mean in means)
+    return style, content
+
+
+def _reached(curve: Mapping[int, Point], term: int, target: float) -> int | None:
+    """The first iteration from which the loss stays at or below a network's."""
+    reached = None
+    for step, point in sorted(curve.items(), reverse=True):
+        if point[term] > target:
+            break
+        reached = step
+    return reached
+
+
+def _rows(curve: Mapping[int, Point], floor: float, found: Mapping[str, tuple[str, Point]]) -> list[Row]:
+    end, paper_end = curve[max(curve)][1], GATYS[500][1]
+
+    def row(
+        method: str,
+        point: tuple[float | None, float | None],
+        paper: tuple[float | None, float | None],
+        reached: tuple[int | None, int | None] = (None, None),
+        paper_reached: tuple[int | None, int | None] = (None, None),
+    ) -> Row:
+        def columns(values: tuple[float | None, float | None], photo: float, gatys: float) -> list[float | None]:
+            style, content = values
+            return [style, content, _less(style, photo), _less(content, gatys)]
+
+        names = ["ln style", "ln content", "ln style less the photo's", "ln content less Gatys et al.'s"]
+        names += ["iterations to this style loss", "iterations to this content loss"]
+        ours = [*columns(point, floor, end), *reached]
+        theirs = [*columns(paper, PHOTO, paper_end), *paper_reached]
+        printed = [published(name, "found") for name in names]
+        return {"method": method, **dict(zip(names, ours, strict=True)), **dict(zip(printed, theirs, strict=True))}
+
+    rows = [row("(the photo itself)", (floor, None), (PHOTO, None))]
+    measured = {system for system, _ in found.values()}
+    for label, (system, point) in found.items():
+        name, paper, paper_reached = NETWORKS.get(system, (label, (None, None), (None, None)))
+        name = name if label == system else label
+        reached = (_reached(curve, 0, point[0]), _reached(curve, 1, point[1]))
+        rows.append(row(name, point, paper, reached, paper_reached))
+    for system, (name, paper, paper_reached) in NETWORKS.items():
+        if system not in measured:
+            rows.append(row(name, (None, None), paper, paper_reached=paper_reached))
+    for step in sorted({*GATYS, max(curve)}):
+        rows.append(row(f"Gatys et al., {step}", curve.get(step, (None, None)), GATYS.get(step, (None, None))))
+    return rows
+
+
+def _less(value: float | None, other: float) -> float | None:
+    return None if value is None else value - other
+
+
+def _findings(rows: Sequence[Row]) -> str:
+    def said(row: Row, term: str) -> str:
+        here, paper = (row[column] for column in (f"iterations to this {term} loss", _paper(f"{term} loss")))
+        there = f", the paper's at {paper}" if paper is not None else ""
+        return f"{term} loss {'is never reached' if here is None else f'at {here}'}{there}"
+
+    def _paper(term: str) -> str:
+        return published(f"iterations to this {term}", "found")
+
+    networks = [row for row in rows[1:] if row["ln style"] is not None and "Gatys" not in str(row["method"])]
+    return (
+        "Iterations from which Gatys et al. stay at or below a network: "
+        + "; ".join(f"{row['method']}: {said(row, 'style')}, {said(row, 'content')}" for row in networks)
+        + "."
+    )
+
+
+def _figure(rows: Sequence[Row], curve: Mapping[int, Point], floor: float) -> Any:
+    figure = new_figure(11, 4)
+    end = curve[max(curve)][1]
+    titles = ("ln style less the photo's", "ln content less Gatys et al.'s")
+    for term, (axis, title) in enumerate(zip(figure.subplots(1, 2), titles, strict=True)):
+        less, paper_less = (floor, PHOTO) if term == 0 else (end, GATYS[500][1])
+        axis.plot(list(curve), [point[term] - less for point in curve.values()], color="C0", label="Gatys et al., here")
+        axis.plot(
+            list(GATYS),
+            [p[term] - paper_less for p in GATYS.values()],
+            "o",
+            color="C0",
+            mfc="none",
+            label="Gatys et al., paper",
+        )
+        networks = [row for row in rows if "Gatys" not in str(row["method"])]
+        for number, row in enumerate(networks[1:], start=1):
+            for column, style, label in ((title, "-", ", here"), (published(title, "found"), ":", ", paper")):
+                if row[column] is not None:
+                    axis.axhline(
+                        float(row[column] or 0.0), color=f"C{number}", linestyle=style, label=f"{row['method']}{label}"
+                    )
+        axis.set_xscale("log")
+        axis.set_xlabel("iteration")
+        axis.set_title(title, fontsize=10)
+    figure.axes[0].legend(fontsize=8)
+    return figure

@@ -1,0 +1,46 @@
+"""AdaIN's table of speeds."""
+
+from __future__ import annotations
+
+from stylezoo.studies.base import Result, study
+from stylezoo.studies.timing import Method, Paper, speed_table
+
+PAPER = Paper(
+    [
+        Method(
+            "Gatys et al.",
+            "gatys",
+            {"min_scale": None},
+            times={256: 14.17, 512: 46.75},
+            times_with_encoding={256: 14.19, 512: 46.79},
+        ),
+        Method("Chen & Schmidt", times={256: 0.171, 512: 3.214}, times_with_encoding={256: 0.407, 512: 4.144}),
+        # The paper's times for it are those of Dumoulin's network: the residual one, not the pyramid.
+        Method("Ulyanov et al.", "texture_nets", {"generator": "johnson"}, times={256: 0.011, 512: 0.038}),
+        Method(
+            "Dumoulin et al.",
+            "cin",
+            {"style_names": [f"style{i}" for i in range(32)]},
+            times={256: 0.011, 512: 0.038},
+        ),
+        Method("AdaIN", "adain", times={256: 0.018, 512: 0.065}, times_with_encoding={256: 0.027, 512: 0.098}),
+    ],
+    baseline="AdaIN",
+    machine="a Titan X (Pascal)",
+    provenance="found",
+)
+
+
+@study("adain_speed", source="AdaIN, table 1", paper="https://arxiv.org/abs/1703.06868")
+def adain_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
+    """AdaIN's speed table: every system's time for a picture, as a multiple of AdaIN's.
+
+    One picture at a time, with the style's code at hand and with its encoding, content and style of the same size. Gatys
+    et al. are taken with 500 iterations, where the paper's curves of losses over iterations end.
+
+    Args:
+        models: Systems or model files to measure beside AdaIN, instead of all systems.
+        size: Side of the pictures, instead of the paper's 256 and 512.
+        pictures: Rounds, of which the median counts.
+    """
+    return speed_table(PAPER, models, size, pictures)

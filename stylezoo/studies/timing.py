@@ -1,0 +1,334 @@
+"""What speed tables share: all systems timed in one run on one machine, beside what a paper printed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stylezoo import registry
+from stylezoo.checkpoints import load_model, save_model
+from stylezoo.module import StyleModel
+from stylezoo.studies.base import Provenance, Result, Row, Value, new_figure, published
+from stylezoo.studies.material import Material, device
+from stylezoo.vgg import random_weights
+
+Numbers = Mapping[int, float]
+"""{side of the pictures in pixels: published value}."""
+
+Sample = tuple[float, float]
+"""Seconds to encode the style and to paint; of systems that optimize, to set out and for one iteration."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of a speed table.
+
+    Attributes:
+        label: What the paper calls it.
+        system: Its name in the zoo; None for a method that the zoo has not.
+        settings: Constructor arguments, where they are not the defaults.
+        iterations: How many make a picture, of systems that optimize.
+        times: Published, with the style encoded before, in the paper's unit.
+        times_with_encoding: Published, with the encoding of the style.
+        megabytes: Published.
+    """
+
+    label: str
+    system: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    iterations: int = 500
+    times: Numbers = field(default_factory=dict)
+    times_with_encoding: Numbers = field(default_factory=dict)
+    megabytes: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for lines that need one measurement."""
+        return f"{self.system} {sorted(self.settings.items())}"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The published side of a speed table.
+
+    Attributes:
+        methods: The lines, in the paper's order.
+        baseline: Label of the method whose time is 1 in the columns of ratios.
+        machine: What the published times were measured on.
+        provenance: Of all published numbers.
+        sizes: Sides of the square pictures, in pixels.
+        unit: Seconds per picture, or pictures per second.
+    """
+
+    methods: Sequence[Method]
+    baseline: str
+    machine: str = ""
+    provenance: Provenance = "from memory"
+    sizes: tuple[int, ...] = (256, 512)
+    unit: Literal["s", "fps"] = "s"
+
+
+def speed_table(paper: Paper, models: Sequence[str], size: int | None, pictures: int) -> Result:
+    """Measures the lines of a paper's table, and under them all systems that it has not.
+
+    Args:
+        paper: The published side.
+        models: Systems (untrained) or model files to measure besides the baseline; none for all systems.
+        size: Measures this side alone; None those of the paper.
+        pictures: Rounds of one picture per line that count.
+
+    Raises:
+        ValueError: If there is nothing to measure.
+    """
+    if pictures < 1 or (size is not None and size < 32):
+        raise ValueError(f"A speed table takes 1 picture or more, not {pictures}, of 32 pixels or more, not {size}.")
+    sizes = paper.sizes if size is None else (size,)
+    files = [name for name in models if name not in registry.systems()]
+    chosen = [name for name in models if name not in files] if models else registry.list_models()
+    listed = {method.key for method in paper.methods}
+    others = (Method(name, name, _defaults(name)) for name in chosen)
+    lines = [*paper.methods, *(method for method in others if method.key not in listed)]
+    measured = [m for m in lines if m.system is not None and (m.system in chosen or m.label == paper.baseline)]
+    loaded = {file: load_model(file).to(device()) for file in files}
+    contenders = untrained(measured)
+    for file, model in loaded.items():
+        label = Path(file).name.removesuffix(".safetensors").removesuffix(".ckpt")
+        label = file if label in {line.label for line in lines} else label
+        lines.append(Method(label, file))
+        contenders[lines[-1].key] = model
+    load = os.getloadavg()[0]
+    samples = measure(contenders, sizes, pictures)
+    facts = {key: (model.kind, *footprint(model)) for key, model in contenders.items()}
+    rows = [row for side in sizes for row in _rows(paper, lines, facts, samples, side)]
+    rounds: list[Row] = [
+        {"model": key.removesuffix(" []"), "size": side, "round": number + 1, "encode, s": encode, "paint, s": paint}
+        for (key, side), values in samples.items()
+        for number, (encode, paint) in enumerate(values)
+    ]
+    return Result(rows, _notes(paper, rows, pictures, load), {"": _figure(paper, rows, sizes)}, {"rounds": rounds})
+
+
+def _defaults(system: str) -> dict[str, Any]:
+    """Whatever optimizes works at one scale from the beginning, as the papers' baselines do."""
+    return {"min_scale": None} if "min_scale" in inspect.signature(registry.get(system)).parameters else {}
+
+
+def untrained(methods: Sequence[Method]) -> dict[str, StyleModel]:
+    """The systems of some lines with random weights, {key: model}, in eval mode: times do not depend on weights."""
+    models: dict[str, StyleModel] = {}
+    with TemporaryDirectory() as folder:
+        encoder = f"{folder}/encoder.safetensors"
+        save_file(random_weights(19), encoder)
+        for method in methods:
+            assert method.system is not None
+            arguments = inspect.signature(registry.get(method.system)).parameters
+            settings = {"encoder_weights": encoder, "style_names": ["style"], "iterations": 3} | dict(method.settings)
+            if method.key not in models:
+                settings = {name: value for name, value in settings.items() if name in arguments}
+                models[method.key] = Material().untrained(method.system, **settings).to(device()).eval()
+    return models
+
+
+def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int) -> dict[tuple[str, int], list[Sample]]:
+    """Times one picture of every model in turn, again and again, so that what else the machine does hits all alike.
+
+    Args:
+        models: {name: model}, in eval mode.
+        sizes: Sides of content and style.
+        rounds: How many count; one more goes before them.
+
+    Returns:
+        {(name, size): samples}.
+    """
+    samples: dict[tuple[str, int], list[Sample]] = {(name, size): [] for size in sizes for name in models}
+    for size in sizes:
+        print(f"{len(models)} models, {size} x {size} pixels, {rounds} rounds after one to warm up")
+        content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device())
+        for number in range(rounds + 1):
+            for name, model in models.items():
+                sample = time_once(model, content, style)
+                if number > 0:
+                    samples[name, size].append(sample)
+    return samples
+
+
+@torch.inference_mode()
+def time_once(model: StyleModel, content: Tensor, style: Tensor) -> Sample:
+    """Paints one picture; pictures (1, 3, H, W)."""
+    stamps: list[float] = []
+    start = _now(model)
+    code = model.encode_style({"multi": 0, "single": None}.get(model.kind, style))
+    encoded = _now(model)
+    if model.kind == "optimization":
+        model.on_iteration = lambda _: stamps.append(_now(model))
+    try:
+        model.decode(content, code)
+    finally:
+        model.on_iteration = None
+    end = _now(model)
+    if not stamps:
+        return encoded - start, end - encoded
+    iteration = (stamps[-1] - stamps[0]) / (len(stamps) - 1)  # the first one brings its allocations
+    return max(0.0, end - start - len(stamps) * iteration), iteration
+
+
+def _now(model: StyleModel) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def footprint(model: StyleModel) -> tuple[int, float | None]:
+    """Parameters, those of the encoder too, and megabytes (10^6) of the published file; systems that optimize have none."""
+    parameters = sum(p.numel() for p in model.parameters())
+    if model.kind == "optimization":
+        return parameters, None
+    with TemporaryDirectory() as folder:
+        save_model(model, f"{folder}/model.safetensors")
+        return parameters, os.path.getsize(f"{folder}/model.safetensors") / 1e6
+
+
+def machine() -> str:
+    """The processor that studies compute on, and the version of torch."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = found[0].partition(":")[2].strip() if found else name
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
+
+
+def _rows(
+    paper: Paper,
+    lines: Sequence[Method],
+    facts: Mapping[str, tuple[str, int, float | None]],
+    samples: Mapping[tuple[str, int], Sequence[Sample]],
+    size: int,
+) -> list[Row]:
+    (baseline,) = (line for line in lines if line.label == paper.baseline)
+
+    def seconds(line: Method, encoding: bool) -> float | None:
+        if line.key not in facts:
+            return None
+        iterations = line.iterations if facts[line.key][0] == "optimization" else 1
+        return median(encode * encoding + iterations * paint for encode, paint in samples[line.key, size])
+
+    def printed(line: Method, encoding: bool) -> float | None:
+        value = (line.times_with_encoding if encoding else line.times).get(size)
+        return None if value is None else (value if paper.unit == "s" else 1 / value)
+
+    def column(name: str) -> str:
+        return published(name, paper.provenance)
+
+    rows: list[Row] = []
+    for line in lines:
+        ours = [seconds(line, encoding) for encoding in (False, True)]
+        theirs = [printed(line, encoding) for encoding in (False, True)]
+        ours_1 = [seconds(baseline, encoding) for encoding in (False, True)]
+        theirs_1 = [printed(baseline, encoding) for encoding in (False, True)]
+        kind, parameters, megabytes = facts.get(line.key, (None, None, None))
+        row: Row = {
+            "method": line.label,
+            "system": line.system,
+            "kind": kind,
+            "size": size,
+            "ms": _times(ours[0], 1000),
+            "ms with style encoding": _times(ours[1], 1000),
+            f"ratio to {paper.baseline}": _over(ours[0], ours_1[0]),
+            f"ratio to {paper.baseline} with encoding": _over(ours[1], ours_1[1]),
+        }
+        if any(method.times for method in paper.methods):
+            row[column(f"ratio to {paper.baseline}")] = _over(theirs[0], theirs_1[0])
+            row[column(f"{paper.unit} on {paper.machine}")] = line.times.get(size)
+        if any(method.times_with_encoding for method in paper.methods):
+            row[column(f"ratio to {paper.baseline} with encoding")] = _over(theirs[1], theirs_1[1])
+            row[column(f"{paper.unit} with encoding on {paper.machine}")] = line.times_with_encoding.get(size)
+        row |= {"parameters": parameters, "MB": megabytes}
+        if any(method.megabytes for method in paper.methods):
+            row[column("MB")] = line.megabytes
+        rows.append(row)
+    return rows
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _over(value: float | None, one: float | None) -> float | None:
+    return None if value is None or one is None else value / one
+
+
+def _notes(paper: Paper, rows: Sequence[Row], pictures: int, load: float) -> list[str]:
+    ours, theirs = f"ratio to {paper.baseline}", published(f"ratio to {paper.baseline}", paper.provenance)
+    measured = (
+        f"**Measured here:** {machine()}; load average {load:.1f} before the run. Medians of {pictures} interleaved"
+        " rounds after one to warm up, one picture at a time, float32, eager, in inference mode. Untrained weights: times"
+        " do not depend on them. The time without style encoding is that of a style whose code was kept."
+    )
+    notes = [measured]
+    if any(row["kind"] == "optimization" for row in rows):
+        notes.append(
+            "Systems that optimize were timed over two iterations, after one to warm up, times the iterations of a"
+            " picture; L-BFGS costs a little more later, when its history is full. Their style encoding is all that"
+            " precedes the iterations."
+        )
+    compared = [
+        f"{row['method']} at {row['size']}: {_short(row[ours])} (paper {_short(row[theirs])})"
+        for row in rows
+        if row["method"] != paper.baseline and row[ours] is not None and row.get(theirs) is not None
+    ]
+    if compared:
+        notes.append(f"Time over that of {paper.baseline}, here and in the paper. {'; '.join(compared)}.")
+    if theirs in rows[0]:
+        doubt = (
+            "" if paper.provenance == "found" else " They are remembered, not read at the source: check before quoting."
+        )
+        notes.append(
+            f"Published numbers were measured on {paper.machine} with other software: their ratios may be compared with"
+            f" ours, their times may not.{doubt}"
+        )
+    return notes
+
+
+def _short(ratio: Value) -> str:
+    assert isinstance(ratio, (int, float))
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:.0f}"
+
+
+def _figure(paper: Paper, rows: Sequence[Row], sizes: Sequence[int]) -> Any:
+    ours, theirs = f"ratio to {paper.baseline}", published(f"ratio to {paper.baseline}", paper.provenance)
+    labels = list(dict.fromkeys(str(row["method"]) for row in rows))
+    figure = new_figure(2 + 4 * len(sizes), 1.4 + 0.4 * len(labels))
+    for axis, size in zip(figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0], sizes, strict=True):
+        chosen = {str(row["method"]): row for row in rows if row["size"] == size}
+        for column, marker, height, name in ((ours, "o", 7, "here"), (theirs, "D", -11, "paper")):
+            values: dict[int, Value] = {i: chosen[label].get(column) for i, label in enumerate(labels)}
+            places = {i: float(value) for i, value in values.items() if isinstance(value, float)}
+            if places:
+                axis.plot(list(places.values()), list(places), marker, label=name, alpha=0.8)
+            for place, value in places.items():
+                at = {"xytext": (0, height), "textcoords": "offset points", "ha": "center", "fontsize": 6}
+                axis.annotate(_short(value), (value, place), **at)
+        axis.axvline(1, color="gray", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.margins(x=0.15)
+        axis.grid(axis="y", linewidth=0.3)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set_title(f"{size} x {size} pixels", fontsize=10)
+        axis.set_xlabel(f"time over that of {paper.baseline}")
+    figure.axes[0].invert_yaxis()
+    figure.axes[0].legend(fontsize=8)
+    return figure

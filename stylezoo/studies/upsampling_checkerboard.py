@@ -1,0 +1,208 @@
+"""Transposed convolutions, nearest neighbors and sub-pixel shuffles: how much of a checkerboard each leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from stylezoo.images import grid
+from stylezoo.module import StyleModel
+from stylezoo.studies.base import Result, Row, new_figure, study
+from stylezoo.studies.material import Material, device
+
+UPSAMPLING = ("nearest", "transposed", "subpixel")
+PERIODS = (2, 4)  # pixels: the last of the two enlargements leaves traces of period 2, the one before it of period 4
+BORDER = 8  # pixels at each side that padding spoils
+
+
+def checkerboard(pictures: Tensor) -> dict[int, float]:
+    """How far the checkerboard frequencies stand out of the spectrum, {period in pixels: dB}; 0 dB is not at all.
+
+    The power at frequencies whose coordinates are 0, 1/4 or 1/2 cycles per pixel (multiples of half the Nyquist
+    frequency; a pattern that repeats every 2 or 4 pixels has power nowhere else) is divided by the mean power of their
+    neighbors 3 to 7 bins away along the same row or column of the spectrum. Pictures and channels are averaged before,
+    frequencies (as dB) after. A Hann window keeps borders, whose cross in the spectrum runs through these frequencies,
+    out of it.
+
+    Args:
+        pictures: (N, 3, H, W), H and W at least 64; cut to a multiple of 4.
+
+    Returns:
+        Period 2: frequencies of 0 and 1/2 alone. Period 4: those with 1/4 in them.
+
+    Raises:
+        ValueError: If the pictures are too small to tell neighboring frequencies apart.
+    """
+    height, width = (side // 4 * 4 for side in pictures.shape[-2:])
+    if min(height, width) < 64:
+        raise ValueError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
+    pictures = pictures[..., :height, :width].double()
+    window = torch.outer(*(torch.hann_window(side, dtype=torch.float64) for side in (height, width)))
+    centerd = pictures - pictures.mean((-2, -1), keepdim=True)
+    power = torch.fft.fft2(centerd * window).abs().square().mean((0, 1))  # (H, W)
+    found: dict[int, list[float]] = {period: [] for period in PERIODS}
+    for u in range(4):
+        for v in range(4):
+            if (u, v) == (0, 0):
+                continue
+            row, column = u * height // 4, v * width // 4
+            neighbors = []
+            for distance in (*range(-7, -2), *range(3, 8)):
+                # On an axis only its own neighbors count: edges along rows and columns make both axes bright.
+                if u == 0 or v != 0:
+                    neighbors.append(power[row, (column + distance) % width])
+                if v == 0 or u != 0:
+                    neighbors.append(power[(row + distance) % height, column])
+            floor = torch.stack(neighbors).mean().clamp_min(1e-30)
+            decibels = 10 * torch.log10((power[row, column] / floor).clamp_min(1e-30))
+            found[2 if u % 2 == v % 2 == 0 else 4].append(decibels.item())
+    return {period: sum(values) / len(values) for period, values in found.items()}
+
+
+@study(
+    "upsampling_checkerboard",
+    source='Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts"; Dumoulin et al. 2017, section 3',
+    paper="https://distill.pub/2016/deconv-checkerboard/",
+)
+def upsampling_checkerboard(
+    *,
+    content: str | None = None,
+    style: str | None = None,
+    steps: int = 300,
+    size: int = 160,
+    crop: int = 64,
+    batch_size: int = 4,
+    pictures: int = 8,
+    initializations: int = 4,
+    width: float = 0.5,
+    lr: float = 1e-3,
+    content_weight: float = 1.0,
+    style_weight: float = 500.0,
+    encoder: str = "vgg16_random/4",
+    encoder_weights: str | None = None,
+    seed: int = 0,
+) -> Result:
+    """Checkerboards of three ways to enlarge feature maps, measured in the spectrum.
+
+    The network of Johnson et al. is trained with each way of up-sampling, on the same batches with the same seeds, loss
+    and style. What it adds to held-out photos (the output less the multiple of the photo that is nearest to it) is Fourier
+    transformed: a pattern that repeats every 2 or 4 pixels shows as power at multiples of half the Nyquist frequency,
+    here in dB over neighboring frequencies (about 0 dB: no pattern). The photos themselves say how much of that is no
+    artifact. At the start of training the measure is a mean over several seeds.
+
+    Args:
+        content: Folder of photos.
+        style: Folder of paintings; one of them is learned.
+        steps: Optimizer steps.
+        size: Side of the painted pictures, at least 80.
+        crop: Side of training crops.
+        batch_size: Pictures per step.
+        pictures: Held-out photos.
+        initializations: Seeds at the start of training.
+        width: Multiplies the channels of the network.
+        lr: Learning rate.
+        content_weight: Weight of the content loss.
+        style_weight: Weight of the style loss.
+        encoder: Network of the losses.
+        encoder_weights: A file for it.
+        seed: Decides weights, batches and the style.
+    """
+    material = Material(content, style, crop, batch_size, seed)
+    photos = material.photos(pictures, size)
+    settings: dict[str, Any] = {
+        "style_image": str(material.style_file(seed)),
+        "width": width,
+        "lr": lr,
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+    }
+    rows = [_row("(photos)", "-", [checkerboard(_inner(photos))])]
+    shown = [photos]
+    for upsample in UPSAMPLING:
+        print(f"{upsample}: {steps} steps")
+        start = []
+        for number in range(initializations):
+            fresh = Material(content, style, crop, batch_size, seed + number)
+            model = fresh.untrained("johnson", upsample=upsample, **settings).to(device()).eval()
+            start.append(checkerboard(_inner(added(_outputs(model, photos), photos))))
+        rows.append(_row(upsample, 0, start))
+        model = material.train("johnson", steps, with_styles=False, upsample=upsample, **settings)
+        outputs = _outputs(model, photos)
+        rows.append(_row(upsample, steps, [checkerboard(_inner(added(outputs, photos)))]))
+        shown.append(outputs.clamp(0, 1))
+    sheet = grid([[_detail(column[index]) for column in shown] for index in range(min(4, len(photos)))])
+    return Result(rows, _notes(rows, len(photos), size), {"": _figure(rows), "pictures": sheet})
+
+
+def added(outputs: Tensor, photos: Tensor) -> Tensor:
+    """Outputs less the multiple of the photo that is nearest (least squares, per picture and channel).
+
+    The plain difference of an untrained network, whose outputs are next to nothing, would be the photo.
+    """
+    outputs, photos = (pictures - pictures.mean((-2, -1), keepdim=True) for pictures in (outputs, photos))
+    power = photos.square().sum((-2, -1), keepdim=True).clamp_min(1e-12)
+    return outputs - (outputs * photos).sum((-2, -1), keepdim=True) / power * photos
+
+
+@torch.inference_mode()
+def _outputs(model: StyleModel, photos: Tensor) -> Tensor:
+    return torch.cat([model(photo.to(device())[None]).cpu() for photo in photos])
+
+
+def _inner(pictures: Tensor) -> Tensor:
+    return pictures[..., BORDER:-BORDER, BORDER:-BORDER]
+
+
+def _detail(picture: Tensor) -> Tensor:
+    """The middle, three times as large: a checkerboard is too fine to be seen otherwise."""
+    height, width = picture.shape[-2:]
+    top, left = height // 4, width // 4
+    middle = picture[:, top : height - top, left : width - left]
+    return middle.repeat_interleave(3, -1).repeat_interleave(3, -2)
+
+
+def _row(upsample: str, step: int | str, measured: Sequence[dict[int, float]]) -> Row:
+    means = {f"period {p}, dB": sum(m[p] for m in measured) / len(measured) for p in PERIODS}
+    return {"upsample": upsample, "step": step, **means}
+
+
+def _notes(rows: Sequence[Row], count: int, size: int) -> list[str]:
+    def values(step: int) -> str:
+        chosen = rows[1 + step :: 2]
+        return "; ".join(
+            f"{row['upsample']} {row['period 2, dB']:+.1f} / {row['period 4, dB']:+.1f} dB" for row in chosen
+        )
+
+    findings = (
+        f"Over neighboring frequencies, period 2 / period 4: untrained {values(0)}. After {rows[2]['step']} steps"
+        f" {values(1)}. The photos themselves: {rows[0]['period 2, dB']:+.1f} / {rows[0]['period 4, dB']:+.1f} dB."
+    )
+    protocol = (
+        f"{count} held-out photos, {size} x {size} pixels. Pictures: the middle of the photo and of the outputs with"
+        f" {', '.join(UPSAMPLING)}, three times enlarged."
+    )
+    return [findings, protocol]
+
+
+def _figure(rows: Sequence[Row]) -> Any:
+    figure = new_figure(10, 3.6)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, period in zip(axes, PERIODS, strict=True):
+        column = f"period {period}, dB"
+        for number, (label, chosen) in enumerate((("untrained", rows[1::2]), ("trained", rows[2::2]))):
+            heights = [cast(float, row[column]) for row in chosen]
+            places = [index + 0.36 * (number - 0.5) for index in range(len(chosen))]
+            bars = axis.bar(places, heights, 0.34, label=label)
+            axis.bar_label(bars, fmt="%.1f", fontsize=8)
+        axis.axhline(cast(float, rows[0][column]), color="gray", linestyle=":", label="the photos")
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_xticks(range(len(UPSAMPLING)), UPSAMPLING)
+        axis.set_title(f"patterns with a period of {period} pixels", fontsize=10)
+    axes[0].set_ylabel("dB over neighboring frequencies")
+    axes[1].legend(fontsize=8)
+    return figure

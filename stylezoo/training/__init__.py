@@ -1,0 +1,1 @@
+"""What no paper has: initialization, optimizers, distillation, callbacks, and the slim encoder."""

@@ -1,0 +1,272 @@
+"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, pictures; and options
+of training: averaged weights, a compiled training step."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.progress import TaskID
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from stylezoo.images import grid, to_image, write_image
+from stylezoo.module import Iteration, StyleModel
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, and one more after the last step of a run: ``last.ckpt`` is what it came to, also where
+    ``every_n_train_steps`` does not divide its steps, and where ``max_time`` stops it."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        over = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if over and self.save_last and self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class RunProgressBar(RichProgressBar):
+    """Lightning's rich progress bar, counted in optimizer steps of the whole run: its time left is that of the run,
+    not of the epoch. Where the output is no terminal, a line every ``seconds_per_line`` seconds instead."""
+
+    def __init__(self, seconds_per_line: float = 20.0) -> None:
+        super().__init__(refresh_rate=4, leave=True)
+        self.seconds_per_line = seconds_per_line
+        self._started = self._last_line = 0.0
+        self._first_step = 0
+        self._iterations: TaskID | None = None  # of a picture that is optimized
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if isinstance(pl_module, StyleModel) and pl_module.kind == "optimization":
+            pl_module.on_iteration = self._show_iteration
+
+    def _show_iteration(self, now: Iteration) -> None:
+        if self.progress is None:
+            return
+        if now.step == 1 or self._iterations is None:
+            if self._iterations is not None:
+                self.progress.remove_task(self._iterations)
+            self._iterations = self._add_task(now.steps, "Iterations")
+        self._update(self._iterations, now.step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._last_line = time.monotonic()
+        self._first_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is not None and self.train_progress_bar_id is None:
+            total = trainer.estimated_stepping_batches
+            self.train_progress_bar_id = self._add_task(total, "Training")
+            self._update(self.train_progress_bar_id, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._update(self.train_progress_bar_id, trainer.global_step)
+        self._update_metrics(trainer, pl_module)
+        now = time.monotonic()
+        if (
+            self._console is not None
+            and not self._console.is_terminal
+            and now - self._last_line > self.seconds_per_line
+        ):
+            self._last_line = now
+            self._console.print(self._line(trainer, now - self._started), highlight=False)
+
+    def _line(self, trainer: Trainer, elapsed: float) -> str:
+        total, done = trainer.estimated_stepping_batches, trainer.global_step - self._first_step
+        left = elapsed / max(done, 1) * (total - trainer.global_step)
+        remaining = f", {timedelta(seconds=round(left))} left" if total != float("inf") else ""
+        loss = trainer.progress_bar_metrics.get("loss", float("nan"))
+        return f"step {trainer.global_step}/{total}  loss {loss:.4g}  {timedelta(seconds=round(elapsed))}{remaining}"
+
+
+class ImageGrid(Callback):
+    """Logs a fixed grid of content, style and output pictures: the same validation pairs throughout a run.
+
+    W&B and TensorBoard get it under ``images``; other loggers as PNG files in ``images/`` of their folder.
+
+    Args:
+        every_n_steps: Optimizer steps between two grids; 0 for none. One more is logged at the end of training.
+        pairs: Number of pairs, one row each.
+    """
+
+    def __init__(self, every_n_steps: int = 500, pairs: int = 4) -> None:
+        self.every_n_steps = every_n_steps
+        self.pairs = pairs
+        self._batch: dict[str, Tensor] | None = None
+        self._last_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._last_step:
+            self._log(trainer, pl_module, batch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_steps and self._last_step != trainer.global_step and self._batch is not None:
+            self._log(trainer, pl_module, self._batch)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._batch is None and self.every_n_steps and trainer.is_global_zero:
+            self._batch = self._validation_pairs(trainer) or {k: v[: self.pairs].cpu() for k, v in batch.items()}
+
+    def _validation_pairs(self, trainer: Trainer) -> dict[str, Tensor] | None:
+        loader = trainer.val_dataloaders
+        if not isinstance(loader, DataLoader) or not isinstance(loader.dataset, Sized):
+            return None
+        count = min(self.pairs, len(loader.dataset))
+        batch: dict[str, Tensor] = default_collate([loader.dataset[i] for i in range(count)])
+        return batch
+
+    def _log(self, trainer: Trainer, model: LightningModule, batch: dict[str, Tensor]) -> None:
+        self._last_step = trainer.global_step
+        if not trainer.is_global_zero or self._batch is None:
+            return
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = model(**{name: pictures.to(model.device) for name, pictures in self._batch.items()})
+        model.train(was_training)
+        columns = [*self._batch.values(), output.float().cpu()]
+        sheet = grid([list(row) for row in zip(*columns, strict=True)])
+        for logger in trainer.loggers:
+            log_grid(logger, sheet, trainer.global_step)
+
+
+def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:
+    """Hands a grid (3, H, W) in [0, 1] to a logger."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image("images", [to_image(sheet)], step=step)
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image("images", sheet, step)
+    elif logger.log_dir is not None:
+        write_image(sheet, Path(logger.log_dir) / "images" / f"step_{step:07d}.png")
+
+
+class PictureWriter(BasePredictionWriter):
+    """Writes what ``predict`` paints as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
+
+    Args:
+        folder: Where the pictures go; None takes ``predictions`` in the logger's folder.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        super().__init__("batch")
+        self.folder = folder
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, StyleModel)
+        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
+        assert batch_indices is not None
+        for number, picture in zip(batch_indices, prediction, strict=True):
+            write_image(picture, folder / f"{number:05d}.png")
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the weights, ``ema = decay * ema + (1 - decay) * weights`` after every step.
+
+    Validation sees the averaged weights, and a checkpoint's ``state_dict`` holds them: `load_model` gets the average.
+    The weights that Adam moves stand beside it as ``current_model_state``; a resumed run goes on from them, exactly.
+
+    Lightning's class with three differences: frozen encoders are no part of the average, where rounding would slowly
+    move them away from their sha256; a checkpoint of the finished run keeps both sets of weights; so does one that is
+    saved when validation is interrupted.
+    """
+
+    _swapped = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, without_encoders(pl_module), stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, without_encoders(pl_module), outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, without_encoders(pl_module))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, without_encoders(pl_module))
+        self._swapped = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, without_encoders(pl_module))
+        self._swapped = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing yet: the last checkpoint is saved now."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, without_encoders(pl_module))
+
+
+def without_encoders(model: LightningModule) -> LightningModule:
+    """The model without its frozen encoders; the other modules and their tensors are the same ones."""
+    frozen = dict(model.encoders()) if isinstance(model, StyleModel) else {}
+    part = copy.copy(model)
+    part._modules = {name: child for name, child in model._modules.items() if name not in frozen}
+    return part
+
+
+class Compile(Callback):
+    """Compiles the losses of training steps, networks and encoders included, with ``torch.compile``.
+
+    The first step is taken without: it builds and measures what lasts, such as the style of a picture. Validation and
+    painting do without, too. State dict and checkpoints are those of a run that is not compiled.
+    """
+
+    def __init__(self) -> None:
+        self._losses: Callable[..., dict[str, Tensor]] | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._losses is not None:
+            vars(pl_module)["losses"] = self._losses
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        vars(pl_module).pop("losses", None)
+        if self._losses is None:
+            assert isinstance(pl_module, StyleModel)
+            self._losses = torch.compile(pl_module.losses)
+
+
+class ChannelsLast(Callback):
+    """Trains with the channels of a pixel side by side in memory, as convolutions of CPUs and of tensor cores want them.
+
+    Same numbers but for rounding.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pl_module.to(memory_format=torch.channels_last)  # at every step: a loss network may be built in the first
+        for name, tensor in batch.items():
+            if tensor.ndim == 4:
+                batch[name] = tensor.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,185 @@
+"""stylezoo.stylize and Painter: controls, colors, regions, and every refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared, thin_model
+from PIL import Image
+from torch import Tensor
+
+import stylezoo
+from stylezoo.images import keep_luminance, read_image, to_tensor, write_image
+from stylezoo.inference import Painter, load_masks, load_picture
+from stylezoo.models.adain import AdaIN
+
+
+@pytest.fixture(scope="module")
+def adain() -> AdaIN:
+    model = thin_model("adain")
+    assert isinstance(model, AdaIN)
+    return model
+
+
+CONTENT, STYLE = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0)).unbind()
+
+
+def test_stylize_takes_files_images_and_tensors(adain: AdaIN, tmp_path: Path) -> None:
+    write_image(CONTENT, tmp_path / "content.png")
+    content = read_image(tmp_path / "content.png")
+    from_file = stylezoo.stylize(str(tmp_path / "content.png"), STYLE, adain)
+    assert isinstance(from_file, Image.Image) and from_file.size == (56, 40) and from_file.mode == "RGB"
+    for other in (tmp_path / "content.png", content, to_tensor(content), to_tensor(content)[None]):
+        assert np.array_equal(np.asarray(stylezoo.stylize(other, STYLE, adain)), np.asarray(from_file))
+
+
+def test_output_is_rounded_and_clamped(adain: AdaIN) -> None:
+    expected = (adain(CONTENT[None], STYLE[None]).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).byte().numpy()
+    assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, STYLE, adain)), expected)
+
+
+def test_size_is_the_short_side(adain: AdaIN) -> None:
+    assert stylezoo.stylize(CONTENT, STYLE, adain, size=20).size == (28, 20)
+    small_style = load_picture(STYLE, 16)
+    assert small_style.shape == (3, 16, 22)
+    expected = stylezoo.stylize(CONTENT, small_style, adain)
+    assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, STYLE, adain, style_size=16)), np.asarray(expected))
+
+
+def test_style_weights(adain: AdaIN) -> None:
+    other = 1 - STYLE
+    codes = [adain.encode_style(s[None]) for s in (STYLE, other)]
+    expected = adain.decode(CONTENT[None], codes, weights=[0.25, 0.75]).clamp(0, 1)
+    torch.testing.assert_close(Painter(adain, [STYLE, other], style_weights=[1, 3])(CONTENT[None]), expected)
+
+
+def test_a_batch_with_coral_is_its_singles(adain: AdaIN) -> None:
+    painter = Painter(adain, [STYLE], preserve_color="coral")
+    batch = torch.stack([CONTENT, CONTENT.flip(0)])
+    torch.testing.assert_close(painter(batch), torch.cat([painter(c[None]) for c in batch]), rtol=1e-4, atol=1e-4)
+
+
+def test_luminance_keeps_the_colors(adain: AdaIN) -> None:
+    output = Painter(adain, [STYLE], preserve_color="luminance")(CONTENT[None])
+    plain = Painter(adain, [STYLE])(CONTENT[None])
+    torch.testing.assert_close(output, keep_luminance(plain, CONTENT[None]))
+    inside = ((output > 0.01) & (output < 0.99)).all(1)[0]  # where nothing was clipped
+
+    def chroma(x: Tensor) -> Tensor:
+        luma = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+        return torch.stack([x[2] - luma, x[0] - luma])[:, inside]
+
+    torch.testing.assert_close(chroma(output[0]), chroma(CONTENT), rtol=0, atol=1e-5)
+
+
+def test_coral_brings_the_colors_closer_with_real_pictures() -> None:
+    weights = [shared(f"weights/{n}") for n in ("vgg_normalised_to_relu4_1.pth", "adain_decoder_8bit.pth")]
+    model = stylezoo.import_checkpoint("adain", weights)
+    content = load_picture(shared("images/fullres/photos/golden_gate2.jpg"), 192)
+    style = load_picture(shared("images/fullres/paintings/la_muse.jpg"), 192)
+
+    def distance(mode: str) -> float:
+        output = Painter(model, [style], preserve_color=mode)(content[None])[0]  # type: ignore[arg-type]
+        return float((output.mean((1, 2)) - content.mean((1, 2))).norm())
+
+    plain = distance("none")
+    assert distance("coral") < 0.5 * plain and distance("luminance") < 0.5 * plain
+
+
+def test_masks(adain: AdaIN, tmp_path: Path) -> None:
+    left = torch.zeros(40, 56)
+    left[:, :24] = 1
+    painter = Painter(adain, [STYLE, 1 - STYLE], masks=torch.stack([left, 1 - left]))
+    output = painter(CONTENT[None])
+    assert output.shape == (1, 3, 40, 56)
+    write_image(left.expand(3, -1, -1), tmp_path / "left.png")
+    from_file = load_masks([tmp_path / "left.png"], 2)
+    assert from_file is not None
+    torch.testing.assert_close(from_file, torch.stack([left, 1 - left]))
+    picture = stylezoo.stylize(CONTENT, [STYLE, 1 - STYLE], adain, masks=tmp_path / "left.png")
+    assert np.abs(np.asarray(picture).astype(int) - (output[0] * 255).round().permute(1, 2, 0).numpy()).max() <= 1
+    with pytest.raises(ValueError, match="2 styles but 3 masks"):
+        load_masks([left.expand(3, -1, -1)] * 3, 2)
+    with pytest.raises(ValueError, match="differ in size"):
+        load_masks([torch.ones(3, 4, 4), torch.ones(3, 5, 4)], 2)
+    with pytest.raises(ValueError, match="sanet cannot paint regions"):
+        Painter(thin_model("sanet"), [STYLE, STYLE], masks=torch.stack([left, 1 - left]))(CONTENT[None])
+
+
+def test_trained_styles_by_number_and_name() -> None:
+    model = thin_model("cin")
+    for parameter in model.parameters():  # styles are alike before training
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter)
+    first, second = (stylezoo.stylize(CONTENT, style, model) for style in (0, 1))
+    assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, model.styles[1], model)), np.asarray(second))
+    assert not np.array_equal(np.asarray(first), np.asarray(second))
+    johnson = thin_model("johnson")
+    assert stylezoo.stylize(CONTENT, model=johnson).size == (56, 40)
+    coral = stylezoo.stylize(CONTENT, model=johnson, preserve_color="coral")
+    means = np.asarray(coral).reshape(-1, 3).mean(0) / 255
+    assert np.abs(means - CONTENT.mean((1, 2)).numpy()).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"style": None}, "adain paints with any picture as style: give at least one"),
+        ({"alpha": 1.5}, "alpha is the strength of the style between 0 and 1, not 1.5"),
+        ({"alpha": float("nan")}, "between 0 and 1, not nan"),
+        ({"preserve_color": "lab"}, "none, coral or luminance, not 'lab'"),
+        ({"style_weights": [1, 2]}, "1 styles but 2 style weights"),
+        ({"content": torch.rand(3, 8, 40)}, "40 x 8 pixels is too small: 16 are needed"),
+        ({"content": torch.rand(1, 40, 40)}, r"\(3, H, W\) or \(1, 3, H, W\), not \(1, 40, 40\)"),
+        ({"content": "nowhere.jpg"}, "nowhere.jpg does not exist"),
+        ({"model": "adian"}, "did you mean 'adain'"),
+    ],
+)
+def test_refusals(adain: AdaIN, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stylezoo.stylize(**{"content": CONTENT, "style": STYLE, "model": adain, **arguments})  # type: ignore[arg-type]
+
+
+def test_systems_with_trained_styles_name_them() -> None:
+    cin, johnson = thin_model("cin"), thin_model("johnson")
+    with pytest.raises(ValueError, match=f"cin paints with the styles it was trained on.*{cin.styles[0]}"):
+        stylezoo.stylize(CONTENT, STYLE, cin)
+    with pytest.raises(ValueError, match=f"johnson paints with the one style it was trained on .*{johnson.styles[0]}"):
+        stylezoo.stylize(CONTENT, STYLE, johnson)
+
+
+def test_missing_models() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no weights for 'adain.none'.*stylezoo fit.*stylezoo import"):
+        stylezoo.load_model("adain.none")
+    with pytest.raises(FileNotFoundError, match="There is no model file nowhere.safetensors"):
+        stylezoo.load_model("nowhere.safetensors")
+
+
+@pytest.mark.parametrize("size", [(200, 131), (97, 256), (160, 160)])
+@pytest.mark.parametrize("name", ["adain", "sanet"])
+def test_tiles_change_nothing(name: str, size: tuple[int, int]) -> None:
+    """Encoder and decoder in tiles with halos, statistics and attention between them: the same picture."""
+    # In double precision: convolutions of another size may round differently.
+    model, style = thin_model(name).double(), STYLE.double()
+    content = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = Painter(model, [style])(content)
+    for tile in (32, 100):
+        torch.testing.assert_close(Painter(model, [style], tile=tile)(content), whole, rtol=0, atol=1e-10)
+    vgg = model.encoder
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    features = {}
+    for tile in (None, 48):
+        vgg.tile = tile
+        features[tile] = vgg(content, layers)
+    for layer in layers:
+        torch.testing.assert_close(features[48][layer], features[None][layer], rtol=0, atol=1e-10)
+
+
+def test_tiles_are_refused_where_they_would_not_be_exact() -> None:
+    with pytest.raises(ValueError, match="johnson cannot work in tiles"):
+        Painter(thin_model("johnson"), tile=64)
+    with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, not 0"):
+        Painter(thin_model("adain"), [STYLE], tile=0)

@@ -1,0 +1,208 @@
+"""First weights by least squares: decoders that invert an encoder, and the runs that start from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import thin_model
+from test_training import command, pairs, trainer
+from torch import Tensor, nn
+
+from stylezoo.checkpoints import save_model, take_weights
+from stylezoo.cli import main
+from stylezoo.data import Pairs, Synthetic
+from stylezoo.data.stream import Framing
+from stylezoo.training.least_squares import columns, fit_model, patches, some_pictures, some_positions
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    root = str(tmp_path_factory.mktemp("drawn"))
+    photos = Synthetic("photos", count=96, resolution=72, root=root, holdout=0.25)
+    return Pairs(photos, batch_size=8, size=72, crop=64, num_workers=0, val_samples=8)
+
+
+def held_out(data: Pairs) -> Tensor:
+    data.prepare_data()
+    data.setup("validate")
+    return torch.cat([batch["content"] for batch in data.val_dataloader()])
+
+
+FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet", "stytr2"]
+WIDE = {"stytr2": {"encoder": "vgg19_random/4"}}  # as wide as its decoder
+
+
+@pytest.mark.parametrize(
+    ("system", "settings"), [*((name, {}) for name in FITTED), ("multi_level_adain", {"concatenate": "full"})]
+)
+def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str], data: Pairs) -> None:
+    """Pictures that it has not seen, painted with themselves: most of their variance is there, where random weights have
+    none; and attention gives each of two pictures something of the other."""
+    torch.manual_seed(0)
+    model = thin_model(system, first_pictures=96, **WIDE.get(system, {}), **settings).eval()
+    pictures = held_out(data)
+    variance = pictures.var((2, 3), keepdim=True).mean()
+
+    @torch.no_grad()
+    def unexplained() -> float:
+        return float((model(pictures, pictures) - pictures).square().mean() / variance)
+
+    before = unexplained()
+    data.setup("fit")
+    fit_model(model, some_pictures(data, 96))
+    assert before > 1 and unexplained() < 0.6
+    with torch.no_grad():
+        assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
+
+
+def test_stytr2_starts_with_the_mean_color_of_the_style(data: Pairs) -> None:
+    """Tokens are decorrelated patches and constants; attention exchanges their means. Other matrices are nearly silent."""
+    torch.manual_seed(0)
+    model = thin_model("stytr2", first_pictures=96, **WIDE["stytr2"]).eval()
+    pictures = held_out(data)
+    content, style = pictures, pictures.roll(1, 0)
+
+    @torch.no_grad()
+    def color_distance(output: Tensor) -> float:
+        return float((output.mean((2, 3)) - style.mean((2, 3))).norm() / (content - style).mean((2, 3)).norm())
+
+    data.setup("fit")
+    assert color_distance(model(content, style)) > 1
+    fit_model(model, some_pictures(data, 96))
+    assert color_distance(model(content, style)) < 0.4
+    with torch.no_grad():
+        tokens = model.embedding(pictures).transpose(0, 1).flatten(1)
+    assert tokens[:96].mean(1).abs().max() < 0.5 and (tokens[96:].abs() == 4).all()
+    correlations = tokens[:96].corrcoef() - torch.eye(96)
+    assert correlations.square().mean() < 0.01  # of pictures that it has not seen
+
+
+@pytest.mark.parametrize("layer", ["relu3_1", "relu4_1"])
+def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs) -> None:
+    """Principal components, matrices that are nearly the identity, and a fitted decoder if none is given: a picture as its
+    own style goes on as it is."""
+    torch.manual_seed(0)
+    model = thin_model("linear_transfer", first_pictures=96, relu3_1=layer == "relu3_1", relu4_1=layer == "relu4_1")
+    model.eval()
+    pictures = held_out(data)
+
+    @torch.no_grad()
+    def changed() -> float:
+        code, kept = model.encode_style(pictures), model.decode(pictures, model.encode_style(pictures), alpha=0.0)
+        return float((model.decode(pictures, code) - kept).square().mean() / kept.var((2, 3)).mean())
+
+    @torch.no_grad()
+    def unexplained() -> float:
+        restored = model(pictures, pictures)
+        return float((restored - pictures).square().mean() / pictures.var((2, 3)).mean())
+
+    before = changed()
+    assert unexplained() > 0.9
+    data.setup("fit")
+    whitenings = fit_model(model, some_pictures(data, 96))
+    after = changed()
+    assert unexplained() < 0.6
+    assert after < 0.5 and after < 0.5 * before and len(whitenings) == len(model.trained_convs) == 8
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 4, 3),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 4, 8, stride=8),
+        nn.Conv2d(3, 4, 1),
+    ],
+)
+def test_patches_are_what_a_convolution_sees(conv: nn.Conv2d) -> None:
+    x = torch.rand(2, 3, 32, 24)
+    output = conv(x)
+    where = some_positions(output, 5, torch.Generator().manual_seed(0))
+    expected = columns(output, where)
+    torch.testing.assert_close(F.linear(patches(x, where, conv), conv.weight.flatten(1), conv.bias), expected)
+
+
+def test_pictures_and_networks_that_do_not_fit_are_refused() -> None:
+    model = thin_model("adain", first_pictures=1)
+    with pytest.raises(ValueError, match="crops of a multiple of 16 pixels, not 40x32"):
+        fit_model(model, torch.rand(1, 3, 40, 32))
+    other = thin_model("adain", first_pictures=1, loss_encoder="vgg19_random/4")
+    with pytest.raises(ValueError, match="name a VGG of the decoder's widths for the losses"):
+        fit_model(other, torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("system", FITTED)
+def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) -> None:
+    """With a learning rate of 0 the checkpoint holds the fit, whatever the decoder was before."""
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = thin_model(system, he_init=False, first_pictures=12, lr=0.0, **WIDE.get(system, {}))
+        trainer(tmp_path, max_steps=1).fit(model, pairs(system, pictures))
+        states.append(model.state_dict())
+    torch.testing.assert_close(states[0], states[1])
+    name = next(iter(states[0]))
+    assert not torch.allclose(states[0][name], thin_model(system).state_dict()[name])
+
+
+@pytest.mark.parametrize("system", ["cin", "magenta"])
+def test_conditional_networks_take_whitened_steps(system: str, pictures: Path, tmp_path: Path) -> None:
+    """Adam's first step: scales and shifts of CIN's styles by the learning rate, a matrix by less; other sizes of styles."""
+    states = []
+    for lr in (0.0, 0.01):
+        torch.manual_seed(0)
+        model = thin_model(system, first_pictures=12, lr=lr)
+        data = pairs(system, pictures, batch_size=4)
+        if data.style is not None:
+            data.style.framing = Framing(size=40, crop=40)
+        trainer(tmp_path, max_steps=1).fit(model, data)
+        states.append(model.state_dict())
+    steps = {name: (tensor - states[0][name]).abs().max().item() for name, tensor in states[1].items()}
+    scale, inputs = ("transformer.scale", 1) if system == "cin" else ("transformer.scale.weight", 100)
+    assert steps[scale] == pytest.approx(0.01 / inputs**0.5, rel=1e-3)
+    assert len(model.trained_convs) == 16
+    assert all(steps[f"{name}.weight"] > 0 for name in model.trained_convs)
+
+
+def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path: Path) -> None:
+    """SANet takes AdaIN's decoder; its attention is that of a new model, and only the merging is fitted."""
+    torch.manual_seed(1)
+    adain, start = thin_model("adain"), tmp_path / "adain.safetensors"
+    save_model(adain, start)
+    model = thin_model("sanet", first_pictures=12, lr=0.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    take_weights(model, start)
+    trainer(tmp_path, max_steps=1).fit(model, pairs("sanet", pictures))
+    after = model.state_dict()
+    for name, tensor in adain.state_dict().items():
+        torch.testing.assert_close(after[name], tensor)
+    assert not torch.allclose(after["transform.merge_conv.weight"], before["transform.merge_conv.weight"])
+
+
+def test_linear_transfer_knows_whether_a_start_brought_a_decoder(tmp_path: Path) -> None:
+    """AdaIN's fits at relu4_1; at relu3_1 nothing of it does, and all of the decoder is to be fitted."""
+    start = tmp_path / "adain.safetensors"
+    save_model(thin_model("adain"), start)
+    deep, shallow = (
+        thin_model("linear_transfer", first_pictures=12, relu4_1=on, relu3_1=not on) for on in (True, False)
+    )
+    take_weights(deep, start)
+    assert deep.goals() == [] and len(shallow.goals()) == 5
+    other = tmp_path / "linear_transfer.safetensors"
+    save_model(thin_model("linear_transfer", relu4_1=True, relu3_1=True), other)
+    take_weights(shallow, other)  # its matrix at relu3_1
+    assert any("matrix3_1" in name for name in shallow.taken) and len(shallow.goals()) == 5
+
+
+def test_a_resumed_run_keeps_its_whitenings(pictures: Path, tmp_path: Path) -> None:
+    fit = [f"--model.{name}={value}" for name, value in (("first_pictures", 12), ("lr", 0.003))]
+    whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
+    main(command(pictures, whole, "--trainer.max_steps=4", *fit))
+    main(command(pictures, half, "--trainer.max_steps=2", *fit))
+    start = f"--ckpt_path={next(half.rglob('last.ckpt'))}"
+    main(command(pictures, rest, "--trainer.max_steps=4", *fit, start))
+    first, second = (torch.load(next(run.rglob("last.ckpt")), weights_only=True)["state_dict"] for run in (whole, rest))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -1,0 +1,238 @@
+"""What Lightning promises, held for every trainable system: processes, precision, resume, loggers, signals."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import train_process
+from conftest import ROOT, thin_model
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+import stylezoo
+from stylezoo import StyleModel
+from stylezoo.cli import main
+from stylezoo.data import Folder, Pairs
+from stylezoo.registry import get
+
+TRAINABLE = [name for name in stylezoo.list_models() if get(name).kind != "optimization"]
+
+
+def pairs(system: str, pictures: Path, **settings: int) -> Pairs:
+    style = Folder(str(pictures)) if get(system).kind == "arbitrary" else None
+    return Pairs(
+        Folder(str(pictures)), style, **{"batch_size": 2, "size": 48, "crop": 32, "num_workers": 0, **settings}
+    )
+
+
+def trainer(folder: Path, **settings: object) -> Trainer:
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+    }
+    settings.setdefault("callbacks", [])
+    settings.setdefault("enable_checkpointing", bool(settings["callbacks"]))
+    logger = CSVLogger(folder, name="", version="")
+    return Trainer(accelerator="cpu", devices=1, logger=logger, **{**quiet, **settings})  # type: ignore[arg-type]
+
+
+def losses(folder: Path) -> dict[int, str]:
+    """Every digit of the logged loss, by step."""
+    with (folder / "metrics.csv").open() as file:
+        return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
+
+
+@pytest.fixture(scope="module")
+def gradients_by_processes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of the gradients of every system after two steps: two processes with batch 2, one process with batch 4."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "CUDA_VISIBLE_DEVICES": ""}
+    folders = {processes: tmp_path_factory.mktemp(f"processes{processes}") for processes in (1, 2)}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    run = subprocess.run(
+        [sys.executable, *launcher, train_process.__file__, str(pictures), "2", str(folders[2]), *TRAINABLE],
+        env=environment,
+        cwd=folders[2],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    for name in TRAINABLE:
+        train_process.train(name, str(pictures), 4, folders[1])
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_two_processes_have_the_gradients_of_one(name: str, gradients_by_processes: dict[int, Path]) -> None:
+    """DDP over two real processes (gloo): the averaged gradients are those of one process on the joined batch."""
+    both, one = (torch.load(gradients_by_processes[n] / f"{name}.pt", weights_only=True) for n in (2, 1))
+    assert both.keys() == one.keys() and one
+    # Relative to the largest: a few gradients are 0 but for rounding (a bias that shifts all logits of a softmax).
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    for key, gradient in one.items():
+        torch.testing.assert_close(both[key], gradient, rtol=1e-6, atol=1e-10 * largest, msg=key)
+
+
+@pytest.mark.slow
+def test_two_processes_see_what_one_would_see(gradients_by_processes: dict[int, Path]) -> None:
+    """The batches of both ranks, interleaved, are the batch of one process: same pictures, crops and pairs."""
+    first, second = (torch.load(gradients_by_processes[2] / f"sanet.{rank}.pt", weights_only=True) for rank in (0, 1))
+    whole = torch.load(gradients_by_processes[1] / "sanet.0.pt", weights_only=True)
+    for key in ("content", "style"):
+        assert torch.equal(whole[key], torch.stack([first[key], second[key]], 1).flatten(0, 1))
+        assert not torch.equal(first[key], second[key])
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> None:
+    """Interrupted mid-epoch and resumed, every later loss has every digit of the uninterrupted run."""
+    trainer(tmp_path / "whole", max_steps=7).fit(thin_model(name), pairs(name, pictures))
+    checkpoint = ModelCheckpoint(tmp_path, filename="at", every_n_train_steps=3, save_top_k=-1)
+    trainer(tmp_path / "first", max_steps=3, callbacks=[checkpoint]).fit(thin_model(name), pairs(name, pictures))
+    model = thin_model(name)
+    resumed = trainer(tmp_path / "rest", max_steps=7)
+    resumed.fit(model, pairs(name, pictures), ckpt_path=str(tmp_path / "at.ckpt"), weights_only=True)
+    whole, first, rest = (losses(tmp_path / run) for run in ("whole", "first", "rest"))
+    assert first | rest == whole and len(whole) == 7 and min(rest) == 3
+    assert len(set(whole.values())) == 7
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
+    """The losses of one model on one batch within 2 % of fp32, and a run that stays finite and learns."""
+    run = trainer(tmp_path, max_steps=15, precision="bf16-mixed")
+    model = thin_model(name, he_init=False, lr=1e-3)
+    run.fit(model, pairs(name, pictures))
+    logged = [float(loss) for loss in losses(tmp_path).values()]
+    assert len(logged) == 15 and all(math.isfinite(loss) for loss in logged)
+    assert min(logged[-3:]) < max(logged[:3])
+    batch = next(iter(pairs(name, pictures).train_dataloader()))
+    model.eval()  # dropout would differ
+    with torch.no_grad():
+        if model(**batch).std((2, 3)).max() < 1e-3 and model.perceptual.content_loss != "plain":
+            model = thin_model(name).eval()  # normalized features of a flat picture are nothing but rounding
+        full = model.losses(**batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model.losses(**batch)
+    total, rounded = (float(torch.stack(list(terms.values())).sum()) for terms in (full, half))
+    assert rounded == pytest.approx(total, rel=0.02) and rounded != total
+    assert all(term.dtype == torch.float32 for term in half.values())
+
+
+def test_accumulation_and_clipping(pictures: Path, tmp_path: Path) -> None:
+    """Two accumulated batches of 2 make the step of one batch of 4; the schedule counts optimizer steps."""
+    weights = []
+    for accumulate, batch_size in ((2, 2), (1, 4)):
+        model = thin_model("adain")
+        run = trainer(
+            tmp_path / str(accumulate), max_steps=2, accumulate_grad_batches=accumulate, gradient_clip_val=1.0
+        )
+        run.fit(model, pairs("adain", pictures, batch_size=batch_size))
+        weights.append(model.decoder[1].weight)
+        schedule = run.lr_scheduler_configs[0].scheduler
+        assert schedule.last_epoch == 2
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rate_schedule_in_a_run(pictures: Path, tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Recorded(type(thin_model("adain"))):  # type: ignore[misc]
+        def optimizer_step(self, epoch: int, batch_idx: int, optimizer: object, optimizer_closure: object) -> None:
+            seen.append(optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    model = Recorded(encoder="vgg19_random/8", lr_decay=0.5)
+    trainer(tmp_path, max_steps=4).fit(model, pairs("adain", pictures))
+    assert seen == pytest.approx([1e-4 / (1 + 0.5 * i) for i in range(4)])
+
+
+def command(pictures: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "fit",
+        f"--config={ROOT / 'experiments' / 'adain.yaml'}",
+        "--model.encoder=vgg19_random/8",
+        *(f"--data.{part}=Folder" for part in ("content", "style")),
+        *(f"--data.{part}.root={pictures}" for part in ("content", "style")),
+        *("--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"),
+        *("--trainer.accelerator=cpu", f"--trainer.logger.save_dir={folder}", "--trainer.log_every_n_steps=1"),
+        *more,
+    ]
+
+
+def test_wandb_offline_run_holds_the_images(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    arguments = command(pictures, tmp_path)
+    overlay = arguments.index(f"--config={ROOT / 'experiments' / 'adain.yaml'}") + 1
+    arguments.insert(overlay, f"--config={ROOT / 'experiments' / 'wandb.yaml'}")
+    main([*arguments, "--trainer.max_steps=2", "--images.every_n_steps=1", "--trainer.logger.offline=true"])
+    import wandb
+
+    wandb.finish()
+    run = next(tmp_path.glob("wandb/offline-run-*"))
+    images = sorted(run.glob("files/media/images/*.png"))
+    assert len(images) == 2 and all(path.stat().st_size > 1000 for path in images)
+    log, deadline = b"", time.monotonic() + 60
+    while b"train/content" not in log and time.monotonic() < deadline:  # W&B's own process writes the file
+        log = next(run.glob("run-*.wandb")).read_bytes()
+        time.sleep(0.1)
+    for name in (b"train/content", b"train/style", b"lr-Adam", b"vgg19_random/8"):
+        assert name in log
+
+
+def test_tensorboard(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an optional extra")
+    overlay = f"--config={ROOT / 'experiments' / 'tensorboard.yaml'}"
+    arguments = command(pictures, tmp_path)
+    main([*arguments[:2], overlay, *arguments[2:], "--trainer.max_steps=2", "--images.every_n_steps=1"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent)).Reload()
+    assert {"train/content", "train/style"} <= set(events.Tags()["scalars"]) and events.Tags()["images"] == ["images"]
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_loadable_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    arguments = command(pictures, tmp_path, "--trainer.max_steps=100000", "--trainer.val_check_interval=100000")
+    process = subprocess.Popen([sys.executable, "-m", "stylezoo", *arguments], cwd=tmp_path)
+    metrics = tmp_path / "adain" / "version_0" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    checkpoint = tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt"
+    model = stylezoo.load_model(checkpoint)
+    assert isinstance(model, StyleModel)
+    step = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert step > 0
+    more = [a for a in arguments if "max_steps" not in a]
+    main([*more, f"--trainer.max_steps={step + 2}", f"--ckpt_path={checkpoint}"])
+    rest = losses(tmp_path / "adain" / "version_1")
+    assert sorted(rest) == [step, step + 1]
+
+
+def test_settings_of_the_command_win_over_the_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    """LightningCLI would let the checkpoint's hyper-parameters replace the recipe's silently."""
+    arguments = command(pictures, tmp_path)
+    main([*arguments, "--trainer.max_steps=1"])
+    checkpoint = tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt"
+    main([*arguments, "--model.style_weight=3", "--trainer.max_steps=2", f"--ckpt_path={checkpoint}"])
+    again = tmp_path / "adain" / "version_1" / "checkpoints" / "last.ckpt"
+    assert torch.load(again, weights_only=True)["hyper_parameters"]["style_weight"] == 3

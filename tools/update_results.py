@@ -1,0 +1,262 @@
+"""Fills the folder `results`: every study and an evaluation of all models on this machine.
+
+    make results CONTENT=photos STYLE=paintings [WEIGHTS=public] [BENCHMARK=styleid] [TRAINED=styles] [PAIRS=50] [SIZE=256]
+
+Models are those that `python -m stylezoo list --pretrained` names; public weight files in the folder WEIGHTS are imported
+first. What is there already, made by the same command from the same weights, is kept. Sheets of pictures are left out:
+only numbers and charts can be published whatever the pictures are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import stylezoo
+from stylezoo import weights
+from stylezoo.evaluation.evaluate import evaluate, identity
+from stylezoo.evaluation.store import read_settings
+from stylezoo.images import list_images
+from stylezoo.studies.base import command
+from stylezoo.studies.timing import machine
+
+PUBLIC = {  # tag: its files, under the names their publishers gave them or longer ones
+    "adain.public": ("*vgg_normalised*.pth", "*decoder*.pth"),
+    "cin.android": ("cin26_google_android.pth",),
+    "johnson.la_muse": ("johnson_lengstrom_la_muse.pth",),
+    "magenta.mobile": ("magenta_style_predict_quantized_256.npz", "magenta_style_transfer_f16_384.npz"),
+    "microast.public": (
+        "content_encoder=microast/content_encoder_iter_160000.pth.tar",
+        "style_encoder=microast/style_encoder_iter_160000.pth.tar",
+        "microast/modulator_iter_160000.pth.tar",
+        "microast/decoder_iter_160000.pth.tar",
+    ),
+}
+ENCODER = "vgg_normalised.pth"
+SPEED = [name for name in studies.studies() if name.endswith("_speed")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--content", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--style", type=Path, required=True, help="folder of paintings")
+    parser.add_argument("--weights", type=Path, help="folder of public weight files")
+    parser.add_argument("--benchmark", type=Path, help="folder of StyleID's pictures, cnt and sty")
+    parser.add_argument("--trained", type=Path, help="pictures of styles that models were trained on, with their names")
+    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    parser.add_argument("--only", nargs="+", help="these studies alone")
+    parser.add_argument("--force", action="store_true", help="make all anew")
+    options = parser.parse_args()
+    for folder in (options.content, options.style):
+        if not list_images(folder):
+            sys.exit(f"There is no picture in {folder}: make results CONTENT=photos STYLE=paintings, two folders.")
+    os.environ["STYLEZOO_HOME"] = str(weights.folder().parent.resolve())
+    encoder = import_public(options.weights)
+    with working_folder(options, encoder):
+        measuring = (
+            {"encoder": "vgg19_normalised", "encoder_weights": ENCODER} if encoder else {"encoder": "vgg19_slim"}
+        )
+        skipped = make(options, measuring)
+    for line in skipped:
+        print(line)
+
+
+def import_public(folder: Path | None) -> Path | None:
+    """Imports what there is of `PUBLIC`; returns the file of the normalized VGG-19."""
+    if folder is None:
+        print("No public weights are imported: name their folder with WEIGHTS=...")
+        own = weights.table().encoders["vgg19_normalised"].path
+        return own if own.is_file() else None
+    for tag, patterns in PUBLIC.items():
+        target = weights.folder() / f"{tag}.safetensors"
+        files = [found(folder, pattern) for pattern in patterns]
+        if target.is_file() or None in files:
+            print(f"{tag}: {'is there' if target.is_file() else f'its files are not in {folder}'}")
+            continue
+        system, name = tag.split(".")
+        settings = {"style_name": name} if system in stylezoo.list_models("single") else {}
+        stylezoo.save_model(stylezoo.import_checkpoint(system, [str(file) for file in files], **settings), target)
+        print(f"{tag}: imported")
+    return next(iter(sorted(folder.glob("*vgg_normalised*.pth"))), None)
+
+
+def found(folder: Path, pattern: str) -> str | None:
+    """A file of a folder, as ``part=file`` if the pattern names the part."""
+    part, equals, pattern = pattern.rpartition("=")
+    files = sorted(folder.glob(pattern))
+    return f"{part}{equals}{files[0].resolve()}" if files else None
+
+
+@contextmanager
+def working_folder(options: argparse.Namespace, encoder: Path | None) -> Iterator[None]:
+    """A folder of links with plain names: what is written names no folders of this machine."""
+    links = {"photos": options.content, "paintings": options.style, "results": options.output, ENCODER: encoder}
+    if options.benchmark is not None:
+        links |= {"cnt": options.benchmark / "cnt", "sty": options.benchmark / "sty"}
+    if options.trained is not None:
+        links["trained"] = options.trained
+    options.output.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, target in links.items():
+            if target is not None:
+                Path(folder, name).symlink_to(target.resolve())
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def make(options: argparse.Namespace, encoder: dict[str, str]) -> list[str]:
+    """Makes what is missing; returns what could not be made and why."""
+    results = Path("results")
+    models = stylezoo.list_models("arbitrary", pretrained=True)
+    if not models:
+        sys.exit("There is no model on this machine: import public weights (WEIGHTS=...) or train some.")
+    trained = [*stylezoo.list_models("multi", pretrained=True), *stylezoo.list_models("single", pretrained=True)]
+    studies = plan(options, models, encoder)
+    forget_old(results, {tag: describe(tag) for tag in [*models, *trained]}, studies, options.force)
+    wanted = {"size": options.size, "pairs": options.pairs, **encoder}
+    skipped = []
+    if options.only is None:
+        measure(results / "evaluation", models, "paintings", wanted)
+    for name, settings in studies.items():
+        if options.only is not None and name not in options.only:
+            continue
+        words, summary = command(name, results, settings, charts_only=True), results / f"{name}.md"
+        if summary.is_file() and f"    {words}\n" in summary.read_text():
+            print(f"{name}: is there")
+        elif name == "styleid" and options.benchmark is None:
+            skipped.append(f"Left out: {name}, for want of its pictures (BENCHMARK=folder of cnt and sty).")
+        else:
+            print(words, flush=True)
+            studies.run(name, results, charts_only=True, **settings)
+    for tag in trained if options.only is None else []:
+        styles = own_styles(tag)
+        if styles is None:
+            skipped.append(f"Left out: the evaluation of {tag}, for want of pictures of its styles (TRAINED=folder).")
+        else:
+            measure(results / f"evaluation_{tag}", [tag], styles, wanted)
+    index(results, skipped)
+    return skipped
+
+
+def forget_old(results: Path, models: dict[str, dict[str, str]], studies: dict[str, Any], everything: bool) -> None:
+    """Removes results of weights that have changed since, and writes down what the weights are now."""
+    path = results / "models.csv"
+    before = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            before = {row["model"]: row for row in csv.DictReader(file)}
+    changed = {tag for tag, row in before.items() if tag in models and models[tag] != row}
+    if changed or everything:
+        print("Made anew:", "everything" if everything else f"what {', '.join(sorted(changed))} had a part in")
+    for name, settings in studies.items():
+        if everything or changed & {*settings.get("models", ())}:
+            (results / f"{name}.md").unlink(missing_ok=True)
+    for folder in results.glob("evaluation*"):
+        settings = read_settings(folder)
+        kept = {} if settings is None else {tag: m for tag, m in settings["models"].items() if tag not in changed}
+        if everything or settings is None or not kept:
+            shutil.rmtree(folder)
+            continue
+        for tag in settings["models"].keys() - kept:
+            (folder / f"{tag}.csv").unlink(missing_ok=True)
+        (folder / "settings.json").write_text(json.dumps({**settings, "models": kept}, indent=2) + "\n")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, next(iter(models.values())), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(models.values())
+
+
+def measure(folder: Path, models: list[str], style: str, wanted: dict[str, Any]) -> None:
+    """An evaluation; what is there is gone on with, unless it was made with other settings."""
+    pairs = min(wanted["pairs"], len(list_images("photos")) * len(list_images(style)))
+    print(f"{folder.name}: {len(models)} models, {pairs} pairs", flush=True)
+    stored = read_settings(folder)
+    if stored is not None and [stored["protocol"][key] for key in ("pairs", "size")] != [pairs, wanted["size"]]:
+        shutil.rmtree(folder)
+    evaluate(models, "photos", style, folder, **{**wanted, "pairs": pairs})
+
+
+def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Settings of the studies, in the order in which they are made: those of the same pairs one after the other."""
+    given = {"content": "photos", "style": "paintings", "models": models, "size": options.size, **encoder}
+    pairs = {**given, "pictures": options.pairs}
+    own = {key: value for key, value in given.items() if key not in encoder}  # their models' own encoders measure
+    return {
+        "balanced_loss": pairs,
+        "loss_distributions": pairs,
+        "loss_exemplars": pairs,
+        "supremum_correlation": pairs,
+        "identity": own,
+        "alpha_sweep": own,
+        "style_interpolation": {**own, "models": models[:1]},
+        "levels": given,
+        "content_leak": given,
+        "stytr2_losses": pairs,
+        "styleid": {**pairs, "content": "cnt", "style": "sty"},
+        **{name: {"size": options.size, "pictures": 3} for name in SPEED},
+        "adain_loss_vs_iterations": {**given, "models": models[:1], "size": options.size // 2, "pictures": 3},
+        "norm_convergence": {},  # these three train on procedural pictures
+        "upsampling_checkerboard": {},
+        "cin_styles": {"steps": 100},
+    }
+
+
+def own_styles(tag: str) -> str | None:
+    """A folder with the pictures of a model's styles, if they are all at hand."""
+    pictures = {path.stem: path for path in list_images("trained")} if Path("trained").is_dir() else {}
+    styles = stylezoo.load_model(tag).styles
+    if not set(styles) <= pictures.keys():
+        return None
+    folder = Path(f"styles of {tag}")
+    folder.mkdir()
+    for style in styles:
+        (folder / pictures[style].name).symlink_to(pictures[style].resolve())
+    return str(folder)
+
+
+def describe(tag: str) -> dict[str, str]:
+    """A line of models.csv."""
+    model = stylezoo.load_model(tag)
+    parameters = str(sum(p.numel() for p in model.parameters()))
+    return {"model": tag, "kind": model.kind, "parameters": parameters, **identity(model)}
+
+
+def index(results: Path, skipped: list[str]) -> None:
+    """README.md of the folder."""
+    studies = [study for name, study in studies.studies().items() if (results / f"{name}.md").is_file()]
+    evaluations = sorted(path.parent.name for path in results.glob("evaluation*/summary.md"))
+    lines = [
+        "# Results",
+        (
+            "Written by `make results` (`tools/update_results.py`), whole; nothing in here is edited by hand. Every summary ends"
+            " with the command that made it and all settings. `photos`, `paintings`, `cnt`, `sty` and `trained` stand for folders"
+            " of pictures that are not part of this repository. [models.csv](models.csv) has the models and the sha256 of their"
+            " weights; `vgg_normalised.pth` is the encoder that measures, its sha256 is in the summaries."
+        ),
+        f"Machine of the last run, which keeps what had not changed: {machine()}. Tables of times name theirs.",
+        "\n".join(
+            [f"* [{name}]({name}/summary.md): values per pair, means with intervals" for name in evaluations]
+            + [f"* [{study.name}]({study.name}.md): {study.title}" for study in studies]
+        ),
+        *skipped,
+    ]
+    (results / "README.md").write_text("\n\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
