@@ -29,7 +29,7 @@ demo: $(READY)  ## train a SANet without data or network, then paint with it (mi
 	  --content "demo/synthetic/photos-*/0000[0125].png" --size 384 \
 	  --style "demo/synthetic/paintings-*/000[01][023].png" --style_size 192
 	@echo
-	@echo "Painted pictures:   $(CURDIR)/demo/pictures"
+	@echo "Painted images:   $(CURDIR)/demo/pictures"
 	@echo "Their styles:       $(CURDIR)/demo/synthetic"
 	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
@@ -40,7 +40,7 @@ notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 # Folders of photos (CONTENT) and paintings (STYLE); if there are such, of public weight files (WEIGHTS), of StyleID's
-# pictures (BENCHMARK) and of pictures of the styles that models were trained on (TRAINED). FORCE=1 makes all anew.
+# images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). FORCE=1 makes all anew.
 results: $(READY)  ## measure all models on this machine: make results CONTENT=photos STYLE=paintings WEIGHTS=public
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \

@@ -116,8 +116,8 @@ def main(
         steps: Optimizer steps of a new painting's own network; fine-tuning has an eighth of them.
         styles: Number of styles of the network that is fine-tuned, where paintings are drawn.
         new_styles: Number of styles that are learned in addition, one after the other.
-        crop: Side of the training pictures.
-        batch_size: Pictures in a batch.
+        crop: Side of the training images.
+        batch_size: Images in a batch.
         width: Multiplies the channels of cin.
         finetune_lr: Learning rate of fine-tuning; the others have cin's own, 1e-3.
         style_size: Longer side that paintings are resized to; null keeps their sizes.
@@ -127,7 +127,7 @@ def main(
             public weights from ``stylezoo import``; new networks then have its shape.
         paintings: Folder of paintings, of which the last ``new_styles`` by name are learned in addition; null draws some.
         photos: Folder of photos; null draws some.
-        root: Where pictures are drawn; null for a temporary folder.
+        root: Where images are drawn; null for a temporary folder.
     """
     warnings.filterwarnings("ignore", module="lightning")
     for name in ("lightning.pytorch", "lightning.fabric"):

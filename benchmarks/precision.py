@@ -4,7 +4,7 @@
 
 Every system's recipe is trained through the command line for ``warmup`` steps in 32 bits, from its own initialization.
 From that checkpoint it goes on for ``steps`` steps in ``32-true`` and in ``bf16-mixed``, with the same batches, and
-that several times, each with other batches. What is compared is the loss of validation pictures, evaluated in 32 bits.
+that several times, each with other batches. What is compared is the loss of validation images, evaluated in 32 bits.
 
 A single pair of runs would compare noise: at a learning rate of 1e-3 a step moves the loss by several percent, and two
 runs that differ by a rounding soon take different steps. So the loss is that of the averaged weights (the callback
@@ -84,9 +84,9 @@ def main(
         most_repeats: The most, however large the standard error.
         standard_error: Of the mean relative difference; once it is that small there are no further repeats.
         decay: Of the average of the weights; 0 compares the weights of the last step.
-        crop: Side of the training pictures, which are drawn.
-        batch_size: Pictures in a training batch.
-        validation: Pictures of the compared loss.
+        crop: Side of the training images, which are drawn.
+        batch_size: Images in a training batch.
+        validation: Images of the compared loss.
         encoder: The encoder, and the network of the losses.
         encoder_weights: A file for it.
         precision: What is compared with 32-true: ``bf16-mixed``, or ``16-mixed`` on a GPU.

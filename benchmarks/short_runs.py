@@ -1,4 +1,4 @@
-"""A short training run of every trainable system on real pictures: does the loss fall, and what is painted then?
+"""A short training run of every trainable system on real images: does the loss fall, and what is painted then?
 
     python benchmarks/short_runs.py --photos PHOTOS --paintings PAINTINGS --output docs/short_runs.csv
 
@@ -52,7 +52,7 @@ def arguments(
     encoder: str,
     encoder_weights: str | None,
 ) -> list[str]:
-    """The options of ``fit`` for a recipe with these pictures, crops and encoder."""
+    """The options of ``fit`` for a recipe with these images, crops and encoder."""
     recipe = EXPERIMENTS / f"{name}.yaml"
     settings = yaml.safe_load(recipe.read_text())
     model, style = settings["model"]["init_args"], settings["data"].get("style")
@@ -100,8 +100,8 @@ def main(
         output: The table, a CSV file.
         systems: Systems, or recipes such as ``stytr2_small``; null for all trainable systems that the table lacks.
         steps: Optimizer steps.
-        crop: Side of the training pictures.
-        batch_size: Pictures in a batch.
+        crop: Side of the training images.
+        batch_size: Images in a batch.
         encoder: The encoder, and the network of the losses.
         encoder_weights: A file for it.
         checkpoints: Keeps the models here, SYSTEM.ckpt.

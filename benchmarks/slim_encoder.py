@@ -5,14 +5,14 @@
         --photos data/photos --paintings data/wikiart \\
         [--checkpoint last.ckpt --data "what it was trained on"]
 
-Measures the encoder of the package, or a checkpoint of experiments/slim_encoder.yaml, on the pictures that the data sets
-hold out of training (validation and test). OUTPUT/layers.csv holds, per layer, means over pictures of
+Measures the encoder of the package, or a checkpoint of experiments/slim_encoder.yaml, on the images that the data sets
+hold out of training (validation and test). OUTPUT/layers.csv holds, per layer, means over images of
 
-- cosine: between the encoder's features and the teacher's, all of a picture as one vector;
+- cosine: between the encoder's features and the teacher's, all of an image as one vector;
 - correlation: the same after each channel's mean is subtracted;
 - gram_error_percent: |G - G_teacher| / |G_teacher|, Frobenius norms;
 
-OUTPUT/cost.csv the FLOPs (2 per multiply-accumulate) and milliseconds up to relu4_1 of a 512 x 512 picture, the smallest of
+OUTPUT/cost.csv the FLOPs (2 per multiply-accumulate) and milliseconds up to relu4_1 of a 512 x 512 image, the smallest of
 several runs that alternate between the two networks.
 
 With ``--checkpoint`` the encoder is written to stylezoo/pretrained in 16 bits, measured as it is then, with a card of what it
@@ -49,7 +49,7 @@ NAME = "vgg19_slim"
 
 
 def held_out(root: Path, size: int) -> Iterator[Tensor]:
-    """The pictures of a folder that training does not see, (1, 3, size, size): resized, and cut to the central square."""
+    """The images of a folder that training does not see, (1, 3, size, size): resized, and cut to the central square."""
     folder, frame = Folder(str(root)), Framing(size, size, "shorter", "center", False)
     for path in [*folder.files("val"), *folder.files("test")]:
         yield to_tensor(frame(read_image(path), None)).unsqueeze(0)
@@ -70,7 +70,7 @@ def fidelity(features: Tensor, teacher: Tensor) -> dict[str, float]:
 def layer_table(
     encoder: VGG, teacher: VGG, deep_teacher: VGG | None, sets: dict[str, Iterator[Tensor]]
 ) -> list[dict[str, Any]]:
-    """One row per set of pictures and layer."""
+    """One row per set of images and layer."""
     rows = []
     for name, images in sets.items():
         found: dict[str, list[dict[str, float]]] = {}
@@ -148,7 +148,7 @@ def main(
         deep_teacher_weights: File of the slim encoder that taught the layers that this file lacks.
         checkpoint: The trained encoder to install; null measures the one of the package.
         data: What it was trained on, for its card.
-        size: Side of the pictures that are compared.
+        size: Side of the images that are compared.
     """
     teacher = VGG("vgg19_normalised", teacher_weights)
     deep_teacher = None if deep_teacher_weights is None else VGG(NAME, deep_teacher_weights)

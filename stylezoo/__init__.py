@@ -2,7 +2,7 @@
 
 import stylezoo
 stylezoo.list_models()                                      # ['adain', 'sanet', ...]
-picture = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain.safetensors", alpha=0.8)
+image = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain.safetensors", alpha=0.8)
 model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule in eval mode
 output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
 """

@@ -17,7 +17,7 @@ from stylezoo.vgg import Features
 
 
 class SingleStyleModel(StyleModel):
-    """Base of systems whose network paints the style of one picture: the losses, and what a style is not.
+    """Base of systems whose network paints the style of one image: the losses, and what a style is not.
 
     A system implements `paint`, sets ``perceptual`` and ``loss_weights`` (of ``content``, ``style`` and ``tv``) and has
     the settings ``style_image``, ``style_name`` and ``style_size``.
@@ -31,7 +31,7 @@ class SingleStyleModel(StyleModel):
         self._measured: dict[str, Moments] = {}
 
     def name_style(self) -> None:
-        """Calls a style without a name what its picture is called; after `save_hyperparameters`."""
+        """Calls a style without a name what its image is called; after `save_hyperparameters`."""
         if self.hparams["style_name"] is None and self.hparams["style_image"] is not None:
             self.hparams["style_name"] = Path(self.hparams["style_image"]).stem
 
@@ -98,12 +98,12 @@ class SingleStyleModel(StyleModel):
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     def _targets(self, count: int) -> dict[str, Moments]:
-        """The style's moments at every style layer, for a batch of pictures."""
+        """The style's moments at every style layer, for a batch of images."""
         if not self._measured:
             path = self.hparams["style_image"]
             if path is None:
                 raise ValueError(
-                    f"{self.system} learns the style of one picture: name it (style_image, --model.style_image PATH)."
+                    f"{self.system} learns the style of one image: name it (style_image, --model.style_image PATH)."
                 )
             picture = read_style(path, self.hparams["style_size"])
             self._measured = measure_styles(self.loss_network, [picture], self.perceptual.style_layers)

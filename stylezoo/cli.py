@@ -29,7 +29,7 @@ from stylezoo.training.callbacks import (  # noqa: F401 - EMA, too
     ChannelsLast,
     Compile,
     ImageGrid,
-    PictureWriter,
+    ImageWriter,
     RunCheckpoint,
     RunProgressBar,
 )
@@ -40,7 +40,7 @@ class StyleCLI(LightningCLI):
     """LightningCLI over every system and every data set, plus `COMMANDS`.
 
     Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (RunCheckpoint), ``images``
-    (ImageGrid), ``progress`` (RunProgressBar) and ``predictions`` (PictureWriter) can be set in YAML or by option.
+    (ImageGrid), ``progress`` (RunProgressBar) and ``predictions`` (ImageWriter) can be set in YAML or by option.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -69,7 +69,7 @@ class StyleCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ImageGrid, "images")
         parser.add_lightning_class_args(RunProgressBar, "progress")
-        parser.add_lightning_class_args(PictureWriter, "predictions")
+        parser.add_lightning_class_args(ImageWriter, "predictions")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
         parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
@@ -81,7 +81,7 @@ class StyleCLI(LightningCLI):
             type=str | None,
             default=None,
             help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; if it"
-            " was trained on the same pictures, another data.seed gives it other crops and pairs than those it knows",
+            " was trained on the same images, another data.seed gives it other crops and pairs than those it knows",
         )
         parser.add_argument(
             "--start_parts",
@@ -126,7 +126,7 @@ class StyleCLI(LightningCLI):
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
         if self.subcommand not in COMMANDS:
-            # Data first: missing pictures are the commonest first error, and to look for them costs nothing.
+            # Data first: missing images are the commonest first error, and to look for them costs nothing.
             parser = ArgumentParser()
             parser.add_class_arguments(Pairs, "data")
             pairs = parser.instantiate(parser.parse_object({"data": self._get(self.config, "data")})).data

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stylezoo import checkpoints, registry, weights
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
-from stylezoo.inference import Painter, PreserveColor, load_masks, load_picture, load_styles
+from stylezoo.inference import PreserveColor, Stylizer, load_image, load_masks, load_styles
 from stylezoo.module import Iteration, StyleModel
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
@@ -78,32 +78,32 @@ def stylize(
     format: Literal["png", "jpg", "webp"] = "png",
     quality: int = 95,
 ) -> int:
-    """Paint pictures in the style of others.
+    """Paint images in the style of others.
 
-    Every content is painted with every style; with --style_weights or --mask all styles go into each picture. A file
+    Every content is painted with every style; with --style_weights or --mask all styles go into each image. A file
     that cannot be read is reported and skipped; the exit code is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
-        content: Pictures to paint: files, folders (with the folders in them) or globs.
-        output: A picture file if one picture is painted, else a folder.
-        style: Style pictures: files, folders or globs; for multi-style systems numbers or names of their styles (all of
+        content: Images to paint: files, folders (with the folders in them) or globs.
+        output: An image file if one image is painted, else a folder.
+        style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
         alpha: Strength of the style, 0 to 1.
         style_weights: Blend the styles, with these weights, for example 1,2,1.
         preserve_color: Keep the content's colors: coral recolors the style first, luminance paints brightness only.
-        mask: Spread the styles over regions: one gray picture per style, white where it applies (or one picture for
+        mask: Spread the styles over regions: one gray image per style, white where it applies (or one image for
             two styles, white for the first).
         size: Resize the short side of contents to this many pixels first.
         style_size: The same for the styles; larger styles give coarser strokes.
-        tile: Work in tiles of this many pixels, for pictures that do not fit into memory; the result is the same.
-        batch_size: How many pictures of one size are painted together.
-        preview: Systems that optimize write the unfinished picture every so many iterations, beside its output as
+        tile: Work in tiles of this many pixels, for images that do not fit into memory; the result is the same.
+        batch_size: How many images of one size are painted together.
+        preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         device: auto, cpu, cuda, mps ...
-        format: Of the pictures in an output folder.
+        format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
     together = style_weights is not None or bool(mask)
@@ -123,7 +123,7 @@ def stylize(
         for chosen, group in groupby(jobs, key=lambda job: job.styles):
             pending = list(group)
             try:
-                painter = Painter(
+                stylizer = Stylizer(
                     network,
                     load_styles(network, chosen, style_size),
                     alpha=alpha,
@@ -132,22 +132,22 @@ def stylize(
                     masks=masks,
                     tile=tile,
                 )
-            except ImageError as error:  # an unreadable style spoils its own pictures only
+            except ImageError as error:  # an unreadable style spoils its own images only
                 report(error, *(job.target for job in pending))
                 failed += len(pending)
                 progress.advance(task, len(pending))
                 continue
             for batch in batches(pending, size, batch_size):
                 with watched(network, progress, batch[0][0].target, preview):
-                    failed += paint(painter, batch, quality)
+                    failed += paint(stylizer, batch, quality)
                 progress.advance(task, len(batch))
-    print(f"{len(jobs) - failed} of {len(jobs)} pictures painted, {failed} failed: {output}")
+    print(f"{len(jobs) - failed} of {len(jobs)} images painted, {failed} failed: {output}")
     return 1 if failed else 0
 
 
 @contextmanager
 def watched(network: StyleModel, progress: Progress, target: Path, every: int) -> Iterator[None]:
-    """Shows the iterations of a system that optimizes, and the unfinished picture in a file beside its target."""
+    """Shows the iterations of a system that optimizes, and the unfinished image in a file beside its target."""
     if network.kind != "optimization":
         yield
         return
@@ -170,7 +170,7 @@ def watched(network: StyleModel, progress: Progress, target: Path, every: int) -
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to paint: a content, the styles that go into it, and where it is written."""
+    """One image to paint: a content, the styles that go into it, and where it is written."""
 
     content: Path
     styles: tuple[str, ...]
@@ -178,17 +178,17 @@ class Job:
 
 
 def plan(content: list[str], styles: list[str], output: Path, together: bool, format: str) -> list[Job]:
-    """What `stylize` will paint, ordered so that pictures of one style follow each other.
+    """What `stylize` will paint, ordered so that images of one style follow each other.
 
     Args:
         content: Files, folders or globs.
         styles: Files, or names of trained styles.
-        output: A picture file or a folder.
-        together: Whether all styles go into each picture, instead of one picture per style.
+        output: An image file or a folder.
+        together: Whether all styles go into each image, instead of one image per style.
         format: Suffix of the files in an output folder.
 
     Raises:
-        ImageError: If a folder or glob holds no picture, or many pictures were to go into one file.
+        ImageError: If a folder or glob holds no image, or many images were to go into one file.
     """
     contents = [item for pattern in content for item in expand(pattern)]
     choices = [tuple(styles)] if together or not styles else [(style,) for style in styles]
@@ -196,7 +196,7 @@ def plan(content: list[str], styles: list[str], output: Path, together: bool, fo
     if single_file:
         if len(contents) * len(choices) != 1:
             raise ImageError(
-                f"{len(contents) * len(choices)} pictures cannot go into one file {output}: give --output a folder."
+                f"{len(contents) * len(choices)} images cannot go into one file {output}: give --output a folder."
             )
         return [Job(contents[0][0], choices[0], output)]
     names = [(path, chosen, _name(relative, chosen)) for chosen in choices for path, relative in contents]
@@ -209,7 +209,7 @@ def plan(content: list[str], styles: list[str], output: Path, together: bool, fo
         jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
     for target, count in Counter(job.target for job in jobs).items():
         if count > 1:
-            raise ImageError(f"{count} pictures would be written to {target}: paint them into separate folders.")
+            raise ImageError(f"{count} images would be written to {target}: paint them into separate folders.")
     return jobs
 
 
@@ -218,7 +218,7 @@ def _name(relative: Path, styles: tuple[str, ...]) -> Path:
 
 
 def expand(pattern: str) -> list[tuple[Path, Path]]:
-    """The pictures that a file name, folder or glob stands for, as (path, path below the folder).
+    """The images that a file name, folder or glob stands for, as (path, path below the folder).
 
     Raises:
         ImageError: If there are none. A single file is not looked at: reading it will tell.
@@ -232,7 +232,7 @@ def expand(pattern: str) -> list[tuple[Path, Path]]:
     else:
         found = [(path, Path(path.name))]
     if not found:
-        raise ImageError(f"There is no picture in {pattern}: expected files such as .jpg, .png or .webp.")
+        raise ImageError(f"There is no image in {pattern}: expected files such as .jpg, .png or .webp.")
     return found
 
 
@@ -242,7 +242,7 @@ def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list
     for job in jobs:
         picture: Tensor | ImageError
         try:
-            picture = load_picture(job.content, size)
+            picture = load_image(job.content, size)
         except ImageError as error:
             picture = error
         first = batch[0][1] if batch else picture
@@ -255,14 +255,14 @@ def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list
         yield batch
 
 
-def paint(painter: Painter, batch: list[tuple[Job, Tensor | ImageError]], quality: int) -> int:
-    """Paints and writes one batch of `batches`; returns how many of its pictures failed."""
+def paint(stylizer: Stylizer, batch: list[tuple[Job, Tensor | ImageError]], quality: int) -> int:
+    """Paints and writes one batch of `batches`; returns how many of its images failed."""
     pictures = [picture for _, picture in batch if isinstance(picture, Tensor)]
     if not pictures:
         report(*(error for _, error in batch if isinstance(error, ImageError)))
         return len(batch)
     try:
-        outputs = painter(torch.stack(pictures)).cpu()
+        outputs = stylizer(torch.stack(pictures)).cpu()
     except (ValueError, torch.OutOfMemoryError) as error:
         report(error, *(job.content for job, _ in batch))
         return len(batch)
@@ -353,16 +353,16 @@ def evaluate(
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     num_workers: int = 0,
 ) -> int:
-    """Measure models on pairs of pictures, beside the unchanged content and the copied style.
+    """Measure models on pairs of images, beside the unchanged content and the copied style.
 
     Values per pair go into MODEL.csv (or .parquet), means with 95 % intervals into summary.csv and summary.md. The same command goes on
     where an interrupted one stopped, with the same numbers, and adds models to a finished folder.
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model of
-            kind multi or single needs style pictures that are called like the styles it was trained on.
-        content: Folder of content pictures, with the folders in it.
-        style: Folder of style pictures, with the folders in it.
+            kind multi or single needs style images that are called like the styles it was trained on.
+        content: Folder of content images, with the folders in it.
+        style: Folder of style images, with the folders in it.
         output: The folder of the results.
         pairs: How many pairs are drawn, none of them twice; all contents in all styles if left out.
         seed: Decides the pairs, and what the intervals are drawn from.
@@ -375,12 +375,12 @@ def evaluate(
         encoder_weights: A file for that VGG; its own if left out.
         batch_size: How many pairs are painted and measured together.
         format: Of the tables of values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).
-        save_pictures: Keep what is painted, in the folder pictures of the output.
+        save_pictures: Keep what is painted, in the folder images of the output.
         accelerator: Where to compute: auto, cpu, gpu, mps ...
         devices: How many processes share the work, each with a device.
         strategy: How these processes work together, for example ddp.
         precision: In which models paint; metrics always look in float32.
-        num_workers: Additional processes that read pictures.
+        num_workers: Additional processes that read images.
     """
     settings = {k: v for k, v in locals().items() if k not in ("models", "content", "style", "output")}
     from stylezoo.evaluation import evaluate as run  # the other commands start without them
@@ -428,14 +428,14 @@ def reproduce(
         models: Trained models to study, files or names of weights, instead of briefly trained ones.
         steps: Optimizer steps of what is trained.
         seed: Decides weights, batches and pairs.
-        size: Side of the pictures that are measured, in pixels.
+        size: Side of the images that are measured, in pixels.
         crop: Side of training crops.
-        batch_size: Pictures per training step.
-        pictures: How many pictures or pairs are measured.
+        batch_size: Images per training step.
+        pictures: How many images or pairs are measured.
         encoder: Encoder or loss network of what is trained, such as vgg19_normalised.
         encoder_weights: A file for it.
         set: Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list names them.
-        charts_only: Leave out figures that show pictures, which may not be yours to publish.
+        charts_only: Leave out figures that show images, which may not be yours to publish.
     """
     given = {k: v for k, v in locals().items() if v is not None}
     options = {k: v for k, v in given.items() if k not in ("name", "output", "list", "set", "charts_only")}

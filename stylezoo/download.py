@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 
 
 class DataError(FileNotFoundError):
-    """Pictures are missing, unreadable or cannot be fetched; the message is one sentence that says how to go on."""
+    """Images are missing, unreadable or cannot be fetched; the message is one sentence that says how to go on."""
 
 
 def fetch(

@@ -1,6 +1,6 @@
-"""Pictures in and out: files of any kind become RGB in [0, 1] and back, plus color preservation and contact sheets.
+"""Images in and out: files of any kind become RGB in [0, 1] and back, plus color preservation and contact sheets.
 
-Everything that can be odd about a picture file is settled here once: rotation flags, color profiles, transparency,
+Everything that can be odd about an image file is settled here once: rotation flags, color profiles, transparency,
 palettes, 16 bits, CMYK, animations, broken and gigantic files.
 """
 
@@ -22,32 +22,32 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 300_000_000  # decoded; one RGB picture of that size is 0.9 GB of memory
+MAX_PIXELS = 300_000_000  # decoded; one RGB image of that size is 0.9 GB of memory
 
 _FORMATS = {".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".ppm": "PPM"}
 _FORMATS |= {".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 
 
 class ImageError(ValueError):
-    """A picture cannot be read or written; the message is one sentence for the user."""
+    """An image cannot be read or written; the message is one sentence for the user."""
 
 
 def read_image(path: str | os.PathLike[str], min_side: int | None = None) -> Image.Image:
-    """Read any picture as 8-bit sRGB.
+    """Read any image as 8-bit sRGB.
 
     The EXIF rotation is applied, an embedded color profile is converted to sRGB, transparency is laid on white,
     16-bit values are scaled (not clipped) and of an animation the first frame is taken.
 
     Args:
         path: the file.
-        min_side: the caller will shrink the picture to this short side (pixels): a large JPEG is then decoded at
+        min_side: the caller will shrink the image to this short side (pixels): a large JPEG is then decoded at
             1/2, 1/4 or 1/8 of its size (much faster), never below twice `min_side`.
 
     Returns:
         An image of mode "RGB".
 
     Raises:
-        ImageError: missing, empty, truncated, not a picture, or more than 300 million pixels.
+        ImageError: missing, empty, truncated, not an image, or more than 300 million pixels.
     """
     try:
         with open(path, "rb") as file:
@@ -71,9 +71,9 @@ def read_image(path: str | os.PathLike[str], min_side: int | None = None) -> Ima
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
     except IsADirectoryError:
-        raise ImageError(f"{path} is a folder, not a picture.") from None
+        raise ImageError(f"{path} is a folder, not an image.") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is not a picture in a known format.") from None
+        raise ImageError(f"{path} is not an image in a known format.") from None
     except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error on broken files
         raise ImageError(f"{path} cannot be read: {error or type(error).__name__}.") from error
 
@@ -95,7 +95,7 @@ def _no_size_limit() -> Iterator[None]:
 
 def _draft(image: Image.Image, min_side: int | None) -> None:
     """Ask the JPEG decoder for a smaller version whose short side is still at least 2 * min_side."""
-    if image.format not in ("JPEG", "MPO") or min_side is None:  # MPO: the JPEGs of phones with a second picture
+    if image.format not in ("JPEG", "MPO") or min_side is None:  # MPO: the JPEGs of phones with a second image
         return
     ratio = min(image.size) / (2 * min_side)
     if ratio >= 2:
@@ -153,7 +153,7 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-@lru_cache(maxsize=32)  # the pictures of one camera or one museum share a profile
+@lru_cache(maxsize=32)  # the images of one camera or one museum share a profile
 def _profile_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The conversion of an embedded profile to sRGB; None if there is nothing to do or the profile is broken."""
     try:
@@ -183,13 +183,13 @@ def to_image(tensor: Tensor) -> Image.Image:
     if tensor.ndim == 4 and tensor.shape[0] == 1:
         tensor = tensor[0]
     if tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise ImageError(f"A picture is a tensor (3, H, W) or (1, 3, H, W), not {tuple(tensor.shape)}.")
+        raise ImageError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(tensor.shape)}.")
     pixels = tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quality: int = 95) -> None:
-    """Write a picture under a temporary name and rename it: a failed run leaves an existing file as it was.
+    """Write an image under a temporary name and rename it: a failed run leaves an existing file as it was.
 
     Args:
         image: a PIL image, or a tensor as for `to_image`.
@@ -220,7 +220,7 @@ def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quali
         with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
             temporary = file.name
             image.save(file, format=format, **options)
-        # the temporary file is private (0600); a picture gets what a plain open() would have given it
+        # the temporary file is private (0600); an image gets what a plain open() would have given it
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
@@ -238,7 +238,7 @@ def _umask() -> int:
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
-    """All pictures in a folder, in an order that depends on nothing but the names.
+    """All images in a folder, in an order that depends on nothing but the names.
 
     Hidden files and folders and macOS `._x` files are skipped; links to folders are followed once.
 
@@ -333,21 +333,21 @@ def _luma(image: Tensor) -> Tensor:
 
 
 def grid(rows: Sequence[Sequence[Tensor]], gap: int = 4) -> Tensor:
-    """A contact sheet: rows of pictures on white.
+    """A contact sheet: rows of images on white.
 
     Args:
         rows: lists of tensors (3, H, W) in [0, 1]; sizes and row lengths may differ (padded with white).
-        gap: white pixels between the pictures.
+        gap: white pixels between the images.
 
     Returns:
         (3, H', W') on the CPU.
 
     Raises:
-        ValueError: if there is no picture at all.
+        ValueError: if there is no image at all.
     """
     cells = [cell for row in rows for cell in row]
     if not cells:
-        raise ValueError("A contact sheet needs at least one picture.")
+        raise ValueError("A contact sheet needs at least one image.")
     height, width = max(cell.shape[-2] for cell in cells), max(cell.shape[-1] for cell in cells)
     columns = max(len(row) for row in rows)
     blank = torch.ones(3, height, width)

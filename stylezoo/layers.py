@@ -288,7 +288,7 @@ def uniform_scales(network: nn.Module) -> None:
 
 
 def reflect(x: Tensor, pixels: int) -> Tensor:
-    """Extends all four sides by mirror images, of mirror images where the picture is smaller than that."""
+    """Extends all four sides by mirror images, of mirror images where the image is smaller than that."""
     while pixels > 0:
         step = min(pixels, min(x.shape[-2:]) - 1)
         x = F.pad(x, (step, step, step, step), mode="reflect")
@@ -380,10 +380,10 @@ def oihw(kernel: Tensor) -> Tensor:
 
 
 def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
-    """A picture that a system is to learn as its style, (1, 3, H, W), RGB in [0, 1].
+    """An image that a system is to learn as its style, (1, 3, H, W), RGB in [0, 1].
 
     Args:
-        path: The picture.
+        path: The image.
         long_side: Pixels that the longer side is resized to (antialiased); None keeps the size.
 
     Raises:
@@ -392,7 +392,7 @@ def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"There is no style picture {path}: training needs the picture whose style it is to learn, so put one"
+            f"There is no style image {path}: training needs the image whose style it is to learn, so put one"
             " there or name another in the recipe."
         )
     picture = to_tensor(read_image(path)).unsqueeze(0)

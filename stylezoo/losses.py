@@ -1,6 +1,6 @@
 """Perceptual losses: functions of named features, composed by `PerceptualLoss`.
 
-Every statistic compares the features of an output with those of a style picture, (B, C, H, W) against
+Every statistic compares the features of an output with those of a style image, (B, C, H, W) against
 (B, C, H', W'); the two sizes may differ, each Gram matrix is divided by its own H*W. Means are over the batch, so
 that the mean of per-process losses is the loss of the joined batch. Statistics are computed in float32 at least,
 also under mixed precision: a Gram matrix summed in 16 bits loses about three digits.
@@ -29,7 +29,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Moments:
-    """All that style losses want to know of a style's features, whatever the size of its picture.
+    """All that style losses want to know of a style's features, whatever the size of its image.
 
     Every style statistic takes it in place of the features, so that systems with fixed styles measure these once.
 
@@ -54,7 +54,7 @@ class Moments:
 
     @classmethod
     def cat(cls, parts: Iterable[Moments]) -> Moments:
-        """Joins styles, whose pictures may differ in size, to one batch."""
+        """Joins styles, whose images may differ in size, to one batch."""
         gram, mean, std, positions = zip(*((m.gram, m.mean, m.std, m.positions) for m in parts), strict=True)
         return cls(torch.cat(gram), torch.cat(mean), torch.cat(std), torch.cat(positions))
 
@@ -204,7 +204,7 @@ def balanced_gram_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
 
 def balanced_gram_hw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     """`balanced_gram_loss` with the other reading of the paper's N^l, H*W instead of C^2: no bound, and layers weigh
-    H*W / C^2 of what they weigh there (16 at relu1_2 and 1/256 at relu4_3 of a 256-pixel picture)."""
+    H*W / C^2 of what they weigh there (16 at relu1_2 and 1/256 at relu4_3 of a 256-pixel image)."""
     return balanced_gram_loss(output, style) * (_positions(output) / output.shape[1] ** 2)
 
 
@@ -314,11 +314,11 @@ CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def identity_losses(
     restored: Tensor, image: Tensor, restored_features: Features, image_features: Features
 ) -> tuple[Tensor, Tensor]:
-    """Identity losses 1 and 2 of SANet (section 3.3, equations 8 and 9): a picture styled with itself stays itself.
+    """Identity losses 1 and 2 of SANet (section 3.3, equations 8 and 9): an image styled with itself stays itself.
 
     Args:
-        restored: The picture styled with itself, (B, 3, H, W).
-        image: The picture, (B, 3, H, W).
+        restored: The image styled with itself, (B, 3, H, W).
+        image: The image, (B, 3, H, W).
         restored_features: Features of ``restored``.
         image_features: Features of ``image``, at the same layers.
 

@@ -25,14 +25,14 @@ Code = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Iteration:
-    """How far a system that optimizes its pictures has come, see `StyleModel.on_iteration`.
+    """How far a system that optimizes its images has come, see `StyleModel.on_iteration`.
 
     Attributes:
-        picture: Number of the picture in its batch.
+        image: Number of the image in its batch.
         step: Iterations done, from 1.
         steps: Iterations in all.
         loss: Sum of the weighted loss terms.
-        image: The unfinished picture, (3, H, W) in [0, 1]; smaller than the content at coarse scales.
+        image: The unfinished image, (3, H, W) in [0, 1]; smaller than the content at coarse scales.
     """
 
     picture: int
@@ -48,7 +48,7 @@ class StyleModel(LightningModule):
     A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
     ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
 
-    What a style is depends on the system's kind: a picture (B, 3, H, W) for ``arbitrary`` and ``optimization``; for
+    What a style is depends on the system's kind: an image (B, 3, H, W) for ``arbitrary`` and ``optimization``; for
     ``multi`` the number or name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing
     (None) for ``single``.
     """
@@ -140,7 +140,7 @@ class StyleModel(LightningModule):
         return self._step(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The styled pictures of a batch, clamped to [0, 1]."""
+        """The styled images of a batch, clamped to [0, 1]."""
         return self(**batch).clamp(0, 1)  # type: ignore[no-any-return]
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
@@ -169,7 +169,7 @@ class StyleModel(LightningModule):
         """Raises a ValueError that says what to do instead, if the system has nothing to train."""
         if cls.kind == "optimization":
             raise ValueError(
-                f"{cls.system} optimizes each picture by itself and has nothing to train: paint with it (python -m"
+                f"{cls.system} optimizes each image by itself and has nothing to train: paint with it (python -m"
                 f" stylezoo stylize --model {cls.system} --content ... --style ... --output ..., or predict --config"
                 f" experiments/{cls.system}.yaml)."
             )
@@ -203,7 +203,7 @@ class StyleModel(LightningModule):
     """How `loss_network` is built: keyword arguments of `stylezoo.vgg.VGG`, such as ``last`` and ``pooling``."""
 
     def see(self, image: Tensor, own: Iterable[str], layers: Iterable[str]) -> tuple[Features, Features]:
-        """What the encoder sees in a picture at the layers ``own``, and the losses at ``layers``.
+        """What the encoder sees in an image at the layers ``own``, and the losses at ``layers``.
 
         One pass where the loss network is the encoder. Of a loss network whose file ends before the deepest of
         ``layers``, the encoder sees what lies beyond.

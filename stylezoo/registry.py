@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stylezoo.module import StyleModel
 
 Kind = Literal["arbitrary", "multi", "single", "optimization"]
-"""What a system takes as style: any picture, one of its trained styles, nothing, or pictures it optimizes towards."""
+"""What a system takes as style: any image, one of its trained styles, nothing, or images it optimizes towards."""
 
 KINDS: tuple[Kind, ...] = ("arbitrary", "multi", "single", "optimization")
 

@@ -86,7 +86,7 @@ FLAVORS = {
         padding="zeros",
         ceil_mode=False,
     ),
-    # Opponent colors (light, red-green, yellow-blue), stretched so that each varies about as much in pictures.
+    # Opponent colors (light, red-green, yellow-blue), stretched so that each varies about as much in images.
     "random": Flavor(
         ((1.3, 1.3, 1.3), (4.0, -4.0, 0.0), (1.5, 1.5, -3.0)), (-2.0, 0.0, 0.0), padding="reflect", ceil_mode=True
     ),
@@ -425,7 +425,7 @@ def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Ten
     """Weights without any training: random filters whose activations have mean 1 and standard deviation 1/2.
 
     Most activations then stay clear of the ReLU's edge, so that even deep features keep colors, edges and the layout
-    of a picture, where ordinary random initializations scramble them: a decoder learns to invert them in minutes, and
+    of an image, where ordinary random initializations scramble them: a decoder learns to invert them in minutes, and
     their statistics tell styles apart. They know nothing of objects. Drawn in float64 and rounded to 13 bits, so that
     every machine gets the same numbers and their sha256 can stand in a checkpoint.
 
@@ -435,7 +435,7 @@ def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Ten
         seed: Of the filters.
     """
     rng = np.random.default_rng(seed)
-    # Noise with as much energy in every octave, as pictures have, sets the scales.
+    # Noise with as much energy in every octave, as images have, sets the scales.
     octaves = [torch.from_numpy(rng.standard_normal((2, 3, side, side))) for side in (4, 8, 16, 32, 64)]
     x = torch.stack([F.interpolate(octave, size=64, mode="bilinear") for octave in octaves]).sum(0) / 3
     window = torch.full((3, 3), 0.6, dtype=torch.float64)

@@ -100,7 +100,7 @@ def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dozen small pictures of different sizes."""
+    """A folder with a dozen small images of different sizes."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = torch.Generator().manual_seed(0)
     for index in range(12):
@@ -136,7 +136,7 @@ def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:
 
 @cache
 def style_folder() -> TemporaryDirectory[str]:
-    """A folder of two small pictures of different sizes, gone when the tests are."""
+    """A folder of two small images of different sizes, gone when the tests are."""
     folder = TemporaryDirectory()
     for index in range(2):
         picture = torch.rand(3, 40, 32 + 8 * index, generator=torch.Generator().manual_seed(index))
@@ -145,7 +145,7 @@ def style_folder() -> TemporaryDirectory[str]:
 
 
 def trained_styles(arguments: Any) -> dict[str, object]:
-    """What systems that learn given styles are created with: one picture (style_image), or a folder of them (styles)."""
+    """What systems that learn given styles are created with: one image (style_image), or a folder of them (styles)."""
     folder = style_folder().name
     paths = {"style_image": f"{folder}/0.png", "styles": folder}
     return {name: path for name, path in paths.items() if name in arguments}

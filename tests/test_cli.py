@@ -98,7 +98,7 @@ def test_stylize_one_picture(model: Path, pictures: Path, tmp_path: Path) -> Non
 def test_stylize_folders_and_globs(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every content with every style, folders inside folders kept, pictures of one size together, equal to singles."""
+    """Every content with every style, folders inside folders kept, images of one size together, equal to singles."""
     for name in ("a/one.png", "a/b/two.png"):
         write_image(to_tensor(read_image(pictures / "02.png")), tmp_path / "in" / name)
     styles = str(pictures / "0[01].png")
@@ -106,7 +106,7 @@ def test_stylize_folders_and_globs(
     main(["stylize", "--model", str(model), "--content", str(tmp_path / "in"), "--style", styles, "--output", str(out)])
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert names == [f"a/{n}_stylized_{s}.png" for n in ("b/two", "one") for s in ("00", "01")]
-    assert "4 of 4 pictures painted, 0 failed" in capsys.readouterr().out
+    assert "4 of 4 images painted, 0 failed" in capsys.readouterr().out
     single = np.asarray(stylezoo.stylize(pictures / "02.png", pictures / "01.png", model)).astype(int)
     assert np.abs(np.asarray(read_image(out / "a" / "one_stylized_01.png")).astype(int) - single).max() <= 1
 
@@ -131,16 +131,16 @@ def test_stylize_goes_on_past_bad_files(
     folder = tmp_path / "in"
     write_image(torch.rand(3, 32, 32), folder / "good.png")
     write_image(torch.rand(3, 8, 8), folder / "tiny.png")
-    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     (folder / "style.png").write_bytes(b"")
     arguments = ["stylize", "--model", str(model), "--content", str(folder), str(tmp_path / "gone.png")]
     arguments += ["--style", str(pictures / "00.png"), str(folder / "style.png"), "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="1"):
         main(arguments)
     shown = capsys.readouterr()
-    assert "1 of 10 pictures painted, 9 failed" in shown.out
+    assert "1 of 10 images painted, 9 failed" in shown.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_stylized_00.png"]
-    for reason in ("broken.jpg is not a picture", "gone.png does not exist", "8 x 8 pixels is too small", "0 bytes"):
+    for reason in ("broken.jpg is not an image", "gone.png does not exist", "8 x 8 pixels is too small", "0 bytes"):
         assert reason in shown.err
 
 
@@ -155,9 +155,9 @@ def test_same_names_do_not_collide(model: Path, pictures: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--output": "{tmp}/one.png", "--content": "{pictures}"}, "12 pictures cannot go into one file"),
-        ({"--content": "{tmp}"}, "There is no picture in"),
-        ({"--content": "{tmp}/*.jpg"}, "There is no picture in"),
+        ({"--output": "{tmp}/one.png", "--content": "{pictures}"}, "12 images cannot go into one file"),
+        ({"--content": "{tmp}"}, "There is no image in"),
+        ({"--content": "{tmp}/*.jpg"}, "There is no image in"),
         ({"--model": "{tmp}/none.ckpt"}, "There is no model file"),
         ({"--model": "{pictures}/00.png"}, "00.png is no model of stylezoo"),
         ({"--style_weights": "a,b"}, "--style_weights takes numbers such as 1,2,1, not 'a,b'"),

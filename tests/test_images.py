@@ -1,4 +1,4 @@
-"""Reading every kind of picture to the right colors, writing, lists, color preservation, contact sheets."""
+"""Reading every kind of image to the right colors, writing, lists, color preservation, contact sheets."""
 
 import io
 import os
@@ -211,7 +211,7 @@ def test_unreadable_files_get_one_sentence(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ImageError, match=r"empty.jpg is empty \(0 bytes\)"):
         read_image(tmp_path / "empty.jpg")
-    with pytest.raises(ImageError, match="text.png is not a picture"):
+    with pytest.raises(ImageError, match="text.png is not an image"):
         read_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match="cut.jpg cannot be read: .*truncated"):
         read_image(tmp_path / "cut.jpg")
@@ -377,5 +377,5 @@ def test_grid() -> None:
     assert sheet.shape == (3, 2 * 5 + 1, 2 * 7 + 1)
     assert sheet[:, 1, 1].tolist() == [1, 0, 0] and sheet[:, 1, 8].tolist() == [0, 0, 1]
     assert sheet[:, 0, 0].tolist() == sheet[:, 4, 8].tolist() == sheet[:, 7, 9].tolist() == [1, 1, 1]
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         grid([[]])

@@ -83,7 +83,7 @@ def test_overlays_have_the_settings_of_the_systems_that_they_are_for(
 
 
 def test_the_quickstart_trains_from_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a few small pictures and without the fit, which takes a minute at this width."""
+    """On a few small images and without the fit, which takes a minute at this width."""
     recipes = [f"--config={ROOT / 'experiments' / name}.yaml" for name in ("sanet", "quickstart")]
     pictures = [f"--data.{k}.init_args.{o}" for k in ("content", "style") for o in ("count=4", f"root={tmp_path}")]
     small = ["--data.size=32", "--data.crop=32", "--data.num_workers=0", "--trainer.max_steps=1"]

@@ -21,7 +21,7 @@ from stylezoo.vgg import VGG
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """tools/update_results.py, with two studies."""
-    spec = importlib.util.spec_from_file_location("results_script", ROOT / "benchmarks" / "results.py")
+    spec = importlib.util.spec_from_file_location("results_script", ROOT / "tools" / "update_results.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,7 +65,7 @@ def test_results(
     folder = tmp_path / "out"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names >= {"README.md", "models.csv", "identity.md", "stytr2_losses.png", "evaluation/summary.md"}
-    assert "identity.png" not in names  # a sheet of pictures
+    assert "identity.png" not in names  # a sheet of images
     for name in names:
         text = (folder / name).read_bytes()
         assert str(tmp_path).encode() not in text and pictures.parent.name.encode() not in text, name
@@ -105,7 +105,7 @@ def test_what_is_missing_is_said(
     script: ModuleType, home: list[str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["results.py", "--content", "nowhere", "--style", str(pictures)])
-    with pytest.raises(SystemExit, match="There is no picture in nowhere: make results CONTENT=photos"):
+    with pytest.raises(SystemExit, match="There is no image in nowhere: make results CONTENT=photos"):
         script.main()
     home.clear()
     output = ["--output", str(tmp_path / "out")]

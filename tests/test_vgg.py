@@ -222,7 +222,7 @@ def test_padding_of_sizes_that_do_not_fit(size: int, tmp_path: Path, reference: 
 
 
 def test_public_files(parity: Callable[[str], Case]) -> None:
-    """The trained networks that lie beside the repository load, and agree on what a picture holds."""
+    """The trained networks that lie beside the repository load, and agree on what an image holds."""
     image = torch.rand(1, 3, 64, 64).cumsum(-1) / 64
     normalized = VGG("vgg19_normalised", str(shared("weights/vgg_normalised_to_relu4_1.pth")), last="relu4_1")
     caffe = VGG("vgg19_caffe", str(shared("weights/vgg19_caffe_bgr255_to_relu4_1.pth")))

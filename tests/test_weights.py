@@ -24,7 +24,7 @@ from stylezoo.download import checksum
 from stylezoo.evaluation import evaluate
 from stylezoo.evaluation.store import scores
 from stylezoo.images import to_tensor
-from stylezoo.inference import FINGERPRINT_TOLERANCE, fingerprint, load_picture
+from stylezoo.inference import FINGERPRINT_TOLERANCE, fingerprint, load_image
 from stylezoo.vgg import VGG
 
 TABLE = weights.table()
@@ -69,7 +69,7 @@ def test_models_that_ship(tag: str) -> None:
     assert NAME.fullmatch(tag) and tag.split(".")[0] == entry.system == model.system and not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert fingerprint(model) == pytest.approx(entry.golden, abs=FINGERPRINT_TOLERANCE)
-    assert len(set(entry.golden)) > 12  # a picture, not a flat plane
+    assert len(set(entry.golden)) > 12  # an image, not a flat plane
     assert entry.styles == model.styles and bool(model.styles) == (model.kind in ("single", "multi"))
     assert [encoder.name for _, encoder in model.encoders()] == ([] if entry.encoder is None else [entry.encoder])
     assert entry.data and entry.steps > 0 and re.fullmatch(r"[0-9a-f]{12}", entry.commit)
@@ -107,7 +107,7 @@ def test_packed_files(bits: Literal[8, 16], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_names_that_load(tmp_path: Path) -> None:
-    """Every system whose weights ship has a default; all tags are listed; pictures are painted by name."""
+    """Every system whose weights ship has a default; all tags are listed; images are painted by name."""
     systems = {entry.system for entry in TABLE.models.values()}
     assert set(TABLE.models) <= set(stylezoo.list_models(pretrained=True))
     for system in systems:
@@ -147,7 +147,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (folder / "table.yaml").write_text("# A comment.\n" + yaml.safe_dump({**table, "models": {}}, sort_keys=False))
     monkeypatch.setattr(weights, "PRETRAINED", folder)
     monkeypatch.setenv("STYLEZOO_HOME", str(tmp_path / "home"))
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "tools")
     return import_module("publish")
 
 
@@ -174,7 +174,7 @@ def test_publish_a_model_with_an_encoder(
     publish: ModuleType, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained("adain", pictures, tmp_path / "runs", "--model.encoder=vgg19_slim")
-    publish.main(checkpoint, "adain.slim", Path("experiments/adain.yaml"), "12 pictures", note="A test.")
+    publish.main(checkpoint, "adain.slim", Path("experiments/adain.yaml"), "12 images", note="A test.")
     assert sorted(path.name for path in weights.PRETRAINED.iterdir()) == [
         "adain.slim.safetensors",
         "table.yaml",
@@ -182,7 +182,7 @@ def test_publish_a_model_with_an_encoder(
     ]
     entry = weights.table().models["adain.slim"]
     assert entry.sha256 == checksum(entry.path) and entry.bytes == entry.path.stat().st_size < 8e6
-    assert (entry.data, entry.steps, entry.encoder, entry.styles) == ("12 pictures", 2, "vgg19_slim", [])
+    assert (entry.data, entry.steps, entry.encoder, entry.styles) == ("12 images", 2, "vgg19_slim", [])
     assert not any(key.startswith("encoder.") for key in weights.read_tensors(entry.path))
     told = card(entry.path)
     assert told["recipe"] == "experiments/adain.yaml" and told["note"] == "A test."
@@ -196,12 +196,12 @@ def test_publish_a_model_with_an_encoder(
     assert model.encoder.sha256 == before.encoder.sha256
     assert fingerprint(model) == pytest.approx(entry.golden, abs=1e-3)
     assert stylezoo.list_models("arbitrary", pretrained=True) == ["adain.slim"]
-    content, style = (load_picture(pictures / f"0{i}.png") for i in range(2))
+    content, style = (load_image(pictures / f"0{i}.png") for i in range(2))
     assert torch.equal(to_tensor(stylezoo.stylize(content, style)), to_tensor(stylezoo.stylize(content, style, model)))
 
     stylezoo.save_model(model, tmp_path / "whole.safetensors")  # what users save still has its encoder
     assert any(key.startswith("encoder.") for key in weights.read_tensors(tmp_path / "whole.safetensors"))
-    publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 pictures", note="A test.")
+    publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 images", note="A test.")
     again = weights.table().models["adain.slim"]
     assert again.sha256 == entry.sha256 and again.golden == entry.golden  # the same again
 
@@ -232,12 +232,12 @@ def test_publish_trained_styles(
     options += [f"--config={ROOT / 'experiments' / 'ema.yaml'}", "--model.style_name=waves"]
     checkpoint = trained("johnson", pictures, tmp_path / "runs", *options)
     recipe = Path("experiments/johnson.yaml")
-    publish.main(checkpoint, "johnson.waves", recipe, "12 pictures")
-    publish.main(checkpoint, "johnson.other", recipe, "12 pictures", default=True)
-    publish.main(checkpoint, "johnson.waves", recipe, "13 pictures")
+    publish.main(checkpoint, "johnson.waves", recipe, "12 images")
+    publish.main(checkpoint, "johnson.other", recipe, "12 images", default=True)
+    publish.main(checkpoint, "johnson.waves", recipe, "13 images")
     entries = weights.table().models
     assert weights.default_tag("johnson") == "johnson.other" and not entries["johnson.waves"].default
-    assert entries["johnson.waves"].data == "13 pictures" and entries["johnson.waves"].styles == ["waves"]
+    assert entries["johnson.waves"].data == "13 images" and entries["johnson.waves"].styles == ["waves"]
     saved = torch.load(checkpoint, weights_only=True)
     average, last = saved["state_dict"], saved["current_model_state"]
     key = "transformer.contract.0.conv.weight"
@@ -252,7 +252,7 @@ def test_publish_trained_styles(
     for name in ("data", "recipe", "steps", "commit", "license", "note", "styles"):
         assert getattr(after, name) == getattr(before, name)
     assert card(after.path)["run"] and set(card(after.path)) >= {"settings", "encoders"}
-    assert after.data == "13 pictures"
+    assert after.data == "13 images"
 
 
 def test_what_cannot_be_published(
@@ -260,13 +260,13 @@ def test_what_cannot_be_published(
 ) -> None:
     checkpoint = trained("adain", pictures, tmp_path / "runs", f"--model.encoder={THIN}")
     with pytest.raises(ValueError, match="paints with vgg19_random/8 .*does not ship: train it with .*vgg19_slim"):
-        publish.main(checkpoint, "adain.thin", Path("adain.yaml"), "12 pictures")
+        publish.main(checkpoint, "adain.thin", Path("adain.yaml"), "12 images")
     with pytest.raises(ValueError, match="is a adain: its tag is adain.NAME, not sanet.thin"):
-        publish.main(checkpoint, "sanet.thin", Path("adain.yaml"), "12 pictures")
+        publish.main(checkpoint, "sanet.thin", Path("adain.yaml"), "12 images")
     with pytest.raises(ValueError, match="A tag is SYSTEM.NAME in lower case"):
-        publish.main(checkpoint, "adain", Path("adain.yaml"), "12 pictures")
+        publish.main(checkpoint, "adain", Path("adain.yaml"), "12 images")
     with pytest.raises(ValueError, match=r"none.yaml is no recipe"):
-        publish.main(checkpoint, "adain.thin", Path("none.yaml"), "12 pictures")
+        publish.main(checkpoint, "adain.thin", Path("none.yaml"), "12 images")
     with pytest.raises(ValueError, match=r"last.ckpt is to be published: name the recipe and the data"):
         publish.main(checkpoint, "adain.thin")
     options = ["--model.width=0.25", f"--model.encoder={THIN}", f"--model.style_image={pictures / '00.png'}"]
@@ -274,7 +274,7 @@ def test_what_cannot_be_published(
     for limit in ("LARGEST", "TOTAL"):
         with monkeypatch.context() as patch, pytest.raises(ValueError, match="are the most that ship"):
             patch.setattr(publish, limit, 1000)
-            publish.main(checkpoint, "johnson.waves", Path("johnson.yaml"), "12 pictures")
+            publish.main(checkpoint, "johnson.waves", Path("johnson.yaml"), "12 images")
     assert weights.table().models == {}
     assert {path.name for path in weights.PRETRAINED.iterdir()} == {"table.yaml", "vgg19_slim.safetensors"}
 
@@ -293,7 +293,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType) -> None:
 def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     """From a published model and an evaluation: its numbers between the anchors, beside weights that do not ship."""
     checkpoint = trained("adain", pictures, tmp_path / "runs", "--model.encoder=vgg19_slim")
-    publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 pictures, CC0")
+    publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 images, CC0")
     folder = tmp_path / "results" / "evaluation"
     models = {"adain.slim": "adain.slim", "adain.public": thin_model("adain").eval()}
     options = {"pairs": 3, "size": 48, "metrics": ["style_loss", "ssim"], "encoder": THIN}
@@ -306,7 +306,7 @@ def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["README.md", "adain.jpg", "adain.md"]
     assert (tmp_path / "docs" / "adain.jpg").stat().st_size <= 150_000
     text, entry = (tmp_path / "docs" / "adain.md").read_text(), weights.table().models["adain.slim"]
-    assert entry.sha256[:12] in text and "12 pictures, CC0" in text and "| `batch_size` | 8 | 2 |" in text
+    assert entry.sha256[:12] in text and "12 images, CC0" in text and "| `batch_size` | 8 | 2 |" in text
     assert "Trained for 2 steps, 0.0013 % of the recipe's 160,000." in text and "Not measured" not in text
     rows = [line for line in text.splitlines() if re.match(r"\| (content|\*\*adain|adain|style)", line)]
     names = [row.split("|")[1].strip() for row in rows]

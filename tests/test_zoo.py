@@ -37,7 +37,7 @@ OPTIMIZED = [  # recipes of systems that have nothing to train
 
 
 def pair(name: str, batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Any]:
-    """A content batch, and a style for each of its pictures as the system's kind takes them."""
+    """A content batch, and a style for each of its images as the system's kind takes them."""
     generator = torch.Generator().manual_seed(1)
     content, picture = torch.rand(2, batch, 3, height, width, generator=generator).unbind()
     kind = registry.get(name).kind
@@ -45,7 +45,7 @@ def pair(name: str, batch: int = 2, height: int = 64, width: int = 48) -> tuple[
 
 
 def of(style: Any, index: slice) -> Any:
-    """The styles of some pictures."""
+    """The styles of some images."""
     return None if style is None else style[index]
 
 
@@ -177,7 +177,7 @@ def test_self_contained_file(name: str, tmp_path: Path) -> None:
 
 
 def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
-    """The options that run a recipe on tiny pictures with the thinnest encoder."""
+    """The options that run a recipe on tiny images with the thinnest encoder."""
     settings = yaml.safe_load(recipe.read_text())
     common = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={pictures}"]
     if settings["data"].get("style") is not None:
@@ -215,7 +215,7 @@ def test_recipe_without_training_paints(
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMIZED], ids=lambda path: path.stem)
 def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
-    """fit, validate, test and predict through the command line, on tiny pictures with thin networks."""
+    """fit, validate, test and predict through the command line, on tiny images with thin networks."""
     common = tiny(recipe, pictures, tmp_path)
     fit = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1"]
     main(["fit", *common, *fit, "--images.every_n_steps=1"])

@@ -1,10 +1,10 @@
-"""Model cards: docs/models/SYSTEM.md and a picture for every system whose weights ship, and an index of all of them.
+"""Model cards: docs/models/SYSTEM.md and an image for every system whose weights ship, and an index of all of them.
 
     python tools/cards.py --output docs/models --results results
 
 What a card says comes from the table of weights, the metadata of the files, the recipes, and the evaluations in RESULTS
 (`make results`: folders evaluation*/ as `python -m stylezoo evaluate` leaves them). Numbers are taken over only if they are
-those of the very weights that ship; their means go into the table, too. The contents of the pictures are scikit-image's
+those of the very weights that ship; their means go into the table, too. The contents of the images are scikit-image's
 public-domain photos, the styles those that a network was trained on or procedural paintings.
 """
 
@@ -34,11 +34,11 @@ from stylezoo.data.synthetic import draw
 from stylezoo.evaluation.evaluate import identity
 from stylezoo.evaluation.store import CONTENT, STYLE, read_settings
 from stylezoo.images import grid, write_image
-from stylezoo.inference import Painter, load_picture
+from stylezoo.inference import Stylizer, load_image
 from stylezoo.module import StyleModel
 
 MOST_BYTES = 150_000
-"""Of a picture."""
+"""Of an image."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
     protocol, backbones = found.settings["protocol"], dict.fromkeys(row["backbone"] for row in metrics.values())
     summary = os.path.relpath(found.folder / "summary.md", output)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
-        f"\n\nMeans over {next(iter(metrics.values()))['n']} pairs of pictures, {protocol['crop']} x {protocol['crop']} pixels,"
+        f"\n\nMeans over {next(iter(metrics.values()))['n']} pairs of images, {protocol['crop']} x {protocol['crop']} pixels,"
         f" seen with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs. *{CONTENT}*"
-        f" is the floor, a painter that does nothing; *{STYLE}* the ceiling, one that hands the style back. Rows in plain letters"
+        f" is the floor, a stylizer that does nothing; *{STYLE}* the ceiling, one that hands the style back. Rows in plain letters"
         f" are public weights of others. [All settings]({summary})."
     )
 
@@ -140,17 +140,17 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
 
 
 def picture(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:
-    """Writes the picture of a system, a row per painting, tag or trained style; returns what is on it."""
+    """Writes the image of a system, a row per painting, tag or trained style; returns what is on it."""
     photos = torch.stack([square(Image.fromarray(photo()), size) for photo in PHOTOS[:3]])
     rows: list[list[Tensor]] = []
     told = []
     for tag, model in models.items():
         if model.kind == "arbitrary":
-            styles: list[Any] = [load_picture(draw("paintings", index, size)) for index in PAINTINGS[:3]]
+            styles: list[Any] = [load_image(draw("paintings", index, size)) for index in PAINTINGS[:3]]
         else:
             styles = model.styles[:: max(1, len(model.styles) // 6)][:6] if model.kind == "multi" else [None]
         for style in styles:
-            outputs = [*Painter(model, [] if style is None else [style])(photos)]
+            outputs = [*Stylizer(model, [] if style is None else [style])(photos)]
             rows.append([style, *outputs] if isinstance(style, Tensor) else outputs)
         told.append(f"`{tag}`" + (f" in {', '.join(styles)}" if model.kind == "multi" else ""))
     blank = [torch.ones(3, size, size)] * (len(rows[0]) - len(photos))
@@ -164,7 +164,7 @@ def picture(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:
 
 
 def card(system: str, tags: list[str], found: list[Evaluation], output: Path) -> str:
-    """The card of a system, and its picture beside it."""
+    """The card of a system, and its image beside it."""
     table, cls = weights.table().models, registry.get(system)
     models = {tag: stylezoo.load_model(tag) for tag in tags}
     caption = picture(models, output / f"{system}.jpg")
@@ -206,7 +206,7 @@ def card(system: str, tags: list[str], found: list[Evaluation], output: Path) ->
             parts += [f"## Measured: {', '.join(measured)}", numbers(measured, evaluation, output)]
     missing = [tag for tag in tags if not table[tag].metrics]
     if missing:
-        parts.append(f"Not measured yet on held-out pictures: {', '.join(missing)}.")
+        parts.append(f"Not measured yet on held-out images: {', '.join(missing)}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -267,7 +267,7 @@ def main(output: Path = Path("docs/models"), results: Path = Path("results")) ->
         "# Weights that ship with the package\n\n"
         f"All together {total / 1e6:.1f} MB, with the [slim encoder](../slim_encoder/README.md) that most of them see with. Names"
         " are what `--model` and `stylezoo.load_model` take. Written by `python tools/cards.py`.\n\n"
-        f"{table}\n\nNumbers are means over pairs of pictures that training does not see ([results]({summary})); those of single-"
+        f"{table}\n\nNumbers are means over pairs of images that training does not see ([results]({summary})); those of single-"
         " and multi-style models are over their own styles and cannot be compared with the others. Each card has them with"
         " intervals, between floor and ceiling.\n"
     )

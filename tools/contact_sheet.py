@@ -15,7 +15,7 @@ from torch import Tensor
 import stylezoo
 from stylezoo.data.synthetic import draw
 from stylezoo.images import grid, to_tensor, write_image
-from stylezoo.inference import Painter, load_picture
+from stylezoo.inference import Stylizer, load_image
 
 PHOTOS = (data.astronaut, data.chelsea, data.coffee, data.rocket)
 PAINTINGS = (0, 12, 10, 4, 13)
@@ -31,15 +31,15 @@ def main(model_file: str, out: str, size: int = 256) -> None:
     model = stylezoo.load_model(model_file)
     photos = [square(Image.fromarray(photo()), size) for photo in PHOTOS]
     if model.kind == "arbitrary":
-        pictures = [load_picture(draw("paintings", index, size)) for index in PAINTINGS]
-        painters = [Painter(model, [picture]) for picture in pictures]
+        pictures = [load_image(draw("paintings", index, size)) for index in PAINTINGS]
+        painters = [Stylizer(model, [picture]) for picture in pictures]
         rows = [[torch.ones(3, size, size), *pictures]]
     else:
         names = model.styles[:: max(1, len(model.styles) // len(PAINTINGS))][: len(PAINTINGS)]
-        painters = [Painter(model, [name] if model.kind == "multi" else []) for name in names]
+        painters = [Stylizer(model, [name] if model.kind == "multi" else []) for name in names]
         rows = []
     for photo in photos:
-        rows.append([photo, *(painter(photo[None])[0] for painter in painters)])
+        rows.append([photo, *(stylizer(photo[None])[0] for stylizer in painters)])
     write_image(grid(rows), out, quality=88)
 
 

@@ -1,7 +1,7 @@
 """Puts a trained model into the package: its file, and its entry in the table of weights.
 
     python tools/publish.py --checkpoint last.ckpt --tag adain.slim --recipe experiments/adain.yaml \\
-        --data "COCO 2017 and WikiArt, 40,000 pictures each" [--default true]
+        --data "COCO 2017 and WikiArt, 40,000 images each" [--default true]
     python tools/publish.py --checkpoint stylezoo/pretrained/adain.slim.safetensors --tag adain.slim --bits 8
 
 The second line writes a file that ships anew, in other bits: what is known of it stays.
@@ -146,7 +146,7 @@ def main(
         checkpoint: Of a training run; or a file that ships, whose recipe, data, license and note stay.
         tag: SYSTEM.NAME, what `stylezoo.load_model` shall load it by.
         recipe: Of the training, one of experiments/.
-        data: What it was trained on, in words: sets, how many pictures, their licenses.
+        data: What it was trained on, in words: sets, how many images, their licenses.
         license: Of the weights.
         note: What else should be known: how it was trained in several runs, which teacher it had.
         default: Whether the bare name of the system loads it.

@@ -3,8 +3,8 @@
     make results CONTENT=photos STYLE=paintings [WEIGHTS=public] [BENCHMARK=styleid] [TRAINED=styles] [PAIRS=50] [SIZE=256]
 
 Models are those that `python -m stylezoo list --pretrained` names; public weight files in the folder WEIGHTS are imported
-first. What is there already, made by the same command from the same weights, is kept. Sheets of pictures are left out:
-only numbers and charts can be published whatever the pictures are.
+first. What is there already, made by the same command from the same weights, is kept. Sheets of images are left out:
+only numbers and charts can be published whatever the images are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import stylezoo
-from stylezoo import weights
+from stylezoo import studies, weights
 from stylezoo.evaluation.evaluate import evaluate, identity
 from stylezoo.evaluation.store import read_settings
 from stylezoo.images import list_images
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--content", type=Path, required=True, help="folder of photos")
     parser.add_argument("--style", type=Path, required=True, help="folder of paintings")
     parser.add_argument("--weights", type=Path, help="folder of public weight files")
-    parser.add_argument("--benchmark", type=Path, help="folder of StyleID's pictures, cnt and sty")
-    parser.add_argument("--trained", type=Path, help="pictures of styles that models were trained on, with their names")
+    parser.add_argument("--benchmark", type=Path, help="folder of StyleID's images, cnt and sty")
+    parser.add_argument("--trained", type=Path, help="images of styles that models were trained on, with their names")
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--output", type=Path, default=Path("results"))
@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     for folder in (options.content, options.style):
         if not list_images(folder):
-            sys.exit(f"There is no picture in {folder}: make results CONTENT=photos STYLE=paintings, two folders.")
+            sys.exit(f"There is no image in {folder}: make results CONTENT=photos STYLE=paintings, two folders.")
     os.environ["STYLEZOO_HOME"] = str(weights.folder().parent.resolve())
     encoder = import_public(options.weights)
     with working_folder(options, encoder):
@@ -139,14 +139,14 @@ def make(options: argparse.Namespace, encoder: dict[str, str]) -> list[str]:
         if summary.is_file() and f"    {words}\n" in summary.read_text():
             print(f"{name}: is there")
         elif name == "styleid" and options.benchmark is None:
-            skipped.append(f"Left out: {name}, for want of its pictures (BENCHMARK=folder of cnt and sty).")
+            skipped.append(f"Left out: {name}, for want of its images (BENCHMARK=folder of cnt and sty).")
         else:
             print(words, flush=True)
             studies.run(name, results, charts_only=True, **settings)
     for tag in trained if options.only is None else []:
         styles = own_styles(tag)
         if styles is None:
-            skipped.append(f"Left out: the evaluation of {tag}, for want of pictures of its styles (TRAINED=folder).")
+            skipped.append(f"Left out: the evaluation of {tag}, for want of images of its styles (TRAINED=folder).")
         else:
             measure(results / f"evaluation_{tag}", [tag], styles, wanted)
     index(results, skipped)
@@ -210,14 +210,14 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
         "styleid": {**pairs, "content": "cnt", "style": "sty"},
         **{name: {"size": options.size, "pictures": 3} for name in SPEED},
         "adain_loss_vs_iterations": {**given, "models": models[:1], "size": options.size // 2, "pictures": 3},
-        "norm_convergence": {},  # these three train on procedural pictures
+        "norm_convergence": {},  # these three train on procedural images
         "upsampling_checkerboard": {},
         "cin_styles": {"steps": 100},
     }
 
 
 def own_styles(tag: str) -> str | None:
-    """A folder with the pictures of a model's styles, if they are all at hand."""
+    """A folder with the images of a model's styles, if they are all at hand."""
     pictures = {path.stem: path for path in list_images("trained")} if Path("trained").is_dir() else {}
     styles = stylezoo.load_model(tag).styles
     if not set(styles) <= pictures.keys():
@@ -238,20 +238,20 @@ def describe(tag: str) -> dict[str, str]:
 
 def index(results: Path, skipped: list[str]) -> None:
     """README.md of the folder."""
-    studies = [study for name, study in studies.studies().items() if (results / f"{name}.md").is_file()]
+    described = [study for name, study in studies.studies().items() if (results / f"{name}.md").is_file()]
     evaluations = sorted(path.parent.name for path in results.glob("evaluation*/summary.md"))
     lines = [
         "# Results",
         (
             "Written by `make results` (`tools/update_results.py`), whole; nothing in here is edited by hand. Every summary ends"
             " with the command that made it and all settings. `photos`, `paintings`, `cnt`, `sty` and `trained` stand for folders"
-            " of pictures that are not part of this repository. [models.csv](models.csv) has the models and the sha256 of their"
+            " of images that are not part of this repository. [models.csv](models.csv) has the models and the sha256 of their"
             " weights; `vgg_normalised.pth` is the encoder that measures, its sha256 is in the summaries."
         ),
         f"Machine of the last run, which keeps what had not changed: {machine()}. Tables of times name theirs.",
         "\n".join(
             [f"* [{name}]({name}/summary.md): values per pair, means with intervals" for name in evaluations]
-            + [f"* [{study.name}]({study.name}.md): {study.title}" for study in studies]
+            + [f"* [{study.name}]({study.name}.md): {study.title}" for study in described]
         ),
         *skipped,
     ]

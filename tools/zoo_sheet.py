@@ -18,7 +18,7 @@ from torch import Tensor
 import stylezoo
 from stylezoo.data.synthetic import draw
 from stylezoo.images import to_image
-from stylezoo.inference import Painter, load_picture
+from stylezoo.inference import Stylizer, load_image
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -28,7 +28,7 @@ def paint(name: str, photo: Tensor, painting: Tensor) -> Tensor:
     """What a model makes of the photo, (3, H, W)."""
     model = stylezoo.load_model(name)
     styles: list[str | Tensor] = {"single": [], "multi": model.styles[:1]}.get(model.kind, [painting])
-    return Painter(model, styles)(photo[None])[0]
+    return Stylizer(model, styles)(photo[None])[0]
 
 
 def main(
@@ -42,15 +42,15 @@ def main(
     """Paints the sheet.
 
     Args:
-        output: A picture file.
+        output: An image file.
         models: What `stylezoo.load_model` takes: names, files and training checkpoints; all that this machine has if left out.
-        size: Side of each picture in pixels.
-        columns: Pictures in a row.
+        size: Side of each image in pixels.
+        columns: Images in a row.
         photo: Which photo, see ``contact_sheet.py``.
         painting: Which painting, see there.
     """
     content = square(Image.fromarray(PHOTOS[photo]()), size)
-    style = load_picture(draw("paintings", PAINTINGS[painting], size))
+    style = load_image(draw("paintings", PAINTINGS[painting], size))
     panels = [("photo", content), ("painting", style)]
     panels += [(name, paint(name, content, style)) for name in models or stylezoo.list_models(pretrained=True)]
     rows = -(-len(panels) // columns)

@@ -1,4 +1,4 @@
-"""COCO: the content pictures of most style-transfer papers."""
+"""COCO: the content images of most style-transfer papers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,10 +23,10 @@ TITLE: dict[Split, str] = {"train": "training", "val": "validation", "test": "te
 
 
 class COCO(Folder):
-    """Microsoft COCO (Lin et al. 2014, https://cocodataset.org), pictures only.
+    """Microsoft COCO (Lin et al. 2014, https://cocodataset.org), images only.
 
     Layout: `root/train2014/*.jpg` or `root/images/train2014/*.jpg`, and the same for val and test. A missing
-    validation folder is replaced by a hold-out of the training pictures.
+    validation folder is replaced by a hold-out of the training images.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class COCO(Folder):
 
         Args:
             root: the folder that holds train2014 and so on.
-            year: 2014 (83 k training pictures; what the papers used) or 2017 (118 k).
+            year: 2014 (83 k training images; what the papers used) or 2017 (118 k).
             download: fetch what the stage needs and is missing; the zip files are kept in `root`.
             kwargs: the options of `Folder`.
         """

@@ -28,12 +28,12 @@ PAGES = "https://shannon.cs.illinois.edu/DenotationGraph/ or kaggle.com/datasets
 
 
 class Flickr(Folder):
-    """Flickr30k (Young et al. 2014) or Flickr8k (Hodosh et al. 2013), pictures only.
+    """Flickr30k (Young et al. 2014) or Flickr8k (Hodosh et al. 2013), images only.
 
     8k: `root/Flicker8k_Dataset/*.jpg` (sic) or `root/Images`, divided by the publisher's Flickr_8k.trainImages.txt,
     .devImages.txt and .testImages.txt in `root` or `root/Flickr8k_text`.
-    30k: `root/flickr30k_images/*.jpg`; if the caption file results.csv lies beside or in it, the pictures it names are
-    the data set. Validation and test pictures are held out by hash where there is no list.
+    30k: `root/flickr30k_images/*.jpg`; if the caption file results.csv lies beside or in it, the images it names are
+    the data set. Validation and test images are held out by hash where there is no list.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Flickr(Folder):
         """Describe the data set; nothing is read yet.
 
         Args:
-            root: the folder that holds the folder of pictures.
+            root: the folder that holds the folder of images.
             name: "30k" or "8k".
             download: fetch what is missing (8k only, 1 GB; 30k has a request form).
             kwargs: the options of `Folder`.
@@ -63,14 +63,14 @@ class Flickr(Folder):
         total, present = sum(map(len, listed.values())), sum(map(len, found.values()))
         if present < total:
             warnings.warn(
-                f"{total - present} of {total} pictures listed for Flickr{self.variant} are not in "
+                f"{total - present} of {total} images listed for Flickr{self.variant} are not in "
                 f"{pictures[0].parent} and left out.",
                 stacklevel=2,
             )
         return {split: paths for split, paths in found.items() if paths}
 
     def missing(self, split: Split) -> str:
-        """Name the folder, where the pictures come from, and the quickstart."""
+        """Name the folder, where the images come from, and the quickstart."""
         start = f"No Flickr{self.variant} images at {self.root / FOLDERS[self.variant][-1 if self.variant == '8k' else 1]}: "
         if self.variant == "8k":
             return start + f"add {self.option}.download true to fetch them (1 GB), or {QUICKSTART}"
@@ -81,11 +81,11 @@ class Flickr(Folder):
         return f"Flickr{self.variant} images"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Download pictures and lists (8k); raise DataError for 30k unless it is there."""
+        """Download images and lists (8k); raise DataError for 30k unless it is there."""
         if self.variant == "30k":
             if not self._pictures():
                 raise DataError(
-                    f"Flickr30k cannot be downloaded automatically: ask for it at {PAGES} and unpack the pictures to "
+                    f"Flickr30k cannot be downloaded automatically: ask for it at {PAGES} and unpack the images to "
                     f"{self.root / 'flickr30k_images'}, or {QUICKSTART}"
                 )
             return
@@ -112,7 +112,7 @@ class Flickr(Folder):
         return found
 
     def _captioned(self, folder: Path) -> dict[Split, list[str]]:
-        """The pictures named in results.csv (`image_name| comment_number| comment`, five rows per picture)."""
+        """The images named in results.csv (`image_name| comment_number| comment`, five rows per image)."""
         for path in (folder / "results.csv", folder.parent / "results.csv", self.root / "results.csv"):
             if path.is_file():
                 with path.open(encoding="utf-8", newline="") as file:

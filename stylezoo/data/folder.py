@@ -1,4 +1,4 @@
-"""A folder of pictures as a LightningDataModule: the base of every data set of the zoo."""
+"""A folder of images as a LightningDataModule: the base of every data set of the zoo."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ QUICKSTART = (
 )
 
 
-class PictureModule(L.LightningDataModule):
+class ImageModule(L.LightningDataModule):
     """The loaders that `Folder` and `Pairs` share; they only say which streams a split has."""
 
     def __init__(self, batch_size: int, num_workers: int | None, seed: int, val_samples: int) -> None:
@@ -61,7 +61,7 @@ class PictureModule(L.LightningDataModule):
         return self._fixed("val", "validate", self.val_samples)
 
     def test_dataloader(self) -> Loader:
-        """Every test picture once, in order."""
+        """Every test image once, in order."""
         return self._fixed("test", "test", None)
 
     def predict_dataloader(self) -> Loader:
@@ -94,11 +94,11 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Folder(PictureModule):
-    """A folder of pictures, searched recursively.
+class Folder(ImageModule):
+    """A folder of images, searched recursively.
 
     Sub-folders train/, val/ (or validation/, valid/) and test/ are used where they exist. What is missing is held
-    out of the training pictures by a hash of the relative path: no seed, so that all runs share their test pictures.
+    out of the training images by a hash of the relative path: no seed, so that all runs share their test images.
     Alone it yields {"content": (B, 3, crop, crop)}; inside `Pairs` it is one side of the pairs, and then batch size,
     workers and seed are those of `Pairs`.
     """
@@ -123,18 +123,18 @@ class Folder(PictureModule):
         Args:
             root: the folder.
             download: fetch what is missing (of data sets that can be fetched; a plain folder has to be there).
-            size: pictures are resized to this many pixels; null: as in `Pairs`, alone 512.
+            size: images are resized to this many pixels; null: as in `Pairs`, alone 512.
             crop: side of the square crop, at most `size`; null: as in `Pairs`, alone 256.
             resize: "shorter" keeps the aspect and resizes the short side, "squash" distorts to size x size (what
                 several reference codes do); null: as in `Pairs`, alone "shorter".
             position: of the training crops, "random" or "center"; null: as in `Pairs`, alone "random".
             flip: mirror half of the training crops; null: as in `Pairs`, alone false.
-            holdout: share of the pictures held out for validation and for testing each, in [0, 0.5): at least one
-                of three or more pictures. 0, or fewer than three pictures: all splits share all pictures.
+            holdout: share of the images held out for validation and for testing each, in [0, 0.5): at least one
+                of three or more images. 0, or fewer than three images: all splits share all images.
             batch_size: samples per process.
             num_workers: loader processes; null: the number of CPUs less one, at most 4.
             seed: decides order, crops and flips.
-            val_samples: validate with at most this many pictures.
+            val_samples: validate with at most this many images.
         """
         super().__init__(batch_size, num_workers, seed, val_samples)
         if not 0 <= holdout < 0.5:
@@ -151,7 +151,7 @@ class Folder(PictureModule):
     # What a data set of its own says
 
     def find(self) -> dict[Split, list[Path]]:
-        """The pictures of the splits that the layout itself knows; splits without pictures are left out."""
+        """The images of the splits that the layout itself knows; splits without images are left out."""
         names: dict[Split, tuple[str, ...]] = {
             "train": ("train",),
             "val": ("val", "validation", "valid"),
@@ -170,15 +170,15 @@ class Folder(PictureModule):
         return {"train": pictures} if pictures else {}
 
     def missing(self, split: Split) -> str:
-        """The sentence for a split without pictures."""
-        problem = "is no such folder" if not self.root.exists() else "are no pictures in it"
+        """The sentence for a split without images."""
+        problem = "is no such folder" if not self.root.exists() else "are no images in it"
         return (
-            f"No images at {self.root} (there {problem}): point {self.option}.root at a folder with pictures, "
+            f"No images at {self.root} (there {problem}): point {self.option}.root at a folder with images, "
             f"or {QUICKSTART}"
         )
 
     def label(self, split: Split) -> str:
-        """What the pictures of a split are called in messages."""
+        """What the images of a split are called in messages."""
         return f"images in {self.root}"
 
     def fetch(self, splits: Iterable[Split]) -> None:
@@ -193,7 +193,7 @@ class Folder(PictureModule):
     # What all share
 
     def files(self, split: Split) -> list[Path]:
-        """The pictures of a split, in a fixed order.
+        """The images of a split, in a fixed order.
 
         Raises:
             DataError: there are none.
@@ -201,7 +201,7 @@ class Folder(PictureModule):
         return [Path(path) for path in self._split(split).paths]
 
     def check(self, splits: Sequence[Split] = ("train", "val")) -> None:
-        """Cheaply see whether the pictures are there, before a model is built; what will be downloaded counts.
+        """Cheaply see whether the images are there, before a model is built; what will be downloaded counts.
 
         Raises:
             DataError: they are not; the sentence says what to do.
@@ -217,7 +217,7 @@ class Folder(PictureModule):
             self.fetch(stage_splits(fn.value if fn is not None else "fit"))
 
     def setup(self, stage: str) -> None:
-        """List the pictures and read one per split.
+        """List the images and read one per split.
 
         Raises:
             DataError: there are none, or none can be read.
@@ -278,5 +278,5 @@ def stage_splits(stage: str) -> tuple[Split, ...]:
 
 
 def _hash(name: str) -> bytes:
-    """Of the composed (NFC) name: the same pictures are held out on every file system."""
+    """Of the composed (NFC) name: the same images are held out on every file system."""
     return hashlib.sha256(unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Painter by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
+"""Stylizer by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
 
 import csv
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from stylezoo.data.folder import QUICKSTART, Folder, Split
 from stylezoo.download import DataError
 from stylezoo.images import list_images
 
-PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"
+PAGE = "https://www.kaggle.com/c/stylizer-by-numbers/data"
 
 
 class PainterByNumbers(Folder):
-    """Painter by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
+    """Stylizer by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
 
     Layout: `root/train/*.jpg` (or the parts train_1 ... train_9), `root/test/*.jpg`, all_data_info.csv. The column
-    in_train divides the pictures; without the file the folders do. Validation is held out of training. Pictures in
+    in_train divides the images; without the file the folders do. Validation is held out of training. Images in
     replacements_for_corrupted_files/ take the place of those with the same name. Some originals have far over 100
     million pixels; they are decoded at a fraction of their size.
     """
@@ -33,8 +33,8 @@ class PainterByNumbers(Folder):
 
         Args:
             root: the folder that holds train/ and test/.
-            styles: use pictures of these styles only (column style, e.g. ["Cubism"]); needs all_data_info.csv.
-            genres: use pictures of these genres only (column genre, e.g. ["portrait"]); needs all_data_info.csv.
+            styles: use images of these styles only (column style, e.g. ["Cubism"]); needs all_data_info.csv.
+            genres: use images of these genres only (column genre, e.g. ["portrait"]); needs all_data_info.csv.
             download: Kaggle asks for a login, so this only says where the files have to go.
             kwargs: the options of `Folder`.
         """
@@ -68,7 +68,7 @@ class PainterByNumbers(Folder):
                     found["train" if row["in_train"].strip().lower() == "true" else "test"].append(path)
             if not any(found.values()):
                 raise DataError(
-                    f"No picture in {self.root} has style {self.styles or 'any'} and genre {self.genres or 'any'}: "
+                    f"No image in {self.root} has style {self.styles or 'any'} and genre {self.genres or 'any'}: "
                     "see the columns style and genre of all_data_info.csv."
                 )
         else:
@@ -76,16 +76,16 @@ class PainterByNumbers(Folder):
         return {split: sorted(paths, key=lambda path: path.name) for split, paths in found.items() if paths}
 
     def missing(self, split: Split) -> str:
-        """Name the folder, where the pictures come from, and the quickstart."""
+        """Name the folder, where the images come from, and the quickstart."""
         folder = self.root / ("test" if split == "test" else "train")
         return (
-            f"No Painter by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
+            f"No Stylizer by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
             f"(free login) and unpack them in {self.root}, or {QUICKSTART}"
         )
 
     def label(self, split: Split) -> str:
-        """Always "Painter by Numbers images"."""
-        return "Painter by Numbers images"
+        """Always "Stylizer by Numbers images"."""
+        return "Stylizer by Numbers images"
 
     def check(self, splits: Iterable[Split] = ("train", "val")) -> None:
         """As `Folder.check`; `download` does not help here."""

@@ -1,16 +1,16 @@
-"""Content and style pictures side by side: the batches that style transfer trains on."""
+"""Content and style images side by side: the batches that style transfer trains on."""
 
 from collections.abc import Sequence
 
-from stylezoo.data.folder import Folder, PictureModule, Split
+from stylezoo.data.folder import Folder, ImageModule, Split
 from stylezoo.data.stream import Framing, Pictures, Position, Resize
 
 
-class Pairs(PictureModule):
+class Pairs(ImageModule):
     """Joins any content module with any style module.
 
     Batches are {"content": (B, 3, crop, crop), "style": (B, 3, crop, crop)}, float32 RGB in [0, 1]. The two streams
-    are independent: each goes through its own pictures in its own order and starts a new permutation by itself; an
+    are independent: each goes through its own images in its own order and starts a new permutation by itself; an
     epoch is one pass over the content. Without a style module (systems trained on fixed styles) batches hold content
     only. In validation, testing and prediction crops are central and the pairing is fixed.
     """
@@ -32,10 +32,10 @@ class Pairs(PictureModule):
         """Join two data sets.
 
         Args:
-            content: where content pictures come from.
-            style: where style pictures come from; null for systems that are trained on fixed styles.
+            content: where content images come from.
+            style: where style images come from; null for systems that are trained on fixed styles.
             batch_size: pairs per process.
-            size: pictures are resized to this many pixels.
+            size: images are resized to this many pixels.
             crop: side of the square crop, at most `size`.
             resize: "shorter" keeps the aspect and resizes the short side, "squash" distorts to size x size.
             position: of the training crops, "random" or "center".
@@ -60,7 +60,7 @@ class Pairs(PictureModule):
         return {"content": self.content} if self.style is None else {"content": self.content, "style": self.style}
 
     def check(self, splits: Sequence[Split] = ("train", "val")) -> None:
-        """Cheaply see whether all pictures are there, before a model is built.
+        """Cheaply see whether all images are there, before a model is built.
 
         Raises:
             DataError: they are not; the sentence says what to do.
@@ -75,7 +75,7 @@ class Pairs(PictureModule):
             part.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """List the pictures of both sides; DataError if one has none that can be read."""
+        """List the images of both sides; DataError if one has none that can be read."""
         for part in self.parts().values():
             part.setup(stage)
 

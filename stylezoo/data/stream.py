@@ -30,7 +30,7 @@ Position = Literal["random", "center"]
 
 @dataclass(frozen=True)
 class Framing:
-    """From a picture to a square crop. None means: as the surrounding `Pairs` says, or the default of `DEFAULTS`."""
+    """From an image to a square crop. None means: as the surrounding `Pairs` says, or the default of `DEFAULTS`."""
 
     size: int | None = None
     crop: int | None = None
@@ -50,7 +50,7 @@ class Framing:
             raise ValueError(f"size {self.size} and crop {self.crop} must be at least 1 pixel.")
         if crop > size:
             raise ValueError(
-                f"crop {crop} is larger than size {size}: crops are cut from the resized picture, so lower crop or raise size."
+                f"crop {crop} is larger than size {size}: crops are cut from the resized image, so lower crop or raise size."
             )
         if self.resize not in get_args(Resize) or self.position not in get_args(Position):
             raise ValueError(
@@ -87,7 +87,7 @@ DEFAULTS = Framing(size=512, crop=256, resize="shorter", position="random", flip
 
 
 class Files:
-    """The pictures of one split and which of them cannot be read.
+    """The images of one split and which of them cannot be read.
 
     The marks lie in shared memory: a worker that meets a broken file tells the other workers and the main process.
     """
@@ -104,7 +104,7 @@ class Files:
         return len(self.paths)
 
     def read(self, index: int, min_side: int | None) -> Image.Image | None:
-        """The picture, or None if it cannot be read (now or before)."""
+        """The image, or None if it cannot be read (now or before)."""
         if self.broken[index]:
             return None
         try:
@@ -114,7 +114,7 @@ class Files:
             return None
 
     def probe(self) -> None:
-        """Raise DataError unless at least one picture can be read."""
+        """Raise DataError unless at least one image can be read."""
         for index in range(len(self)):
             if self.read(index, 1) is not None:
                 return
@@ -153,7 +153,7 @@ class Pictures(Dataset[Tensor]):
         """Build the stream.
 
         Args:
-            files: the pictures.
+            files: the images.
             framing: without gaps.
             seed: of the whole run.
             stream: "content" or "style"; different streams are independent.
@@ -200,7 +200,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         self.streams = streams
 
     def __len__(self) -> int:
-        """Number of content pictures."""
+        """Number of content images."""
         return len(next(iter(self.streams.values())))
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Pictures that are drawn instead of downloaded: training without any data set, for the quickstart and for tests.
+"""Images that are drawn instead of downloaded: training without any data set, for the quickstart and for tests.
 
 python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
 """
@@ -23,16 +23,16 @@ Kind = Literal["photos", "paintings"]
 
 
 def draw(kind: Kind, index: int, resolution: int = 256, seed: int = 0) -> Image.Image:
-    """Draws picture `index` of a set; the same pixels on every run.
+    """Draws image `index` of a set; the same pixels on every run.
 
     Args:
         kind: "photos" or "paintings".
         index: number within the set; the families of scenes and of manners take turns.
-        resolution: side of the square picture in pixels.
+        resolution: side of the square image in pixels.
         seed: of the set.
 
     Returns:
-        An RGB picture.
+        An RGB image.
     """
     state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
     if kind == "photos":
@@ -61,19 +61,19 @@ class Synthetic(Folder):
 
         Args:
             kind: "photos" or "paintings".
-            count: how many; a larger set begins with the pictures of a smaller one.
+            count: how many; a larger set begins with the images of a smaller one.
             resolution: side of the square drawings in pixels, at least 16.
             drawing_seed: decides what is drawn (`seed` only decides order, crops and flips).
             root: the cache; null: $STYLEZOO_HOME, else ~/.cache/stylezoo. Each set has its own folder in it.
             kwargs: the options of `Folder`; drawing takes the place of `download`.
 
         Raises:
-            ValueError: an unknown kind, no pictures, or pictures too small to show anything.
+            ValueError: an unknown kind, no images, or images too small to show anything.
         """
         if kind not in get_args(Kind):
             raise ValueError(f"kind is 'photos' or 'paintings', not {kind!r}.")
         if count < 1:
-            raise ValueError(f"count must be at least 1 picture, not {count}.")
+            raise ValueError(f"count must be at least 1 image, not {count}.")
         if resolution < 16:
             raise ValueError(f"resolution must be at least 16 pixels, not {resolution}.")
         if drawing_seed < 0:
@@ -96,11 +96,11 @@ class Synthetic(Folder):
         return f"The synthetic {self.kind} are not drawn yet: call prepare_data() first (a Trainer does it by itself)."
 
     def label(self, split: Split) -> str:
-        """What the pictures are called in messages."""
+        """What the images are called in messages."""
         return f"synthetic {self.kind} in {self.root}"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Draw the pictures that the cache lacks."""
+        """Draw the images that the cache lacks."""
         todo = [index for index in range(self.count) if not self._path(index).is_file()]
         if not todo:
             return
@@ -120,7 +120,7 @@ class Synthetic(Folder):
         return self.root / f"{index:05d}.png"
 
     def _draw_all(self, todo: list[int]) -> Iterator[None]:
-        """Draw, on all cores where that pays; yields once per picture."""
+        """Draw, on all cores where that pays; yields once per image."""
         jobs = [(self.kind, index, self.resolution, self.drawing_seed, self._path(index)) for index in todo]
         # Only forked workers start at once; spawned ones would each import torch anew, which takes longer than drawing.
         workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
@@ -139,7 +139,7 @@ class Synthetic(Folder):
 
 
 def _draw_file(kind: Kind, index: int, resolution: int, seed: int, path: Path) -> None:
-    """Draw one picture; it appears under its name only when it is whole."""
+    """Draw one image; it appears under its name only when it is whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         draw(kind, index, resolution, seed).save(part, format="PNG")

@@ -1,4 +1,4 @@
-"""WikiArt: the style pictures of most papers since 2017, in the layout of the ArtGAN project."""
+"""WikiArt: the style images of most papers since 2017, in the layout of the ArtGAN project."""
 
 import csv
 import warnings
@@ -19,7 +19,7 @@ class WikiArt(Folder):
     Layout: `root/STYLE/ARTIST_TITLE.jpg` (or `root/wikiart/STYLE/...`), or a flat folder. The project's lists
     (style_train.csv, style_val.csv, ...; rows `STYLE/ARTIST_TITLE.jpg,class`) are used if they lie in `root`,
     `root/wikiart_csv` or a `wikiart_csv` beside it: training and validation as listed, testing = validation. Without
-    lists pictures are held out by hash. Listed names that are not on the disk (many copies have mangled accents) are
+    lists images are held out by hash. Listed names that are not on the disk (many copies have mangled accents) are
     dropped and counted.
     """
 
@@ -35,9 +35,9 @@ class WikiArt(Folder):
 
         Args:
             root: the folder that holds the style folders.
-            csv: which of the lists divides the pictures, "style", "artist" or "genre"; null: none.
+            csv: which of the lists divides the images, "style", "artist" or "genre"; null: none.
             styles: use these style folders only, e.g. ["Cubism", "Ukiyo_e"].
-            download: fetch the pictures (25.4 GB) and lists if they are missing. Their publisher gives no checksum:
+            download: fetch the images (25.4 GB) and lists if they are missing. Their publisher gives no checksum:
                 the size and every file's CRC are checked, and the sha256 is written beside the zip file.
             kwargs: the options of `Folder`.
         """
@@ -73,13 +73,11 @@ class WikiArt(Folder):
                 found[split] = present
         if not found:
             raise DataError(
-                f"None of the {total} pictures listed in the {self.csv}_*.csv files is in {root}: "
-                f"set {self.option}.csv null to do without the lists, or put the pictures there."
+                f"None of the {total} images listed in the {self.csv}_*.csv files is in {root}: "
+                f"set {self.option}.csv null to do without the lists, or put the images there."
             )
         if lost:
-            warnings.warn(
-                f"{lost} of {total} pictures listed for WikiArt are not in {root} and left out.", stacklevel=2
-            )
+            warnings.warn(f"{lost} of {total} images listed for WikiArt are not in {root} and left out.", stacklevel=2)
         return found
 
     def missing(self, split: Split) -> str:
@@ -94,7 +92,7 @@ class WikiArt(Folder):
         return "WikiArt images"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Download and unpack lists and pictures; both splits are in one archive."""
+        """Download and unpack lists and images; both splits are in one archive."""
         if self.csv is not None and not self._lists():
             extract(self._archive("wikiart_csv.zip"), self.root)
         if not list_images(self._pictures_root()):

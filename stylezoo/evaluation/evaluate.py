@@ -52,7 +52,7 @@ from stylezoo.evaluation.store import (
     write_summary,
 )
 from stylezoo.images import ImageError, list_images, read_image, to_tensor, write_image
-from stylezoo.inference import SMALLEST_SIDE, Painter
+from stylezoo.inference import SMALLEST_SIDE, Stylizer
 from stylezoo.metrics import (
     AST_LAYERS,
     CFSD,
@@ -178,14 +178,14 @@ def evaluate(
     precision: Precision = "32-true",
     num_workers: int = 0,
 ) -> list[Score]:
-    """Measures models on pairs of pictures, or goes on with what an interrupted run has left undone.
+    """Measures models on pairs of images, or goes on with what an interrupted run has left undone.
 
     Models that are already in the folder stay in its summary.
 
     Args:
         models: Files or names of weights (`stylezoo.load_model`), called by their stems or NAME=FILE; or {name: model}.
         content: Folder of contents (with the folders in it).
-        style: Folder of styles. Models of kind multi and single need pictures called like the styles they were trained
+        style: Folder of styles. Models of kind multi and single need images called like the styles they were trained
             on; a single-style model that does not know what its style is called takes the only one there is.
         output: The folder of results.
         pairs: How many, drawn without repetition; None for all contents in all styles.
@@ -202,7 +202,7 @@ def evaluate(
         devices: Processes.
         strategy: How they work together.
         precision: In which models paint; metrics always look in float32.
-        num_workers: Processes that read pictures.
+        num_workers: Processes that read images.
 
     Returns:
         The summary.
@@ -211,7 +211,7 @@ def evaluate(
         ValueError: If the folder holds an evaluation with other settings, a model cannot paint these styles, or settings
             do not fit each other.
         FileNotFoundError: If a model or a network is missing; the message says how to get it.
-        ImageError: If a folder holds no picture, or one that cannot be read.
+        ImageError: If a folder holds no image, or one that cannot be read.
     """
     side = size if crop is None else crop
     framing = Framing(size, side, "shorter", "center", False)
@@ -328,10 +328,10 @@ def build_metrics(names: Sequence[str] | None, networks: Networks) -> dict[str, 
 
 
 def draw(content: Path, style: Path, pairs: int | None, seed: int) -> list[Pair]:
-    """Pairs of pictures, those of one style together.
+    """Pairs of images, those of one style together.
 
     Raises:
-        ImageError: If one of the pictures cannot be read.
+        ImageError: If one of the images cannot be read.
         ValueError: If a folder holds none, or there are fewer pairs.
     """
     contents, styles = (_names(folder) for folder in (content, style))
@@ -349,12 +349,12 @@ def draw(content: Path, style: Path, pairs: int | None, seed: int) -> list[Pair]
 def _names(folder: Path) -> list[str]:
     names = [path.relative_to(folder).as_posix() for path in list_images(folder)]
     if not names:
-        raise ValueError(f"There is no picture in {folder}: expected files such as .jpg, .png or .webp.")
+        raise ValueError(f"There is no image in {folder}: expected files such as .jpg, .png or .webp.")
     return names
 
 
 def _pictures(content: Path, style: Path, pairs: list[Pair]) -> list[Path]:
-    """The pictures of pairs, each once."""
+    """The images of pairs, each once."""
     contents, styles = (dict.fromkeys(names) for names in zip(*pairs, strict=True))
     return [*(content / name for name in contents), *(style / name for name in styles)]
 
@@ -373,7 +373,7 @@ def prepare(
 
     Raises:
         ValueError: If the folder belongs to an evaluation with other settings.
-        ImageError: If a picture cannot be read.
+        ImageError: If an image cannot be read.
     """
     stored = read_settings(folder)
     if stored is None:
@@ -386,7 +386,7 @@ def prepare(
         pairs = [(row[0], row[1]) for row in read_rows(folder / "pairs.csv")[1:]]
     sets = [name for name, metric in metrics.items() if isinstance(metric, FID)]
     if len(pairs) < 2 and sets:
-        raise ValueError(f"{' and '.join(sets)} compare sets of pictures: two pairs are the least, not {len(pairs)}.")
+        raise ValueError(f"{' and '.join(sets)} compare sets of images: two pairs are the least, not {len(pairs)}.")
     styles = list(dict.fromkeys(name for _, name in pairs))
     for network in networks.values():
         for name in styles:
@@ -394,7 +394,7 @@ def prepare(
     sha256 = hashlib.sha256(json.dumps(pairs).encode())
     for path in _pictures(content, style, pairs):
         if not path.is_file():
-            raise ImageError(f"{path} does not exist: put the pictures back that the pairs of {folder} are made of.")
+            raise ImageError(f"{path} does not exist: put the images back that the pairs of {folder} are made of.")
         sha256.update(hashlib.sha256(path.read_bytes()).digest())
     protocol = {**protocol, "pictures": sha256.hexdigest()}
     measured = {}
@@ -419,7 +419,7 @@ def prepare(
 
 
 def trained_style(model: StyleModel, name: str, styles: list[str]) -> str | None:
-    """What a model of kind multi or single calls the style of a picture; None where it takes no name.
+    """What a model of kind multi or single calls the style of an image; None where it takes no name.
 
     Raises:
         ValueError: If it was not trained on that style.
@@ -430,7 +430,7 @@ def trained_style(model: StyleModel, name: str, styles: list[str]) -> str | None
     if stem not in model.styles:
         raise ValueError(
             f"{model.system} was trained on {', '.join(model.styles)}, and {name} is none of these: give a folder with"
-            " pictures of its styles that have their names."
+            " images of its styles that have their names."
         )
     return stem if model.kind == "multi" else None
 
@@ -483,7 +483,7 @@ class Judge(nn.Module):
     """Metrics that share their features: those of outputs, contents and styles are computed once for all losses.
 
     Args:
-        metrics: By name; the losses among them look with one encoder, at pictures as they are.
+        metrics: By name; the losses among them look with one encoder, at images as they are.
     """
 
     def __init__(self, metrics: dict[str, ImageMetric]) -> None:
@@ -541,7 +541,7 @@ class Evaluation(LightningModule):
         judge: The metrics.
         batches: All batches.
         folder: Of the results.
-        num_workers: Processes that read pictures.
+        num_workers: Processes that read images.
     """
 
     allow_zero_length_dataloader_with_multiple_devices = True  # there may be fewer batches left than processes
@@ -601,8 +601,8 @@ class Evaluation(LightningModule):
             return lambda content: ANCHORS[self.name](content, style)
         if self.model.kind in ("multi", "single"):
             trained = trained_style(self.model, name, self.styles)
-            return Painter(self.model, [] if trained is None else [trained])
-        return Painter(self.model, [style])
+            return Stylizer(self.model, [] if trained is None else [trained])
+        return Stylizer(self.model, [style])
 
 
 class Recorder(Callback):
@@ -610,7 +610,7 @@ class Recorder(Callback):
 
     Args:
         folder: Of the results.
-        save_pictures: Whether to keep the pictures, too.
+        save_pictures: Whether to keep the images, too.
         progress: What shows how far it is,
         task: and where in there.
     """

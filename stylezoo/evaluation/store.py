@@ -47,7 +47,7 @@ class Score:
 
     Attributes:
         model: Its name, or that of an anchor.
-        value: Mean over pairs (of sets, the distance), n and key. The key also holds size, crop and pictures, so that
+        value: Mean over pairs (of sets, the distance), n and key. The key also holds size, crop and images, so that
             values of other evaluations refuse to be compared with it.
         better: lower or higher.
         low: Lower end of the 95 % interval; None for distances of sets.
@@ -100,7 +100,7 @@ def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -
     if differences:
         raise ValueError(
             f"{folder} holds an evaluation that differs in {', '.join(differences)}: go on with the same settings and"
-            " pictures, or choose another folder."
+            " images, or choose another folder."
         )
 
 
@@ -181,7 +181,7 @@ def _line(place: tuple[Path, int]) -> dict[str, Any]:
 
 
 def _write_values(path: Path, header: Sequence[str], rows: Iterable[list[Any]], format: TableFormat) -> None:
-    """A line per pair: the names of its pictures, and its values to the last bit."""
+    """A line per pair: the names of its images, and its values to the last bit."""
     if format == "csv":
         write_rows(path, chain([header], ([*row[:2], *map(repr, row[2:])] for row in rows)))
         return
@@ -274,7 +274,7 @@ def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list
 def _fid(outputs: Path, styles: Path, rows: int = 256) -> float:
     """Fréchet distance of stored activations, some rows at a time."""
     files = [np.load(path, mmap_mode="r") for path in (outputs, styles)]
-    metric = FID(nn.Identity(), files[0].shape[1])  # activations take the place of pictures
+    metric = FID(nn.Identity(), files[0].shape[1])  # activations take the place of images
     for start in range(0, len(files[0]), rows):
         metric.update(*(torch.from_numpy(np.array(file[start : start + rows])) for file in files))
     return metric.result().value
@@ -329,7 +329,7 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
     )
     lines.append(
         f"In brackets: 95 % percentile bootstrap over pairs, {RESAMPLES} resamples; none for distances of sets. Pairs share"
-        " pictures, so the intervals say nothing of other pictures."
+        " images, so the intervals say nothing of other images."
     )
     keys = {score.value.key.metric: score.value.key for score in summary}
     lines.append(

@@ -1,4 +1,4 @@
-"""From a model to pictures: `Painter` paints batches with styles that were encoded once, `stylize` one picture."""
+"""From a model to images: `Stylizer` paints batches with styles that were encoded once, `stylize` one image."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from stylezoo.module import StyleModel
 from stylezoo.tiling import set_tile
 
 PreserveColor = Literal["none", "coral", "luminance"]
-Picture = str | Path | Image.Image | Tensor
+ImageLike = str | Path | Image.Image | Tensor
 """A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
 
 Style = Tensor | int | str | None
-"""A style picture, or the number or name of a trained style."""
+"""A style image, or the number or name of a trained style."""
 
 SMALLEST_SIDE = 16
 
 
-class Painter:
+class Stylizer:
     """A model together with one style, or several to blend or to spread over regions.
 
     Args:
         model: Any system; switched to eval mode.
-        styles: For arbitrary systems style pictures, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; for multi-style
+        styles: For arbitrary systems style images, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; for multi-style
             systems numbers or names of trained styles; nothing for single-style ones.
         alpha: Strength, 0 to 1.
         style_weights: One per style, normalized to sum 1; None blends equally.
         preserve_color: ``coral`` gives the styles the content's colors before they are encoded (where the model takes
-            no style picture: recolors the output), so that colors stay and contrast follows the style;
+            no style image: recolors the output), so that colors stay and contrast follows the style;
             ``luminance`` takes only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
         masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
-        tile: Side in pixels of the tiles in which encoder and decoder work, for pictures that would not fit into
-            memory; the result is the same. None works on whole pictures.
+        tile: Side in pixels of the tiles in which encoder and decoder work, for images that would not fit into
+            memory; the result is the same. None works on whole images.
 
     Raises:
         ValueError: If the controls do not fit each other or the model.
@@ -68,7 +68,7 @@ class Painter:
         if tile is not None and tile < 1:
             raise ValueError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
         if not set_tile(model, tile) and tile is not None:
-            raise ValueError(f"{model.system} cannot work in tiles: leave tile out or make the picture smaller (size).")
+            raise ValueError(f"{model.system} cannot work in tiles: leave tile out or make the image smaller (size).")
         self.model = model.eval()
         self.alpha = alpha
         self.preserve_color = preserve_color
@@ -84,17 +84,15 @@ class Painter:
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
-        """Paints a batch of pictures of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
+        """Paints a batch of images of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
 
         Raises:
-            ValueError: If the pictures are smaller than 16 pixels.
+            ValueError: If the images are smaller than 16 pixels.
         """
         contents = contents.to(self.model.device)
         if min(contents.shape[-2:]) < SMALLEST_SIDE:
             height, width = contents.shape[-2:]
-            raise ValueError(
-                f"A content picture of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed."
-            )
+            raise ValueError(f"A content image of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed.")
         codes = self.codes
         if self.recolor_styles:
             colored = ([coral(picture[0], content).clamp(0, 1) for content in contents] for picture in self.pictures)
@@ -116,7 +114,7 @@ def check_styles(model: StyleModel, styles: Sequence[Style]) -> None:
     names = ", ".join(model.styles)
     if model.kind in ("arbitrary", "optimization"):
         if not styles or not all(isinstance(s, Tensor) for s in styles):
-            raise ValueError(f"{model.system} paints with any picture as style: give at least one (style, --style).")
+            raise ValueError(f"{model.system} paints with any image as style: give at least one (style, --style).")
     elif model.kind == "multi":
         if not styles or any(isinstance(s, Tensor) for s in styles):
             raise ValueError(f"{model.system} paints with the styles it was trained on, by number or name: {names}.")
@@ -125,40 +123,40 @@ def check_styles(model: StyleModel, styles: Sequence[Style]) -> None:
 
 
 def stylize(
-    content: Picture,
-    style: Picture | int | Sequence[Picture | int] | None = None,
+    content: ImageLike,
+    style: ImageLike | int | Sequence[ImageLike | int] | None = None,
     model: str | Path | StyleModel = "adain",
     *,
     alpha: float = 1.0,
     style_weights: Sequence[float] | None = None,
     preserve_color: PreserveColor = "none",
-    masks: Picture | Sequence[Picture] | None = None,
+    masks: ImageLike | Sequence[ImageLike] | None = None,
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
     device: str | torch.device | None = None,
 ) -> Image.Image:
-    """Paints one picture in the style of another, or of several.
+    """Paints one image in the style of another, or of several.
 
     Args:
-        content: The picture to paint.
-        style: A style picture or several; several are blended, or spread over regions with ``masks``. For
+        content: The image to paint.
+        style: A style image or several; several are blended, or spread over regions with ``masks``. For
             multi-style systems numbers or names of trained styles; nothing for single-style ones.
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
         alpha: Strength, 0 to 1.
         style_weights: One per style, normalized to sum 1.
-        preserve_color: ``none``, ``coral`` or ``luminance``, see `Painter`.
-        masks: One gray picture per style, white where it applies; or a single one for two styles (white: the first).
+        preserve_color: ``none``, ``coral`` or ``luminance``, see `Stylizer`.
+        masks: One gray image per style, white where it applies; or a single one for two styles (white: the first).
         size: Short side in pixels to which the content is resized first; None keeps its size.
         style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
-        tile: Side in pixels of tiles, for pictures that would not fit into memory, see `Painter`.
+        tile: Side in pixels of tiles, for images that would not fit into memory, see `Stylizer`.
         device: Where to compute, for example ``cuda``; None leaves the model where it is.
 
     Returns:
-        A picture of the content's size.
+        An image of the content's size.
 
     Raises:
-        ImageError: If a picture cannot be read.
+        ImageError: If an image cannot be read.
         ValueError: If the controls do not fit.
         FileNotFoundError: If the model is not there.
     """
@@ -167,7 +165,7 @@ def stylize(
     if device is not None:
         model = model.to(device)
     styles, mask_list = _listed(style), _listed(masks)
-    painter = Painter(
+    stylizer = Stylizer(
         model,
         load_styles(model, styles, style_size),
         alpha=alpha,
@@ -176,11 +174,11 @@ def stylize(
         masks=load_masks(mask_list, len(styles)),
         tile=tile,
     )
-    return to_image(painter(load_picture(content, size).unsqueeze(0)))
+    return to_image(stylizer(load_image(content, size).unsqueeze(0)))
 
 
 def fingerprint(model: StyleModel) -> list[float]:
-    """What a trained model makes of a fixed picture, in few numbers: to recognize its weights on any machine.
+    """What a trained model makes of a fixed image, in few numbers: to recognize its weights on any machine.
 
     Waves of 64 x 64 pixels are painted, in the first of the trained styles where the model has such; the numbers are the
     means of 4 x 4 areas of red, then of green and of blue, rounded to four digits. In float32 on CPUs they agree to
@@ -196,7 +194,7 @@ def fingerprint(model: StyleModel) -> list[float]:
     content = torch.stack([0.5 + 0.45 * torch.sin(6.2832 * (x * (c + 1) + y * (3 - c)) + c) for c in range(3)])
     style = torch.stack([0.5 + 0.45 * torch.cos(6.2832 * (x * (7 - 2 * c) - y * (c + 5))) for c in range(3)])
     styles: dict[str, list[Style]] = {"multi": [0], "single": []}
-    painted = Painter(model, styles.get(model.kind, [style]))(content[None])
+    painted = Stylizer(model, styles.get(model.kind, [style]))(content[None])
     return [round(float(mean), 4) for mean in adaptive_avg_pool2d(painted[0], 4).flatten()]
 
 
@@ -209,19 +207,19 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def load_styles(model: StyleModel, styles: Sequence[Picture | int], size: int | None = None) -> list[Style]:
-    """Styles as `Painter` takes them: pictures are read for systems that paint with pictures.
+def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int | None = None) -> list[Style]:
+    """Styles as `Stylizer` takes them: images are read for systems that paint with images.
 
     Raises:
-        ImageError: If a picture cannot be read.
+        ImageError: If an image cannot be read.
     """
     if model.kind in ("multi", "single"):
         return [int(s) if isinstance(s, str) and s.isdecimal() else s for s in styles]  # type: ignore[misc]
-    return [load_picture(s, size) for s in styles]  # type: ignore[arg-type]
+    return [load_image(s, size) for s in styles]  # type: ignore[arg-type]
 
 
-def load_picture(picture: Picture, size: int | None = None) -> Tensor:
-    """A picture as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
+def load_image(picture: ImageLike, size: int | None = None) -> Tensor:
+    """An image as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
 
     Raises:
         ImageError: If a file cannot be read.
@@ -229,7 +227,7 @@ def load_picture(picture: Picture, size: int | None = None) -> Tensor:
     """
     if isinstance(picture, Tensor):
         if picture.shape[-3:-2] != (3,) or picture.ndim not in (3, 4) or (picture.ndim == 4 and len(picture) != 1):
-            raise ValueError(f"A picture is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
+            raise ValueError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
         tensor = picture.reshape(picture.shape[-3:]).float()
     else:
         image = picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture, min_side=size)
@@ -239,7 +237,7 @@ def load_picture(picture: Picture, size: int | None = None) -> Tensor:
     return tensor
 
 
-def load_masks(masks: Sequence[Picture], count: int) -> Tensor | None:
+def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
     """Region masks of ``count`` styles as (count, H, W); None if there are none.
 
     Raises:
@@ -247,7 +245,7 @@ def load_masks(masks: Sequence[Picture], count: int) -> Tensor | None:
     """
     if not masks:
         return None
-    maps = [load_picture(mask).mean(0) for mask in masks]
+    maps = [load_image(mask).mean(0) for mask in masks]
     if len(maps) == 1 and count == 2:
         maps.append(1 - maps[0])
     if len(maps) != count:

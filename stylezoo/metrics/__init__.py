@@ -1,4 +1,4 @@
-"""Metrics of stylized pictures: torchmetrics classes that take pictures, and functions that give a value per pair.
+"""Metrics of stylized images: torchmetrics classes that take images, and functions that give a value per pair.
 
     lpips, style = LPIPS(AlexNet()), StyleLoss(VGG("vgg19_normalised"))
     for output, content, painting in batches:                    # (B, 3, H, W), RGB in [0, 1]
@@ -7,9 +7,9 @@
     lpips.result()                                               # MetricValue(value, n, key)
 
 Sums are float64 and independent of the batches; several processes add theirs. Every result carries a `MetricKey`: the
-network with the sha256 of its weights, the resize rule, what the pictures were read from, and all other settings. Values
+network with the sha256 of its weights, the resize rule, what the images were read from, and all other settings. Values
 of different keys refuse to be compared: LPIPS with AlexNet and with VGG-16 differ by a factor of two or three, a plain FID
-and one extrapolated to infinity, or of other numbers of pictures, by more than systems do.
+and one extrapolated to infinity, or of other numbers of images, by more than systems do.
 
 | metric                | better | looks with        | blind to                                               |
 |-----------------------|--------|-------------------|--------------------------------------------------------|
@@ -22,11 +22,11 @@ and one extrapolated to infinity, or of other numbers of pictures, by more than 
 | FID                   | lower  | any network       | content: handing back the styles gives 0               |
 | ArtFID                | lower  | art Inception and LPIPS | nothing entirely: the product of the two         |
 | WarpError             | lower  | -                 | everything but flicker                                 |
-| SupremumCorrelation, StyleSupremum | - | VGG       | they judge the classic style loss, not pictures        |
+| SupremumCorrelation, StyleSupremum | - | VGG       | they judge the classic style loss, not images        |
 
 No single one ranks systems: read content and style metrics together, beside what the unchanged content and the returned
 style get (the floor and the ceiling). Left out on purpose: PSNR, which rewards doing nothing; the CLIP score, which
-rewards pictures whose content has collapsed; and StyleID's GramLoss, which flattens features to one vector, so that its
+rewards images whose content has collapsed; and StyleID's GramLoss, which flattens features to one vector, so that its
 Gram matrix is a single number.
 """
 

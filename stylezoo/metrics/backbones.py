@@ -83,7 +83,7 @@ class AlexNet(nn.Module):
 class ArtInception(nn.Module):
     """The Inception v3 of ArtFID, trained on art (Wright & Ommer 2022, arXiv:2207.12280).
 
-    Pictures go in as they are, RGB in [0, 1], neither resized to 299 pixels nor normalized, as
+    Images go in as they are, RGB in [0, 1], neither resized to 299 pixels nor normalized, as
     matthias-wright/art-fid@37ce02e feeds it. Values of FID are about ten times smaller than with the usual Inception.
 
     Args:
@@ -117,7 +117,7 @@ class ArtInception(nn.Module):
         """Pool features (B, 2048) of (B, 3, H, W), H and W from 75 up.
 
         Raises:
-            ValueError: If the pictures are smaller.
+            ValueError: If the images are smaller.
         """
         if min(image.shape[-2:]) < 75:
             raise ValueError(f"Inception needs 75 pixels or more, not {image.shape[-1]} x {image.shape[-2]}.")

@@ -26,8 +26,8 @@ class MetricKey:
         metric: Its name.
         backbone: The network whose features it looks at; "none" where it needs none.
         sha256: Of that network's weights, names and values; "" where there is none.
-        resize: How pictures were resized first, see `resized`.
-        pictures: What the outputs were read from: "float" straight from the model, "png", "jpeg95" ...
+        resize: How images were resized first, see `resized`.
+        images: What the outputs were read from: "float" straight from the model, "png", "jpeg95" ...
         settings: All else, as sorted pairs.
     """
 
@@ -52,7 +52,7 @@ class MetricValue:
 
     Attributes:
         value: The number.
-        n: Of pairs (or pictures) that it is of.
+        n: Of pairs (or images) that it is of.
         key: With what it was measured.
 
     >>> value = MetricValue(0.5, 800, MetricKey("lpips", "alexnet"))
@@ -104,7 +104,7 @@ def _parse_rule(rule: str) -> tuple[str, int, bool]:
 
 
 def resized(images: Tensor, rule: str) -> Tensor:
-    """Resizes pictures by a rule, bilinearly.
+    """Resizes images by a rule, bilinearly.
 
     Args:
         images: (B, 3, H, W).
@@ -148,15 +148,15 @@ def identify(backbone: nn.Module | None) -> tuple[str, str]:
 class ImageMetric(Metric):
     """Base of all metrics: knows its `key`, and keeps float64 sums, so that those of several processes add up.
 
-    Pictures are RGB in [0, 1], (B, 3, H, W); nothing is clamped or rounded unless a metric says so.
+    Images are RGB in [0, 1], (B, 3, H, W); nothing is clamped or rounded unless a metric says so.
 
     In a `torchmetrics.MetricCollection` switch ``compute_groups`` off: it takes two metrics whose sums agree on the
     first batch for the same one.
 
     Args:
         backbone: The network it looks with, if any; put into eval mode.
-        resize: How pictures are resized first, see `resized`.
-        pictures: What outputs are read from, see `MetricKey`; only recorded.
+        resize: How images are resized first, see `resized`.
+        images: What outputs are read from, see `MetricKey`; only recorded.
 
     Raises:
         ValueError: If there is no such resize rule.
@@ -188,7 +188,7 @@ class ImageMetric(Metric):
 
     @property
     def n(self) -> int:
-        """Of how many pairs (or pictures) the sums are."""
+        """Of how many pairs (or images) the sums are."""
         raise NotImplementedError
 
     def compute(self) -> Tensor:
@@ -205,7 +205,7 @@ class ImageMetric(Metric):
             n, key = self.n, self.key
             value = type(self).compute(self) if n else None
         if value is None:
-            raise ValueError(f"{self.name} has seen no pictures yet: update it first.")
+            raise ValueError(f"{self.name} has seen no images yet: update it first.")
         return MetricValue(float(value), n, key)
 
     def _prepare(self, images: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class ImageMetric(Metric):
 
 
 class MeanMetric(ImageMetric):
-    """The mean of one value per pair or picture."""
+    """The mean of one value per pair or image."""
 
     total: Tensor
     count: Tensor
@@ -236,7 +236,7 @@ class MeanMetric(ImageMetric):
 
 
 class PairMetric(MeanMetric):
-    """The mean of a value per pair of pictures. Subclasses define `_values` and, naming its arguments, ``update``."""
+    """The mean of a value per pair of images. Subclasses define `_values` and, naming its arguments, ``update``."""
 
     @torch.no_grad()
     def values(self, output: Tensor, reference: Tensor) -> Tensor:
@@ -270,7 +270,7 @@ class ContentMetric(PairMetric):
     def values(self, output: Tensor, reference: Tensor) -> Tensor:
         if self.resize[:6] != "square" and output.shape[-2:] != reference.shape[-2:]:
             sizes = " and ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in (output, reference))
-            raise ValueError(f"{self.name} compares pictures of one size, not {sizes}: resize one, or take square256.")
+            raise ValueError(f"{self.name} compares images of one size, not {sizes}: resize one, or take square256.")
         return super().values(output, reference)
 
 

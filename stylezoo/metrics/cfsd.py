@@ -11,7 +11,7 @@ from stylezoo.metrics.base import ContentMetric, Setting
 
 def log_similarity(features: Tensor, rows: slice) -> Tensor:
     """How much some positions resemble all positions, log-softmax of inner products / C^2, in float64: in float32 the
-    differences of two pictures' logarithms lose three digits.
+    differences of two images' logarithms lose three digits.
 
     Args:
         features: (C, N), N positions.
@@ -27,7 +27,7 @@ def log_similarity(features: Tensor, rows: slice) -> Tensor:
 def cfsd_distance(output: Tensor, content: Tensor, rows: int = 512) -> Tensor:
     """KL divergence of the similarities between positions, content from output, summed over positions, (B,).
 
-    Computed some rows at a time: the N x N matrices, 1 GiB each for a picture of 512 x 512, are never held.
+    Computed some rows at a time: the N x N matrices, 1 GiB each for an image of 512 x 512, are never held.
 
     Args:
         output: Features (B, C, H, W).
@@ -45,13 +45,13 @@ def cfsd_distance(output: Tensor, content: Tensor, rows: int = 512) -> Tensor:
 
 
 class CFSD(ContentMetric):
-    """CFSD as jiwoogit/StyleID@d4ea655 evaluation/image_metrics.py measures it, on 512-pixel pictures.
+    """CFSD as jiwoogit/StyleID@d4ea655 evaluation/image_metrics.py measures it, on 512-pixel images.
 
     Args:
         backbone: ``VGG("vgg19_torchvision", last="relu3_1")`` there.
         layer: Its layer (the reference calls relu3_1 conv3).
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
     """
 
     name = "cfsd"

@@ -1,7 +1,7 @@
-"""Fréchet distance between two sets of pictures, and ArtFID, which multiplies it with a content distance.
+"""Fréchet distance between two sets of images, and ArtFID, which multiplies it with a content distance.
 
 The trace of (S1 S2)^(1/2) is computed as a nuclear norm, the sum of singular values of X1 X2^T for S = X^T X: exact where
-there are fewer pictures than features and the product of covariances, whose root others take, is singular.
+there are fewer images than features and the product of covariances, whose root others take, is singular.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _root(covariance: Tensor) -> Tensor:
 def _check_counts(outputs: int, styles: int) -> None:
     if min(outputs, styles) < 2:
         raise ValueError(
-            f"FID compares two sets of pictures, two or more each, not {outputs} outputs and {styles} styles."
+            f"FID compares two sets of images, two or more each, not {outputs} outputs and {styles} styles."
         )
 
 
@@ -87,9 +87,9 @@ def infinity_sizes(n: int, points: int = 15) -> np.ndarray:
 
 
 def fid_infinity(output: Tensor, style: Tensor, points: int = 15, seed: int = 0) -> Tensor:
-    """FID for infinitely many pictures: the intercept of a line through FID against 1 / N (Chong & Forsyth 2020).
+    """FID for infinitely many images: the intercept of a line through FID against 1 / N (Chong & Forsyth 2020).
 
-    As matthias-wright/art-fid@37ce02e: sub-sets of 5000 to N pictures, the same rows of both. With 5000 pictures or
+    As matthias-wright/art-fid@37ce02e: sub-sets of 5000 to N images, the same rows of both. With 5000 images or
     fewer every sub-set is the whole set, and the result is the plain `fid`.
 
     Args:
@@ -133,8 +133,8 @@ def art_fid(content: Tensor | float, fid: Tensor | float) -> Tensor:
 class FID(ImageMetric):
     """Fréchet distance between the features of all outputs and of all styles.
 
-    It is biased upwards, the more the fewer pictures there are, so that its key holds their numbers. Fewer pictures than
-    features are fine for the computation, but each new picture still changes the value much; a set of 40 styles that is
+    It is biased upwards, the more the fewer images there are, so that its key holds their numbers. Fewer images than
+    features are fine for the computation, but each new image still changes the value much; a set of 40 styles that is
     repeated for 800 outputs (StyleID) has a covariance of rank 39.
 
     Plain FID is kept as float64 sums, (D, D) per set. With ``points`` it is `fid_infinity`, which needs the activations.
@@ -144,9 +144,9 @@ class FID(ImageMetric):
             torchmetrics' NoTrainInceptionV3 behind a rounding to 8 bits ...
         dimensions: D.
         points: On the line of `fid_infinity`; None for plain FID.
-        seed: Of its sub-sets; they also depend on the order of pictures, and so on the number of processes.
+        seed: Of its sub-sets; they also depend on the order of images, and so on the number of processes.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
     """
 
     name = "fid"
@@ -237,7 +237,7 @@ class ArtFID(FID):
     """(1 + content distance) (1 + FID on art), lower is better.
 
     ``ArtFID(ArtInception(), LPIPS(AlexNet()))`` is the benchmark; StyleID's table has ``resize="short512"``, also for
-    LPIPS. The default mode is plain FID, the only one that means anything with fewer than 5000 pictures (where
+    LPIPS. The default mode is plain FID, the only one that means anything with fewer than 5000 images (where
     ``art_fid_inf``, the reference's default, degenerates to it).
 
     Args:
@@ -247,8 +247,8 @@ class ArtFID(FID):
         mode: ``art_fid`` (plain FID), ``art_fid_inf`` (as the reference runs) or ``art_fid_inf_15`` (as it means to).
         dimensions: See `FID`.
         seed: See `FID`.
-        resize: Of the pictures that the backbone sees; that of ``content`` is its own.
-        pictures: See `stylezoo.metrics.ImageMetric`.
+        resize: Of the images that the backbone sees; that of ``content`` is its own.
+        images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
         ValueError: If there is no such mode.

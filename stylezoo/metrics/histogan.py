@@ -49,7 +49,7 @@ def _histogram(pixels: Tensor, bins: int, chunk: int) -> Tensor:
 
 
 def histogan_distance(output: Tensor, style: Tensor, bins: int = 64, size: int = 256) -> Tensor:
-    """Hellinger distance of two pictures' `rgb_uv_histogram`, in [0, 1], per pair, (B,).
+    """Hellinger distance of two images' `rgb_uv_histogram`, in [0, 1], per pair, (B,).
 
     Args:
         output: (B, 3, H, W), RGB in [0, 1].
@@ -69,7 +69,7 @@ class HistoGANDistance(StyleMetric):
         bins: See `rgb_uv_histogram`.
         size: See there.
         resize: Before that, see `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
     """
 
     name = "histogan_distance"

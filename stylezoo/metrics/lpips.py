@@ -64,15 +64,15 @@ def lpips_distance(output: Features, content: Features, heads: Sequence[Tensor])
 class LPIPS(ContentMetric):
     """LPIPS between output and content, with AlexNet (as papers report it) or VGG-16.
 
-    The two differ by a factor of two or three on the same pictures, so their keys do too. Gray pictures (StyleID's second
+    The two differ by a factor of two or three on the same images, so their keys do too. Gray images (StyleID's second
     number) are given with three equal channels.
 
     Args:
         backbone: `AlexNet` or ``VGG("vgg16_torchvision")``; preprocessing with ImageNet's mean and std is the same function
-            as LPIPS's scaling of pictures in [-1, 1].
+            as LPIPS's scaling of images in [-1, 1].
         heads: A file of channel weights; None takes those of version 0.1 that torchmetrics brings along.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
 
     Raises:
         ValueError: If the backbone is another network.

@@ -1,6 +1,6 @@
 """Content and style losses as metrics: per pair, by statistic and by set of layers.
 
-Functions take features (of `stylezoo.vgg.VGG` or any network like it), classes take pictures.
+Functions take features (of `stylezoo.vgg.VGG` or any network like it), classes take images.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def classic_style_loss(output: Tensor, style: Tensor) -> Tensor:
 
 
 def style_supremum(output: Tensor, style: Tensor) -> Tensor:
-    """The largest `classic_style_loss` that two pictures with such Gram matrices could have, per pair, (B,).
+    """The largest `classic_style_loss` that two images with such Gram matrices could have, per pair, (B,).
 
     (|G_o|^2 + |G_s|^2) / C^2 (Cheng et al. 2021 with N^l = C^2, see `stylezoo.losses.balanced_gram_loss`). A bound for post-ReLU features only.
 
@@ -132,7 +132,7 @@ class FeatureMetric(PairMetric):
         layers: {layer: weight}.
         channels: Order in which the backbone sees the channels.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class ContentLoss(FeatureMetric, ContentMetric):
         loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
         channels: Order in which the backbone sees the channels.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
 
     Raises:
         ValueError: If the loss is unknown.
@@ -205,7 +205,7 @@ class StyleLoss(FeatureMetric, StyleMetric):
         statistic: A name of `STATISTICS`.
         channels: Order in which the backbone sees the channels.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
 
     Raises:
         ValueError: If the statistic is unknown.
@@ -270,7 +270,7 @@ class SupremumCorrelation(ImageMetric):
         backbone: See `ClassicStyleLoss`.
         layer: Which of its layers.
         resize: See `stylezoo.metrics.ImageMetric`.
-        pictures: See there.
+        images: See there.
     """
 
     name = "supremum_correlation"

@@ -25,7 +25,7 @@ def ssim(output: Tensor, content: Tensor) -> Tensor:
 
 
 def ms_ssim(output: Tensor, content: Tensor) -> Tensor:
-    """MS-SSIM of Wang et al. 2003 per pair, (B,): five scales, so that pictures need more than 160 pixels.
+    """MS-SSIM of Wang et al. 2003 per pair, (B,): five scales, so that images need more than 160 pixels.
 
     Args:
         output: (B, 3, H, W) in [0, 1].
@@ -35,7 +35,7 @@ def ms_ssim(output: Tensor, content: Tensor) -> Tensor:
 
 
 def gray8(images: Tensor) -> Tensor:
-    """8-bit gray values 0 to 255 of pictures as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
+    """8-bit gray values 0 to 255 of images as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
 
     >>> gray8(Tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
     tensor([[[151.]]], dtype=torch.float64)
@@ -54,7 +54,7 @@ def ssim_map(output: Tensor, content: Tensor) -> Tensor:
         content: The same shape.
 
     Returns:
-        (B, H - 6, W - 6): positions whose window lies within the picture.
+        (B, H - 6, W - 6): positions whose window lies within the image.
     """
     x, y = output.double().unsqueeze(1), content.double().unsqueeze(1)
     mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(m, 7, stride=1) for m in (x, y, x * x, y * y, x * y))
@@ -68,7 +68,7 @@ def ssim_map(output: Tensor, content: Tensor) -> Tensor:
 
 
 def gray_ssim(output: Tensor, content: Tensor) -> Tensor:
-    """SSIM of 8-bit gray pictures per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
+    """SSIM of 8-bit gray images per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
 
     Args:
         output: (B, 3, H, W) in [0, 1], H and W from 7 up; rounded to 8 bits.

@@ -1,4 +1,4 @@
-"""Flicker without optical flow: how far painting is from following a known motion of a still picture."""
+"""Flicker without optical flow: how far painting is from following a known motion of a still image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stylezoo.metrics.base import MeanMetric, Setting
 
-Painter = Callable[[Tensor], Tensor]
-"""Paints (B, 3, H, W) -> (B, 3, H, W), such as `stylezoo.inference.Painter`."""
+Stylizer = Callable[[Tensor], Tensor]
+"""Paints (B, 3, H, W) -> (B, 3, H, W), such as `stylezoo.inference.Stylizer`."""
 
 MOTIONS = ("shift", "rotate", "zoom", "tilt")
 
@@ -44,14 +44,14 @@ def homography(motion: str, height: int, width: int) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves pictures by a homography, bilinearly; what comes from outside mirrors the inside.
+    """Moves images by a homography, bilinearly; what comes from outside mirrors the inside.
 
     Args:
         images: (B, 3, H, W).
         matrix: See `homography`.
 
     Returns:
-        The moved pictures, and where they come from inside, (H, W), boolean.
+        The moved images, and where they come from inside, (H, W), boolean.
     """
     height, width = images.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
@@ -63,25 +63,25 @@ def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     return moved, inside.to(images.device)
 
 
-def warp_error(painter: Painter, content: Tensor, motions: Sequence[str] = MOTIONS) -> Tensor:
-    """How much a painted picture flickers when its content moves, (B,).
+def warp_error(stylizer: Stylizer, content: Tensor, motions: Sequence[str] = MOTIONS) -> Tensor:
+    """How much a painted image flickers when its content moves, (B,).
 
     Two frames of a still: I and its moved version W(I), painted independently. E = 1/|M| sum over M of
     |P(W(I)) - W(P(I))|, mean over channels, over the pixels M that the motion brings from inside, mean over the motions.
-    0 for a painter that moves with its content. Motions other than ``shift`` interpolate, which blurs W(P(I)): compare
+    0 for a stylizer that moves with its content. Motions other than ``shift`` interpolate, which blurs W(P(I)): compare
     painters with each other and with the identity, not with 0. Painting nothing, or one color, has no flicker at all.
 
     Args:
-        painter: Paints (B, 3, H, W).
+        stylizer: Paints (B, 3, H, W).
         content: Stills (B, 3, H, W), RGB in [0, 1].
         motions: Names of `MOTIONS`.
     """
-    before = painter(content)
+    before = stylizer(content)
     errors = []
     for motion in motions:
         matrix = homography(motion, *content.shape[-2:])
         expected, inside = warp(before, matrix)
-        difference = (painter(warp(content, matrix)[0]) - expected).abs().mean(1)  # (B, H, W)
+        difference = (stylizer(warp(content, matrix)[0]) - expected).abs().mean(1)  # (B, H, W)
         errors.append(difference[:, inside].mean(1))
     return torch.stack(errors).mean(0)
 
@@ -105,6 +105,6 @@ class WarpError(MeanMetric):
     def settings(self) -> dict[str, Setting]:
         return {"motions": " ".join(self.motions)}
 
-    def update(self, painter: Painter, content: Tensor) -> None:
-        """Adds what a painter does to stills (B, 3, H, W), RGB in [0, 1]."""
-        self._add(warp_error(painter, self._prepare(content), self.motions))
+    def update(self, stylizer: Stylizer, content: Tensor) -> None:
+        """Adds what a stylizer does to stills (B, 3, H, W), RGB in [0, 1]."""
+        self._add(warp_error(stylizer, self._prepare(content), self.motions))

@@ -12,7 +12,7 @@ one can be learned by training its numbers alone.
 Deviations: none from magenta/magenta@526d3eb image_stylization (re-implemented by reading it), but for the output's
 size: the content's own, where the reference rounds up to a multiple of 4 (ours is its top-left crop).
 Paper and code differ: the paper divides content and style loss by the number of units and leaves the style weight free;
-the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training pictures are ImageNet's in both.
+the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training images are ImageNet's in both.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class CIN(FittedModel):
     """Conditional instance normalization (Dumoulin et al. 2017): one network for many styles.
 
     A style is the number or the name of a trained one, a list or a tensor (B,) of such, or weights over all styles, (N,) or
-    (B, N), which may be negative and need not sum to 1: sum_k w_k style_k. Without a style, the pictures of a batch take
+    (B, N), which may be negative and need not sum to 1: sum_k w_k style_k. Without a style, the images of a batch take
     the styles in turn.
 
     Args:
-        styles: Folder of the pictures whose styles are learned, one each. Only training reads it.
-        style_names: What the styles are called; None takes the names of the pictures, sorted.
-        style_size: Pixels that the longer side of style pictures is resized to; None keeps their sizes.
+        styles: Folder of the images whose styles are learned, one each. Only training reads it.
+        style_names: What the styles are called; None takes the names of the images, sorted.
+        style_size: Pixels that the longer side of style images is resized to; None keeps their sizes.
         style_coefficients: {name: factor} of the style loss, for styles that come out too weak or too strong.
         finetune: A model of this system whose convolutions are taken over and stay as they are: only the scales and
             shifts of the new styles are trained.
@@ -92,7 +92,7 @@ class CIN(FittedModel):
         width: Multiplies the channels.
         channels: Of the three convolutions down and the two up.
         blocks: Number of residual blocks.
-        seed: Decides which style each training picture gets.
+        seed: Decides which style each training image gets.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         content_layers: Weight of each layer in the content loss.
@@ -280,7 +280,7 @@ class CIN(FittedModel):
         return super().forward(content, self._in_turn(len(content)) if style is None else style, alpha)
 
     def restore(self, image: Tensor) -> Tensor:
-        """Pictures in the styles in turn: what the convolutions see of them."""
+        """Images in the styles in turn: what the convolutions see of them."""
         restored: Tensor = self(image)
         return restored
 
@@ -297,7 +297,7 @@ class CIN(FittedModel):
 
         Raises:
             ValueError: If there is no such style, or no folder of ``styles``.
-            FileNotFoundError: If a style's picture is not there.
+            FileNotFoundError: If a style's image is not there.
         """
         ids = self._in_turn(len(content)) if style is None else self._numbers(style).expand(len(content))
         output = self(content, ids)
@@ -310,7 +310,7 @@ class CIN(FittedModel):
         factors = self.hparams["style_coefficients"]
         if not factors:
             terms |= self.perceptual(features, style=targets)
-        else:  # a style's factor is on the losses of its own pictures
+        else:  # a style's factor is on the losses of its own images
             each = [
                 factors.get(self.styles[int(number)], 1.0)
                 * self.perceptual(
@@ -330,17 +330,17 @@ class CIN(FittedModel):
             for name in self.styles:
                 if name not in paths:
                     raise FileNotFoundError(
-                        f"There is no picture of the style {name!r} in {folder}: training needs the pictures of all"
+                        f"There is no image of the style {name!r} in {folder}: training needs the images of all"
                         f" its styles ({', '.join(self.styles)})."
                     )
             pictures = (read_style(paths[name], self.hparams["style_size"]) for name in self.styles)
             self._measured = measure_styles(self.loss_network, pictures, self.perceptual.style_layers)
         return self._measured
 
-    # Which picture gets which style
+    # Which image gets which style
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """A style drawn for every picture, a function of (seed, batches trained so far, rank): a resumed run goes on."""
+        """A style drawn for every image, a function of (seed, batches trained so far, rank): a resumed run goes on."""
         trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         ids = self.draw(len(batch["content"]), trained, self.global_rank)
         return super().training_step({**batch, "style": ids}, batch_idx)
@@ -352,11 +352,11 @@ class CIN(FittedModel):
         return super().test_step(self._with_styles(batch, batch_idx), batch_idx)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The pictures of a batch, clamped to [0, 1], in the styles in turn."""
+        """The images of a batch, clamped to [0, 1], in the styles in turn."""
         return super().predict_step(self._with_styles(batch, batch_idx), batch_idx)
 
     def draw(self, count: int, batch: int, rank: int) -> Tensor:
-        """Independent styles for the pictures of a training batch, (count,)."""
+        """Independent styles for the images of a training batch, (count,)."""
         generator = np.random.default_rng((self.hparams["seed"], batch, rank))
         return torch.from_numpy(generator.integers(len(self.styles), size=count)).to(self.device)
 
@@ -368,7 +368,7 @@ class CIN(FittedModel):
         return (first + torch.arange(count, device=self.device)) % len(self.styles)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other styles: rows of scales and shifts would be taken for other pictures'.
+        """Refuses a checkpoint of other styles: rows of scales and shifts would be taken for other images'.
 
         Raises:
             ValueError: If the styles differ; the message names both.
@@ -383,18 +383,18 @@ class CIN(FittedModel):
 
 
 def style_pictures(folder: str | None) -> dict[str, Path]:
-    """The pictures of a folder by the names of the styles: those of the files, without suffix where that is enough.
+    """The images of a folder by the names of the styles: those of the files, without suffix where that is enough.
 
     Raises:
         ValueError: If no folder was named.
-        FileNotFoundError: If there are no pictures in it.
+        FileNotFoundError: If there are no images in it.
     """
     if folder is None:
-        raise ValueError("cin learns the styles of a folder of pictures: name it (styles, --model.styles FOLDER).")
+        raise ValueError("cin learns the styles of a folder of images: name it (styles, --model.styles FOLDER).")
     paths = list_images(folder, recursive=False)
     if not paths:
         raise FileNotFoundError(
-            f"There are no style pictures in {folder}: training needs one per style it is to learn, so put some there or"
+            f"There are no style images in {folder}: training needs one per style it is to learn, so put some there or"
             " name another folder in the recipe."
         )
     unique = len({path.stem for path in paths}) == len(paths)

@@ -41,8 +41,8 @@ def quantiles(ordered: Tensor, count: int) -> Tensor:
     """The same distribution in another number of values, (B, C, N) in ascending order -> (B, C, count).
 
     Value i of ``count`` is the quantile at (i + 1/2) / count, where value j of N stands for the one at (j + 1/2) / N:
-    linear in between (Hazen's definition, ``hazen`` in NumPy), and the first and the last value beyond. A picture tiled
-    k times so has the quantiles of the picture.
+    linear in between (Hazen's definition, ``hazen`` in NumPy), and the first and the last value beyond. An image tiled
+    k times so has the quantiles of the image.
 
     >>> quantiles(torch.tensor([[[0.0, 1.0, 4.0, 9.0]]]), 2)
     tensor([[[0.5000, 6.5000]]])

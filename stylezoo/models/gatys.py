@@ -13,7 +13,7 @@ Recipes are the models: ``gatys`` (the author's loss from coarse to fine, also t
 ``gatys.author`` (his notebook), ``gatys.paper`` (the printed formulas), ``gatys.neural_style`` and ``gatys.modern``
 (crowsonkb's) are ``experiments/gatys*.yaml``.
 
-Deviations: content and style are as large as the caller makes them (``--size``); a style picture larger than the
+Deviations: content and style are as large as the caller makes them (``--size``); a style image larger than the
 content is shrunk to its long side and a smaller one stays, where the references resize both to 512 pixels.
 - Paper and codes differ: convolutions before the ReLU, average pooling, noise as start, and sums with factors 1/2 and
   1/4 are the paper's; ReLUs, maxima, the content as start, and means are the codes'. The paper says that its network
@@ -75,9 +75,9 @@ class Gatys(StyleModel):
         normalize_gradients: Whether the gradient that each loss layer sends back is divided by its L1 norm
             (neural-style).
         init: Start from the ``content`` or from ``noise`` around the mean color of ImageNet.
-        init_image: Start from this picture instead, resized to the content.
+        init_image: Start from this image instead, resized to the content.
         noise: Standard deviation of that noise, in units of ``pixel_range``.
-        seed: Of the noise; every picture of a batch starts from the same.
+        seed: Of the noise; every image of a batch starts from the same.
         optimizer: ``lbfgs`` without line search, or ``adam``.
         lr: Its learning rate, in units of ``pixel_range``.
         betas: Of Adam.
@@ -88,7 +88,7 @@ class Gatys(StyleModel):
             the content's size from the start. Adam's moments grow with the image.
         average: Decay of a moving average of the iterates, which is the output; 0 for the last iterate.
         clamp: Whether each step of Adam ends in [0, 1].
-        style_scale: Long side that larger style pictures are shrunk to, relative to the content's: strokes grow with
+        style_scale: Long side that larger style images are shrunk to, relative to the content's: strokes grow with
             it.
         pixel_range: White in the space of the optimizer, where steps, noise and total variation are measured.
         pooling: ``max``, ``avg`` or ``avg_doubled``, see `stylezoo.vgg.VGG`.
@@ -150,13 +150,13 @@ class Gatys(StyleModel):
         self._deepest = deepest
 
     def encode_style(self, style: Tensor) -> Code:
-        """The style picture itself, (B, 3, H, W): how it is measured depends on the content's size and on the scale."""
+        """The style image itself, (B, 3, H, W): how it is measured depends on the content's size and on the scale."""
         return {"picture": style}
 
     def decode(
         self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
     ) -> Tensor:
-        """Optimizes a picture for each content, one after the other; works in inference mode too.
+        """Optimizes an image for each content, one after the other; works in inference mode too.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -184,12 +184,12 @@ class Gatys(StyleModel):
         return torch.cat(outputs)
 
     def losses(self, content: Tensor, style: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of a picture.
+        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of an image.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B or 1, 3, H', W'), RGB in [0, 1].
-            image: The picture to judge, (B, 3, H, W), which gradients flow to; None paints it first.
+            image: The image to judge, (B, 3, H, W), which gradients flow to; None paints it first.
         """
         image = self(content, style) if image is None else image
         content_targets, style_targets = self._targets(content, [style], [1.0], 0.0)
@@ -371,7 +371,7 @@ def scales(smallest: int | None, side: int) -> list[int]:
 
 
 def fitted(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of a picture whose long side becomes ``side``, the other in proportion.
+    """Height and width of an image whose long side becomes ``side``, the other in proportion.
 
     >>> fitted(200, 300, 128)
     (85, 128)
@@ -382,14 +382,14 @@ def fitted(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def shrunk(picture: Tensor, side: int) -> Tensor:
-    """A picture, (1, 3, H, W), with a long side of at most ``side``, and short ones of at least 16."""
+    """An image, (1, 3, H, W), with a long side of at most ``side``, and short ones of at least 16."""
     height, width = picture.shape[-2:]
     size = fitted(height, width, min(side, max(height, width)))
     return resized(picture, (max(size[0], SMALLEST_SIDE), max(size[1], SMALLEST_SIDE)))
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """A picture at another size, bicubic with antialiasing, in [0, 1]."""
+    """An image at another size, bicubic with antialiasing, in [0, 1]."""
     if picture.shape[-2:] == size:
         return picture
     return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -54,9 +54,9 @@ class Johnson(SingleStyleModel):
     """Johnson et al. 2016: one network per style.
 
     Args:
-        style_image: The picture whose style is learned. Only training reads it.
-        style_name: What the style is called; None takes the name of its picture.
-        style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
+        style_image: The image whose style is learned. Only training reads it.
+        style_name: What the style is called; None takes the name of its image.
+        style_size: Pixels that the style image's longer side is resized to; None keeps its size.
         norm: ``instance`` or ``batch`` normalization.
         upsample: ``nearest`` and a convolution, ``transposed`` convolutions, or ``subpixel``: convolutions to four
             times the channels, which are shuffled into place.
@@ -72,7 +72,7 @@ class Johnson(SingleStyleModel):
         norm_init: Scales of the normalization start at ``ones``, or ``uniform`` in [0, 1) as in torch7.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
-        tv_weight: Weight of the total variation of the output, mean over pictures of the sum of squared differences.
+        tv_weight: Weight of the total variation of the output, mean over images of the sum of squared differences.
         content_layers: Weight of each layer in the content loss.
         style_layers: Weight of each layer in the style loss.
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.

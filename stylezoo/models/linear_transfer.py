@@ -2,7 +2,7 @@
 
 Whitening and coloring the content's features (WCT) is a linear map; here a small network predicts that map. Features
 are compressed to 32 channels, multiplied by a 32x32 matrix, half of it seen in the style and half in the content, and
-unzipped again. Only this is trained: the encoder and a decoder that restores pictures are given. Content affinity
+unzipped again. Only this is trained: the encoder and a decoder that restores images are given. Content affinity
 survives a linear map, which is why video hardly flickers; a style is one matrix and one mean.
 
     python -m stylezoo fit --config experiments/linear_transfer.yaml --model.decoder_weights dec_r41.pth
@@ -14,7 +14,7 @@ made of relu3_1 goes on through the encoder to relu4_1. `stylezoo import` sees i
 Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5, but for
 - the output's size: the content's own, where the reference cuts to a multiple of 8 (4 from relu3_1); the content is
   extended by its border pixels instead;
-- colors: the reference's pictures are stretched, each to the range from 0 to 1, when they are saved (save_image with
+- colors: the reference's images are stretched, each to the range from 0 to 1, when they are saved (save_image with
   normalize and scale_each); ``stretch`` does it, off by default;
 - video: the reference keeps the style's features and makes its matrix again for every frame; here the code is the matrix;
 - alpha and blends of styles, which it has not: alpha goes from the content's own features to the transferred ones,
@@ -44,7 +44,7 @@ LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 SIZE = 32
 """Side of the matrices."""
 DECODED = ("vgg19_normalised", "vgg19_slim")
-"""Encoders whose features the reference's decoders restore to pictures."""
+"""Encoders whose features the reference's decoders restore to images."""
 DECODER_FILES = {"relu3_1": "dec_r31.pth", "relu4_1": "dec_r41.pth"}
 DECODER_CONVS = {
     "relu3_1": {f"conv{7 + i}": index for i, index in enumerate((1, 5, 8, 12, 15))},
@@ -139,7 +139,7 @@ class LinearTransfer(FittedModel):
         style_weight: Weight of the style loss.
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         style_layers: Weight of each layer in the style loss.
-        stretch: Whether pictures are painted as the reference saves them: clamped, and each stretched to the range
+        stretch: Whether images are painted as the reference saves them: clamped, and each stretched to the range
             from 0 to 1.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
@@ -150,8 +150,8 @@ class LinearTransfer(FittedModel):
         decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
-            restores pictures of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that, the first
-            pictures are what a decoder is fitted to. Only training needs it.
+            restores images of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that, the first
+            images are what a decoder is fitted to. Only training needs it.
         loss_encoder: Another network for the losses; None takes the encoder, built up to relu4_1.
         loss_encoder_weights: A file for it; None takes its own.
 
@@ -225,7 +225,7 @@ class LinearTransfer(FittedModel):
             self._decoder_loaded = True
 
     def on_fit_start(self) -> None:
-        """Refuses to train on a decoder that cannot restore pictures; with random encoders it warns.
+        """Refuses to train on a decoder that cannot restore images; with random encoders it warns.
 
         Raises:
             FileNotFoundError: If the decoder has no weights; the message says where they are looked for.
@@ -247,7 +247,7 @@ class LinearTransfer(FittedModel):
             )
 
     def goals(self) -> list[Goal]:
-        """A decoder that no file brought restores pictures; the matrices have no goal of their own."""
+        """A decoder that no file brought restores images; the matrices have no goal of their own."""
         return [] if self._decoder_loaded else mirrored(self.decoder)
 
     def first_weights(self, images: Tensor) -> None:
@@ -310,7 +310,7 @@ class LinearTransfer(FittedModel):
         return code
 
     def _paint(self, content: Features, code: Code, alpha: float = 1.0) -> Tensor:
-        """A picture of the padded content's size, from the content's features at the first transferred layer."""
+        """An image of the padded content's size, from the content's features at the first transferred layer."""
         x = features = content[self.levels[0]]
         for layer in self.levels:
             if layer != self.levels[0]:
@@ -347,7 +347,7 @@ class LinearTransfer(FittedModel):
 
 
 def stretch(image: Tensor) -> Tensor:
-    """Pictures clamped and stretched, each from its darkest to its lightest value in any channel, to [0, 1]: what
+    """Images clamped and stretched, each from its darkest to its lightest value in any channel, to [0, 1]: what
     torchvision's save_image does with normalize and scale_each."""
     image = image.clamp(0, 1)
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)

@@ -1,6 +1,6 @@
 """Magenta - Exploring the Structure of a Real-time, Arbitrary Neural Artistic Stylization Network (Ghiasi et al., BMVC 2017).
 
-CIN's network, whose scales and shifts are not a table of trained styles but predicted from a picture: an Inception-v3 (or
+CIN's network, whose scales and shifts are not a table of trained styles but predicted from an image: an Inception-v3 (or
 MobileNet-V2) looks at the style, its mean activations become a bottleneck of 100 numbers, and linear maps make the
 2,758 scales and shifts of the residual and up-sampling layers of it. Styles are blended in the bottleneck.
 
@@ -10,7 +10,7 @@ MobileNet-V2) looks at the style, its mean activations become a bottleneck of 10
 Deviations: none from magenta/magenta@526d3eb arbitrary_image_stylization (re-implemented by reading it) in network and
 losses, but for the output's size: the content's own, where the reference rounds up to a multiple of 4 (ours is its
 top-left crop).
-- Style pictures smaller than 75 pixels are enlarged to that; Inception has no activations left below it.
+- Style images smaller than 75 pixels are enlarged to that; Inception has no activations left below it.
 - Augmentation: saturation mixes with gray where TensorFlow scales it in HSV; the reference resizes each crop to 256
   pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
@@ -18,7 +18,7 @@ top-left crop).
 - Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once,
   or the predictor alone with a weight of 0 on all losses but the distillation and then the rest (``freeze_predictor``).
 The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
-pictures in [-1, 1] where this network sees [0, 1].
+images in [-1, 1] where this network sees [0, 1].
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def mobilenet_v2() -> nn.Sequential:
 
 
 class StylePredictor(nn.Module):
-    """Pictures to bottlenecks: a classification network without its end, the mean over positions, a linear map."""
+    """Images to bottlenecks: a classification network without its end, the mean over positions, a linear map."""
 
     def __init__(self, network: Predictor) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class StylePredictor(nn.Module):
         self.bottleneck = _linear(768 if network == "inception_v3" else 1280, BOTTLENECK)
 
     def forward(self, style: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, 100); pictures below 75 pixels are enlarged."""
+        """(B, 3, H, W) in [0, 1] -> (B, 100); images below 75 pixels are enlarged."""
         if min(style.shape[-2:]) < SMALLEST_STYLE:
             style = transforms.resize(style, [SMALLEST_STYLE])
         bottleneck: Tensor = self.bottleneck(self.features(style).mean((2, 3)))
@@ -212,8 +212,8 @@ class Magenta(FittedModel):
         width: Multiplies the channels of the painting network; 0.25 in the mobile version.
         padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
         separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
-        style_size: Pixels that painting resizes the shorter side of style pictures to; None takes them as they are.
-        augment: Whether training varies the style pictures: brightness, colors, mirroring, and crops of any size.
+        style_size: Pixels that painting resizes the shorter side of style images to; None takes them as they are.
+        augment: Whether training varies the style images: brightness, colors, mirroring, and crops of any size.
         seed: Decides how.
         norm_momentum: Share of a batch in the running means of the batch norms; None takes the reference's 0.003, 0.001 and
             0.0003, which need thousands of steps.
@@ -387,7 +387,7 @@ class Magenta(FittedModel):
 
     @torch.no_grad()
     def first_weights(self, images: Tensor) -> None:
-        """Pictures are passed on in the colors that the bottlenecks, the teacher's if there is one, tell of a style.
+        """Images are passed on in the colors that the bottlenecks, the teacher's if there is one, tell of a style.
 
         A separable network stays random.
         """
@@ -439,7 +439,7 @@ class Magenta(FittedModel):
 
 
 def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
-    """Style pictures as the reference varies them (image_utils.py arbitrary_style_image_inputs).
+    """Style images as the reference varies them (image_utils.py arbitrary_style_image_inputs).
 
     Each is made darker or brighter by up to 0.8, gets other colors, is mirrored and turned over half of the time, and a
     square window of 0.57 to 0.99 of its side is cut out. All windows are resized to one size of 128 to 299 pixels.
@@ -471,7 +471,7 @@ def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
 def total_variation(image: Tensor) -> Tensor:
     """Half the mean squared difference of vertical neighbors plus half that of horizontal ones, over the batch.
 
-    image_stylization/learning.py: sums of each picture are divided by their own number of differences.
+    image_stylization/learning.py: sums of each image are divided by their own number of differences.
     """
     image = at_least_float32(image)
     return (image.diff(dim=-2).square().mean() + image.diff(dim=-1).square().mean()) / 2
@@ -649,7 +649,7 @@ def _bias_unit(tensors: Tensors, key: str) -> Tensor:
     """What 1 means in the int32 biases of a quantized layer: the step of its input times that of its kernel, (C,).
 
     Kernels have 127 steps to their largest weight, per output channel. The steps of the activations are not in the file:
-    they are 1/255 of the range that an activation had on 100 style pictures (arbitrary_image_stylization_convert_tflite.py). That is
+    they are 1/255 of the range that an activation had on 100 style images (arbitrary_image_stylization_convert_tflite.py). That is
     1 for the image and 6 behind a ReLU6; the ranges of the blocks without one were found by repeating that on paintings.
     """
     scope, _, kind = key.rpartition("|")

@@ -16,8 +16,8 @@ Deviations: the numbers are those of EndyWon/MicroAST@5a6c905, but for alpha bel
   goes from the content's own code to the style's. ``fade: features`` is the reference.
 - Its contrastive loss has a slip, which is kept: negative pairs compare the statistics of the first level with those of
   the other output, not of the other style (net_microAST.py Net.forward). It is summed over the batch, where all other
-  terms are means. Negatives are the pictures of all processes, so that these train as one does.
-- A batch of one picture has no negatives: the reference divides by zero, here the term is 0.
+  terms are means. Negatives are the images of all processes, so that these train as one does.
+- A batch of one image has no negatives: the reference divides by zero, here the term is 0.
 - The reference takes one style; several are blended here in their 8 x 64 numbers.
 - The output has the content's size, where the reference rounds up to a multiple of 4 (ours is its top-left crop).
 """
@@ -86,7 +86,7 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features of a picture at two depths, both at a quarter of its size. 157,792 parameters."""
+    """Features of an image at two depths, both at a quarter of its size. 157,792 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ class MicroAST(FittedModel):
         self.style_encoder.load_state_dict(self.content_encoder.state_dict())
 
     def goals(self) -> list[Goal]:
-        """The picture, of what `first_weights` lets through."""
+        """The image, of what `first_weights` lets through."""
         last = self.decoder.dec3[-1]
         assert isinstance(last, nn.Conv2d)
         return [Goal(last, "picture", relu=False)]

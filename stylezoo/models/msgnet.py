@@ -1,7 +1,7 @@
 """MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
 
 A siamese encoder sees content and style; the CoMatch layer matches the content's features to the Gram matrix of the
-style's, with one learned matrix for all styles; residual blocks make a picture of them. Gram matrices are what the
+style's, with one learned matrix for all styles; residual blocks make an image of them. Gram matrices are what the
 style loss compares, so that the network is told what is asked of it. The style's size decides how broad the strokes
 are (--style_size 256, 512, 768).
 
@@ -12,7 +12,7 @@ are (--style_size 256, 512, 768).
 Deviations: the numbers are those of zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560, the authors' second code. Here
 the output has the content's size, where the reference rounds up to a multiple of 4 (ours is its top-left crop), and
 1x1 convolutions run before the nearest up-sampling of shortcuts instead of after it, which is the same with a quarter
-of the work. Every picture of a batch may have a style of its own; the reference gives a batch one style
+of the work. Every image of a batch may have a style of its own; the reference gives a batch one style
 (``one_style_per_batch``), the next of its folder at every step.
 Blending and alpha are ours: Gram matrices are blended, and alpha blends in the content's own; CoMatch is linear in them.
 Paper and first code (zhanghang1989/MSG-Net@6bc8140, Torch7) differ:
@@ -154,13 +154,13 @@ def normalized_gram(x: Tensor) -> Tensor:
     code="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
 )
 class MSGNet(FittedModel):
-    """MSG-Net (Zhang & Dana 2017): any picture as style, best those of the folder it was trained on.
+    """MSG-Net (Zhang & Dana 2017): any image as style, best those of the folder it was trained on.
 
     Args:
         ngf: Channels of the generator's inner convolutions; its features have 4 times as many.
         blocks: Number of residual blocks after CoMatch.
         upsample: ``nearest`` and a convolution, or ``subpixel``, the paper's upsampled convolution.
-        one_style_per_batch: Whether the losses take the first style of a batch for all its pictures.
+        one_style_per_batch: Whether the losses take the first style of a batch for all its images.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         content_layers: Weight of each layer in the content loss.
@@ -267,7 +267,7 @@ class MSGNet(FittedModel):
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 
     def goals(self) -> list[Goal]:
-        """The last convolution restores the picture from what the untrained others make of it."""
+        """The last convolution restores the image from what the untrained others make of it."""
         last = self.generator.last.conv
         assert isinstance(last, nn.Conv2d)
         return [Goal(last, "picture", relu=False)]

@@ -74,7 +74,7 @@ def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Decoder(nn.Module):
-    """Three levels of features to a picture. 3,800,003 parameters at VGG's widths.
+    """Three levels of features to an image. 3,800,003 parameters at VGG's widths.
 
     Args:
         channels: The encoder's channels per layer, see `VGG.channels`.
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         self.rc9 = PaddedConv(c1, 3)
 
     def forward(self, levels: Features) -> Tensor:
-        """Features at `LEVELS` to a picture as `imagenet_normalized` has it, at least as large as what was encoded."""
+        """Features at `LEVELS` to an image as `imagenet_normalized` has it, at least as large as what was encoded."""
         x = F.relu(self.rc1(levels["relu4_1"]))  # (B, 256, H/8, W/8)
         x = F.relu(self.rc2(self._join(x, levels["relu3_1"])))  # (B, 256, H/8, W/8), in full H/4 and W/4
         x = F.relu(self.rc3(self._grow(x)))  # (B, 256, H/4, W/4)

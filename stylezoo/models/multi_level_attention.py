@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         self.rc9 = PaddedConv(c1, 3)
 
     def forward(self, merged: Tensor) -> Tensor:
-        """(B, 512, H/8, W/8) to (B, 3, H, W), a picture as `imagenet_normalized` has it."""
+        """(B, 512, H/8, W/8) to (B, 3, H, W), an image as `imagenet_normalized` has it."""
         x = F.relu(self.rc0(merged))
         x = twice(F.relu(self.rc1(x)))  # (B, 256, H/4, W/4)
         for conv in (self.rc2, self.rc3, self.rc4, self.rc5):

@@ -2,7 +2,7 @@
 
 Instead of moving two statistics, every content position looks for the style positions that resemble it and takes a
 mixture of their features: attention between normalized content (queries) and style (keys), at relu4_1 and relu5_1,
-merged and decoded. Identity losses (a picture styled with itself must stay itself) keep structure without a content
+merged and decoded. Identity losses (an image styled with itself must stay itself) keep structure without a content
 target.
 
 Deviations: the numbers are those of GlebSBrykin/SANET@2dfec14; the authors published no code.

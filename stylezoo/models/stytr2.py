@@ -1,8 +1,8 @@
 """StyTr2 - Image Style Transfer with Transformers (Deng et al., CVPR 2022, arXiv:2105.14576).
 
-Pictures are cut into patches of 8 x 8 pixels, one token each. Two transformer encoders, of content and of style, and a
+Images are cut into patches of 8 x 8 pixels, one token each. Two transformer encoders, of content and of style, and a
 transformer decoder, in which content tokens attend to style tokens, do what VGG features and a transform do elsewhere;
-a convolutional decoder paints the tokens. Content tokens know their place from the picture itself (content-aware
+a convolutional decoder paints the tokens. Content tokens know their place from the image itself (content-aware
 positional encoding, CAPE), which 18 x 18 averages of its patches give whatever its size; style tokens have no place.
 
     python -m stylezoo fit --config experiments/stytr2.yaml
@@ -14,14 +14,14 @@ Deviations: the numbers are those of diyiiyiii/StyTR-2@c11ea32.
   (experiments/stytr2_paper.yaml).
 - The reference resizes the positional encoding to the tokens of the style and takes the result for square: content and
   style must be equally large squares. Here it is resized to those of the content, the same for such squares.
-- The reference drops what is left of a picture beyond a multiple of 8. Here the style is cut so, and the content is
+- The reference drops what is left of an image beyond a multiple of 8. Here the style is cut so, and the content is
   reflected to a multiple of 8 and the output cut to the content's size.
 - The reference has neither alpha nor blends. Here both mix what the transformer decoder returns, and alpha 0 is the
   content as its own style, which the identity losses train.
 - What is called ``self_attn`` in the decoder attends to the style, as ``multihead_attn`` does after it; the names are
   those of the released files.
 - The reference adds up the batch means of two GPUs: twice the gradient, which Adam divides away again.
-- Its training squashes pictures to 512 x 512, the paper keeps their aspect (``data.resize: shorter``).
+- Its training squashes images to 512 x 512, the paper keeps their aspect (``data.resize: shorter``).
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ class StyTr2(FittedModel):
         pass_on(transformer.decoder, transformer.encode_style(tokens).mean((0, 1)), free, 1)
 
     def goals(self) -> list[Goal]:
-        """What the transformer makes of a picture that is its own style, decoded, is the picture."""
+        """What the transformer makes of an image that is its own style, decoded, is the image."""
         return mirrored(self.decoder)
 
     def inputs(self, parameter: nn.Parameter) -> int:

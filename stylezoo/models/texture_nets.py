@@ -1,9 +1,9 @@
 """Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
 arXiv:1603.03417), and the paper that replaced its normalization: Instance Normalization (arXiv:1607.08022).
 
-A pyramid of tiny networks paints one style in a single pass: the picture is seen at six scales, from 1/32 up to its
+A pyramid of tiny networks paints one style in a single pass: the image is seen at six scales, from 1/32 up to its
 own size, and the results are joined from coarse to fine, 8 channels more at each step: 116,915 parameters. Instance
-normalization, which forgets the contrast of each picture and stays at work at test time, is what made it paint well;
+normalization, which forgets the contrast of each image and stays at work at test time, is what made it paint well;
 the authors then took Johnson's residual network for it.
 
     python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
@@ -11,12 +11,12 @@ the authors then took Johnson's residual network for it.
 
 Deviations: the defaults are DmitryUlyanov/texture_nets@aad2cc6 train.lua (Torch7, re-implemented by reading it). Its
 branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalization, leaky ReLUs, circular
-padding and noise beside the picture at every scale (texture_nets_v1.yaml). What differs here:
+padding and noise beside the image at every scale (texture_nets_v1.yaml). What differs here:
 - sizes: the pyramid of the reference takes multiples of 32 only; here the coarse scales average what is left at the
   right and bottom, and are cut to fit when they are joined, which changes nothing for multiples of 32. The output has
   the content's size, where the reference's residual network rounds up to a multiple of 4 (ours is the top-left crop);
 - noise is new at every training step, as in the reference, but always the same when painting, decided by ``seed``;
-- the style picture is resized bilinearly with antialiasing, the reference's master bicubically without;
+- the style image is resized bilinearly with antialiasing, the reference's master bicubically without;
 - total variation is averaged over the batch, where the reference adds its gradient summed over the batch.
 """
 
@@ -82,7 +82,7 @@ class Pyramid(nn.Module):
         """(B, 3, H, W) -> (B, 3, H, W); (B, 3, 33, 33) where neither side is longer than 32.
 
         Args:
-            x: The pictures.
+            x: The images.
             random: Where the noise comes from, if there is some.
         """
         if max(x.shape[-2:]) <= RATIOS[0]:  # a coarsest map of one position has nothing to normalize
@@ -101,7 +101,7 @@ class Pyramid(nn.Module):
         """One branch: (B, 3, H, W) -> (B, 8, ceil(H / ratio), ceil(W / ratio))."""
         x = F.avg_pool2d(x, RATIOS[index], ceil_mode=True)
         if self.noise:
-            copies = len(x) if self.training else 1  # painted pictures do not depend on what else is in the batch
+            copies = len(x) if self.training else 1  # painted images do not depend on what else is in the batch
             noise = torch.rand(copies, self.noise, *x.shape[-2:], generator=random).to(x)
             x = torch.cat([x, noise.expand(len(x), -1, -1, -1)], 1)
         output: Tensor = self.scales[index](x)
@@ -119,18 +119,18 @@ class TextureNets(SingleStyleModel):
     """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalization (Ulyanov et al. 2016).
 
     Args:
-        style_image: The picture whose style is learned. Only training reads it.
-        style_name: What the style is called; None takes the name of its picture.
-        style_size: Pixels that the style picture's longer side is resized to; None keeps its size.
+        style_image: The image whose style is learned. Only training reads it.
+        style_name: What the style is called; None takes the name of its image.
+        style_size: Pixels that the style image's longer side is resized to; None keeps its size.
         generator: ``pyramid``, or ``johnson``: the residual network that the authors recommend.
         norm: ``instance`` or ``batch`` normalization.
         padding: ``replicate`` or ``circular`` before every convolution of the pyramid.
         negative_slope: Of the pyramid's leaky ReLUs; 0 for ReLUs.
-        noise: Channels of noise, uniform in [0, 1), beside the picture at every scale of the pyramid.
+        noise: Channels of noise, uniform in [0, 1), beside the image at every scale of the pyramid.
         seed: Decides the noise.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
-        tv_weight: Weight of the total variation of the output, mean over pictures of the sum of squared differences.
+        tv_weight: Weight of the total variation of the output, mean over images of the sum of squared differences.
         content_layers: Weight of each layer in the content loss.
         style_layers: Weight of each layer in the style loss.
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.

@@ -71,7 +71,7 @@ def adain_loss_vs_iterations(
     Args:
         content: Folder of photos.
         style: Folder of paintings.
-        models: Models for any style picture.
+        models: Models for any style image.
         systems: What is trained if there are none.
         single: The system for one style that is trained then too, for every painting; None for no such.
         iterations: Of Gatys et al.
@@ -79,9 +79,9 @@ def adain_loss_vs_iterations(
         style_loss: Style statistic that is measured and minimized by Gatys et al. and ``single``.
         style_weight: Weight of the style loss for these two.
         steps: Optimizer steps of each trained network.
-        size: Side of the pictures.
+        size: Side of the images.
         crop: Side of training crops.
-        batch_size: Pictures per step.
+        batch_size: Images per step.
         pictures: Photos; the paper has 50.
         paintings: Paintings; None for a fifth as many as photos, as in the paper.
         lr: Learning rate of the trained networks.
@@ -90,7 +90,7 @@ def adain_loss_vs_iterations(
         seed: Of training, and of the noise.
     """
     if iterations < 1 or pictures < 1:
-        raise ValueError(f"iterations and pictures are 1 or more, not {iterations} and {pictures}.")
+        raise ValueError(f"iterations and images are 1 or more, not {iterations} and {pictures}.")
     material = Material(content, style, crop, batch_size, seed)
     networks = material.arbitrary(models, systems, steps, encoder, encoder_weights, lr)
     photos = material.photos(pictures, size, held_out=not models)
@@ -137,13 +137,13 @@ def _on_device(*pictures: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _losses(gatys: StyleModel, image: Tensor, content: Tensor, style: Tensor) -> Point:
-    """Style and content loss of a picture, without their weights."""
+    """Style and content loss of an image, without their weights."""
     terms = gatys.losses(content, style, image.to(content))  # type: ignore[call-arg]
     return float(terms["style"]) / gatys.hparams["style_weight"], float(terms["content"])
 
 
 def _curve(gatys: StyleModel, content: Tensor, style: Tensor, kept: set[int]) -> dict[int, Point]:
-    """{iteration: losses} of one picture that is optimized."""
+    """{iteration: losses} of one image that is optimized."""
     content, style = _on_device(content, style)
     points: dict[int, Point] = {}
 

@@ -33,14 +33,14 @@ PAPER = Paper(
 
 @study("adain_speed", source="AdaIN, table 1", paper="https://arxiv.org/abs/1703.06868")
 def adain_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
-    """AdaIN's speed table: every system's time for a picture, as a multiple of AdaIN's.
+    """AdaIN's speed table: every system's time for an image, as a multiple of AdaIN's.
 
-    One picture at a time, with the style's code at hand and with its encoding, content and style of the same size. Gatys
+    One image at a time, with the style's code at hand and with its encoding, content and style of the same size. Gatys
     et al. are taken with 500 iterations, where the paper's curves of losses over iterations end.
 
     Args:
         models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the pictures, instead of the paper's 256 and 512.
+        size: Side of the images, instead of the paper's 256 and 512.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

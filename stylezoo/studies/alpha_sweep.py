@@ -33,7 +33,7 @@ def alpha_sweep(
     encoder_weights: str | None = None,
     seed: int = 0,
 ) -> Result:
-    """Alpha trades content for style: both losses and the pictures from alpha 0 to 1.
+    """Alpha trades content for style: both losses and the images from alpha 0 to 1.
 
     Every photo is painted with a painting of its own at evenly spaced alphas. Content loss: mean squared difference of
     relu4_1 features to the photo's; style loss: that of means and standard deviations at relu1_1 to relu4_1 to the
@@ -42,10 +42,10 @@ def alpha_sweep(
     Args:
         content: Folder of photos.
         style: Folder of paintings.
-        models: Models for any style picture.
+        models: Models for any style image.
         system: What is trained if there are none; multi-level AdaIN gets furthest in few steps.
         steps: Optimizer steps.
-        size: Side of the painted pictures.
+        size: Side of the painted images.
         crop: Side of training crops.
         batch_size: Pairs per step.
         pictures: Photos, each with another painting.
@@ -86,7 +86,7 @@ def alpha_sweep(
             f" {floor[1]:.3g}. {_monotonous(rows, label)}"
         )
     notes.append(
-        f"{count} pairs, {size} x {size} pixels, measured with {judge.network.name}. Pictures: photo, "
+        f"{count} pairs, {size} x {size} pixels, measured with {judge.network.name}. Images: photo, "
         f"alpha {', '.join(f'{v:.2g}' for v in values)}, painting."
     )
     return Result(rows, notes, {"": _figure(rows, list(networks), floor[1]), **sheets})

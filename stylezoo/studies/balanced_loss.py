@@ -19,8 +19,8 @@ from stylezoo.studies.material import device
 from stylezoo.studies.pairs import (
     TRAINED,
     UNCHANGED,
+    ImagePairs,
     OnPairs,
-    PicturePairs,
     measured_with,
     outputs,
     present,
@@ -82,7 +82,7 @@ class AstLosses:
 
 
 @torch.inference_mode()
-def ast_losses(networks: Mapping[str, StyleModel], pairs: PicturePairs, network: VGG) -> AstLosses:
+def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: VGG) -> AstLosses:
     """Measures models, and content and style as they are, on pairs.
 
     Args:
@@ -112,7 +112,7 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: PicturePairs, network:
         if not bool(((balanced >= 0) & (balanced <= 1)).all()):
             raise ValueError(
                 f"The balanced loss of {label} lies between {balanced.min():.4g} and {balanced.max():.4g}, not in [0, 1]:"
-                " its pictures are not finite, or the features that it is measured with are negative."
+                " its images are not finite, or the features that it is measured with are negative."
             )
     return losses
 
@@ -122,7 +122,7 @@ class Measured(NamedTuple):
 
     networks: dict[str, StyleModel]
     network: VGG
-    pairs: PicturePairs
+    pairs: ImagePairs
     losses: AstLosses
 
 

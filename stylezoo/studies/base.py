@@ -239,7 +239,7 @@ def run(name: str, output: str | Path, *, charts_only: bool = False, **settings:
     Args:
         name: One of `studies`.
         output: The folder for NAME.md, NAME.csv, NAME.png and further files whose names begin with NAME.
-        charts_only: Leave out figures that show pictures, which may not be anybody's to publish.
+        charts_only: Leave out figures that show images, which may not be anybody's to publish.
         **settings: Keywords of the study.
 
     Returns:
@@ -254,7 +254,7 @@ def run(name: str, output: str | Path, *, charts_only: bool = False, **settings:
     result = study(**settings)
     if charts_only:
         charts = {suffix: figure for suffix, figure in result.figures.items() if not _shows_pictures(figure)}
-        left_out = ["Pictures are left out (charts_only)."] if len(charts) < len(result.figures) else []
+        left_out = ["Images are left out (charts_only)."] if len(charts) < len(result.figures) else []
         result = replace(result, figures=charts, notes=[*result.notes, *left_out])
     return result, write(study, result, Path(output), settings, command(name, output, settings, charts_only))
 

@@ -55,8 +55,8 @@ def cin_styles(
         style: Folder of paintings.
         styles: N, 10 in the paper.
         steps: Optimizer steps of each network; the paper's are 40000.
-        size: Side of training crops, of held-out pictures, and long side of the paintings.
-        batch_size: Pictures per step; the paper's are 16.
+        size: Side of training crops, of held-out images, and long side of the paintings.
+        batch_size: Images per step; the paper's are 16.
         pictures: Held-out photos.
         width: Multiplies the channels.
         lr: Learning rate.
@@ -106,17 +106,15 @@ def cin_styles(
     rows = _rows(each)
     sheet = grid([list(line) for line in zip(*columns, strict=True)])
     protocol = (
-        f"**Trained briefly for this study**: {styles + 1} networks, {steps} steps of {batch_size} pictures of"
-        f" {size} x {size} pixels, width {width}, loss network {encoder}. The paper's have 40000 steps of 16 pictures of"
-        " 256 x 256 pixels; after few steps, what N times fewer pictures of each style cost shows as well."
+        f"**Trained briefly for this study**: {styles + 1} networks, {steps} steps of {batch_size} images of"
+        f" {size} x {size} pixels, width {width}, loss network {encoder}. The paper's have 40000 steps of 16 images of"
+        " 256 x 256 pixels; after few steps, what N times fewer images of each style cost shows as well."
     )
     findings = [
         f"{row['quantity']}: {row['here']:+.1f} ± {row['here, deviation']:.1f} (paper {paper[0]:+.1f} ± {paper[1]:.1f})"
         for row, paper in zip(rows, PAPER.values(), strict=False)
     ]
-    shown = (
-        "Pictures, from above: the photo, the painting, the outputs of networks of one style each, of the shared one."
-    )
+    shown = "Images, from above: the photo, the painting, the outputs of networks of one style each, of the shared one."
     notes = [protocol, f"{'; '.join(findings)}. {len(photos)} held-out photos.", shown]
     return Result(rows, notes, {"": _figure(each), "pictures": sheet}, {"each": each})
 
@@ -126,7 +124,7 @@ def _name(number: int, file: Path) -> str:
 
 
 def _folder(folder: Path, files: Sequence[Path]) -> str:
-    """A folder of style pictures in this order."""
+    """A folder of style images in this order."""
     folder.mkdir()
     for number, file in enumerate(files):
         shutil.copy(file, folder / f"{_name(number, file)}{file.suffix}")

@@ -1,4 +1,4 @@
-"""Painting a picture again and again with the same style: what is left of the content."""
+"""Painting an image again and again with the same style: what is left of the content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def content_leak(
 ) -> Result:
     """What is left of the content after twenty rounds: every output is painted again with its style.
 
-    A model that keeps the content paints the same picture in every round. Measured against the picture of the first round
+    A model that keeps the content paints the same image in every round. Measured against the image of the first round
     and against the photo: content loss (normalized relu4_1 features, so that color and contrast may change) and SSIM.
 
     Args:
@@ -67,7 +67,7 @@ def content_leak(
         sheet = grid([list(row) for row in zip(*(column[:4] for column in columns), strict=True)])
         sheets["pictures" + (f"_{number + 1}" if number else "")] = sheet
     notes.append(
-        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, round"
+        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Images: photo, painting, round"
         f" {', '.join(map(str, rounds))}."
     )
     return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})

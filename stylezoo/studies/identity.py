@@ -1,4 +1,4 @@
-"""A picture painted with itself should stay as it is."""
+"""An image painted with itself should stay as it is."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def identity(
         outputs = {
             "itself": painted(model, photos, photos),
             "itself, alpha 0 (floor)": painted(model, photos, photos, alpha=0.0),
-            "another picture": painted(model, photos, others),
+            "another image": painted(model, photos, others),
         }
         measured = {name: _nearness(output, photos) for name, output in outputs.items()}
         rows += [{"model": label, "painted with": name, **values} for name, values in measured.items()]
-        columns += [outputs["itself"], outputs["another picture"]]
+        columns += [outputs["itself"], outputs["another image"]]
         own, floor, other = measured.values()
         notes.append(
             f"{label}: SSIM {own['SSIM']:.3f} and {own['PSNR']:.1f} dB with itself as style, floor {floor['SSIM']:.3f} and"
-            f" {floor['PSNR']:.1f} dB; {other['SSIM']:.3f} and {other['PSNR']:.1f} dB with another picture."
+            f" {floor['PSNR']:.1f} dB; {other['SSIM']:.3f} and {other['PSNR']:.1f} dB with another image."
         )
     notes.append(
-        f"{len(photos)} photos, {on.size} x {on.size} pixels. Pictures: the photo, then for {', '.join(networks)} in turn the"
-        " photo painted with itself and with another picture."
+        f"{len(photos)} photos, {on.size} x {on.size} pixels. Images: the photo, then for {', '.join(networks)} in turn the"
+        " photo painted with itself and with another image."
     )
     return Result(rows, notes, {"": grid([list(row) for row in zip(*columns, strict=True)])})
 
 
 def _nearness(outputs: Tensor, photos: Tensor) -> Row:
-    """Means over pictures; no PSNR for equal ones, where it is infinite."""
+    """Means over images; no PSNR for equal ones, where it is infinite."""
     equal = torch.equal(outputs, photos)
     psnr = None if equal else peak_signal_noise_ratio(outputs, photos, data_range=1.0, dim=(1, 2, 3)).item()
     ssim = structural_similarity_index_measure(outputs, photos, data_range=1.0)

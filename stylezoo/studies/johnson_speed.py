@@ -33,7 +33,7 @@ def johnson_speed(*, models: tuple[str, ...] = (), size: int | None = None, pict
 
     Args:
         models: Systems or model files to measure beside the network, instead of all systems.
-        size: Side of the pictures, instead of the paper's 256, 512 and 1024.
+        size: Side of the images, instead of the paper's 256, 512 and 1024.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

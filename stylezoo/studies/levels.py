@@ -48,7 +48,7 @@ def levels(
     sheet = grid([list(row) for row in zip(*(column[:6] for column in columns), strict=True)])
     notes = [on.origin, _findings(rows[1:])]
     notes.append(
-        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Pictures: photo, painting, {', '.join(networks)}."
+        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Images: photo, painting, {', '.join(networks)}."
     )
     return Result(rows, notes, {"": _figure(rows), "pictures": sheet})
 

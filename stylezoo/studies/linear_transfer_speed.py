@@ -34,14 +34,14 @@ PAPER = Paper(
     "linear_transfer_speed", source="Linear style transfer, table of speeds", paper="https://arxiv.org/abs/1808.04537"
 )
 def linear_transfer_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 3) -> Result:
-    """Linear transfer's speed table: every system's time for a picture, as a multiple of linear transfer's.
+    """Linear transfer's speed table: every system's time for an image, as a multiple of linear transfer's.
 
     The published column is remembered with little confidence. It says AdaIN takes twice as long as linear transfer from
     relu4_1, which has the same encoder and decoder and more between them.
 
     Args:
         models: Systems or model files to measure beside linear transfer, instead of all systems.
-        size: Side of the pictures, instead of the paper's 256, 512 and 1024.
+        size: Side of the images, instead of the paper's 256, 512 and 1024.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

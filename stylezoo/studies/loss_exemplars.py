@@ -1,4 +1,4 @@
-"""The pictures with the lowest and the highest style losses."""
+"""The images with the lowest and the highest style losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylezoo.module import StyleModel
 from stylezoo.studies.balanced_loss import QUANTITIES, AstLosses, measured
 from stylezoo.studies.base import Result, Row, new_figure, study
 from stylezoo.studies.material import painted
-from stylezoo.studies.pairs import OnPairs, PicturePairs, measured_with
+from stylezoo.studies.pairs import ImagePairs, OnPairs, measured_with
 
 
 @study(
@@ -28,8 +28,8 @@ def loss_exemplars(
 ) -> Result:
     """What pairs with the lowest and highest classic and balanced loss look like.
 
-    The paper: a low classic loss marks pictures that are hardly painted at all (their styles are flat, so that there is
-    little to miss), a high one pictures that are painted over; the balanced loss puts this right. Put into numbers: rank
+    The paper: a low classic loss marks images that are hardly painted at all (their styles are flat, so that there is
+    little to miss), a high one images that are painted over; the balanced loss puts this right. Put into numbers: rank
     correlation over all pairs of either loss with the SSIM of output and photo, which is 1 where nothing was painted. A
     loss that knows how much style is missing is high where SSIM is.
 
@@ -38,7 +38,7 @@ def loss_exemplars(
         examples: Pairs at either end.
     """
     if not 1 <= examples <= on.pictures:
-        raise ValueError(f"examples is a number of pairs, from 1 to pictures ({on.pictures}), not {examples}.")
+        raise ValueError(f"examples is a number of pairs, from 1 to images ({on.pictures}), not {examples}.")
     networks, network, pairs, losses = measured(on)
     rows: list[Row] = []
     figures: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _correlations(losses: AstLosses, label: str) -> str:
 
 
 def _figure(
-    label: str, model: StyleModel, chosen: Mapping[str, list[int]], losses: AstLosses, pairs: PicturePairs
+    label: str, model: StyleModel, chosen: Mapping[str, list[int]], losses: AstLosses, pairs: ImagePairs
 ) -> Any:
     count = len(next(iter(chosen.values())))
     figure = new_figure(4.2 * count, 1.75 * len(chosen))

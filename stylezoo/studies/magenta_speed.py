@@ -25,7 +25,7 @@ def magenta_speed(*, models: tuple[str, ...] = (), size: int | None = None, pict
 
     Args:
         models: Systems or model files to measure beside CIN, instead of all systems.
-        size: Side of the pictures, instead of 256 and 512.
+        size: Side of the images, instead of 256 and 512.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

@@ -1,4 +1,4 @@
-"""What studies share: pictures to train on and to measure with, models (given, or trained briefly), and loss values."""
+"""What studies share: images to train on and to measure with, models (given, or trained briefly), and loss values."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from stylezoo.vgg import VGG, Features
 COUNT, HOLDOUT = (
     100,
     0.2,
-)  # procedural pictures of either kind, and the share of any folder for validation and test each
+)  # procedural images of either kind, and the share of any folder for validation and test each
 
 
 @dataclass(frozen=True)
 class Material:
-    """The pictures of a study and how it trains on them.
+    """The images of a study and how it trains on them.
 
     Attributes:
         content: A folder of photos; None draws procedural ones.
         style: A folder of paintings; None draws procedural ones.
-        crop: Side of the square training crops, cut from pictures with a short side of 5/4 of it.
+        crop: Side of the square training crops, cut from images with a short side of 5/4 of it.
         batch_size: Training pairs per step.
         seed: Decides initial weights, order, pairing and crops.
     """
@@ -59,7 +59,7 @@ class Material:
         Args:
             count: How many; fewer if there are not that many.
             size: The short side is resized to this many pixels.
-            held_out: Only pictures that are not trained on (the test split).
+            held_out: Only images that are not trained on (the test split).
         """
         return _squares(_folder(self.style, "paintings"), count, size, held_out)
 
@@ -81,7 +81,7 @@ class Material:
             system: Name of the system.
             steps: Optimizer steps.
             callbacks: Of the Trainer.
-            with_styles: Whether batches hold style pictures (not for systems that learn given styles).
+            with_styles: Whether batches hold style images (not for systems that learn given styles).
             **settings: Constructor arguments of the system.
 
         Returns:
@@ -136,7 +136,7 @@ class Material:
         encoder_weights: str | None,
         lr: float,
     ) -> dict[str, StyleModel]:
-        """Models that take any style picture: the given ones, or one of each system, trained briefly.
+        """Models that take any style image: the given ones, or one of each system, trained briefly.
 
         Args:
             models: Files or names of weights, as `load_model` takes them.
@@ -150,15 +150,13 @@ class Material:
             {label: model}, in eval mode.
 
         Raises:
-            ValueError: If a model takes no style pictures.
+            ValueError: If a model takes no style images.
         """
         found: dict[str, StyleModel] = {}
         for name in models:
             model = load_model(name)
             if model.kind != "arbitrary":
-                raise ValueError(
-                    f"{name} is a {model.kind}-style model: this study needs models for any style picture."
-                )
+                raise ValueError(f"{name} is a {model.kind}-style model: this study needs models for any style image.")
             label = Path(name).name.removesuffix(".safetensors").removesuffix(".ckpt")
             found[label if label not in found else name] = model.to(device())
         if models:
@@ -209,7 +207,7 @@ class Judge:
 
     @torch.inference_mode()
     def features(self, pictures: Tensor) -> Features:
-        """What is compared, of pictures (B, 3, H, W)."""
+        """What is compared, of images (B, 3, H, W)."""
         features: Features = self.network(pictures.to(device()), self.loss.layers)
         return features
 
@@ -232,7 +230,7 @@ def _folder(path: str | None, kind: Kind) -> Folder:
         return Synthetic(kind, COUNT, holdout=HOLDOUT)
     if not list_images(path):
         option = {"photos": "--content", "paintings": "--style"}[kind]
-        raise ValueError(f"There is no picture in {path}: give {option} a folder of {kind}, or leave it out.")
+        raise ValueError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
     return Folder(path, holdout=HOLDOUT)
 
 
@@ -248,7 +246,7 @@ def _squares(folder: Folder, count: int, size: int, held_out: bool) -> Tensor:
 
 
 def square(path: Path, size: int) -> Tensor:
-    """The central square of a picture whose short side is resized to ``size`` pixels, (3, size, size) in [0, 1]."""
+    """The central square of an image whose short side is resized to ``size`` pixels, (3, size, size) in [0, 1]."""
     picture: Image.Image = Framing(size, size, "shorter", "center", flip=False)(read_image(path, min_side=size), None)
     return to_tensor(picture)
 

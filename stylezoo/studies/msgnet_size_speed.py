@@ -33,12 +33,12 @@ def msgnet_size_speed(*, models: tuple[str, ...] = (), size: int | None = None, 
     """MSG-Net's table: how large every system's file is, and its time as a multiple of MSG-Net's.
 
     MSG-Net-100 is the zoo's default (128 channels). The wider network of 1000 styles is not measured: no setting has its
-    published size. Published are pictures per second; ratios of times are computed from them. Sizes are files in 10^6
+    published size. Published are images per second; ratios of times are computed from them. Sizes are files in 10^6
     bytes with all that painting needs, AdaIN's encoder too.
 
     Args:
         models: Systems or model files to measure beside MSG-Net, instead of all systems.
-        size: Side of the pictures, instead of the paper's 256 and 512.
+        size: Side of the images, instead of the paper's 256 and 512.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

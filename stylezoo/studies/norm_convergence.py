@@ -16,10 +16,10 @@ NORMS = ("instance", "batch")
 
 
 class Curve(Callback):
-    """Records the losses of training batches, and of fixed held-out pictures in both modes of batch normalization.
+    """Records the losses of training batches, and of fixed held-out images in both modes of batch normalization.
 
     Args:
-        pictures: Held-out contents, (N, 3, H, W).
+        images: Held-out contents, (N, 3, H, W).
         every: Steps between two evaluations; step 0 is one of them.
     """
 
@@ -41,7 +41,7 @@ class Curve(Callback):
             self._evaluate(pl_module, step)
 
     def _evaluate(self, model: LightningModule, step: int) -> None:
-        """``val``: eval mode, with running statistics. ``val (batch statistics)``: as in training, all pictures one batch."""
+        """``val``: eval mode, with running statistics. ``val (batch statistics)``: as in training, all images one batch."""
         assert isinstance(model, StyleModel)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         for data, training in (("val", False), ("val (batch statistics)", True)):
@@ -90,8 +90,8 @@ def norm_convergence(
         content: Folder of photos.
         style: Folder of paintings.
         steps: Optimizer steps.
-        size: Side of training crops and of held-out pictures.
-        batch_size: Pictures per step.
+        size: Side of training crops and of held-out images.
+        batch_size: Images per step.
         pictures: Held-out photos.
         runs: Repetitions.
         width: Multiplies the channels of the network.

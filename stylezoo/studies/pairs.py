@@ -1,4 +1,4 @@
-"""What the tables of quality share: random pairs of pictures, what models make of them, and the network that measures."""
+"""What the tables of quality share: random pairs of images, what models make of them, and the network that measures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDES: tuple[Kind, Kind] = ("photos", "paintings")
 
 
 @dataclass(frozen=True)
-class PicturePairs:
+class ImagePairs:
     """Photos with a painting each, read when they are asked for: two thousand would not fit into memory.
 
     Attributes:
@@ -48,8 +48,8 @@ class PicturePairs:
         return (self[index] for index in range(len(self)))
 
 
-def random_pairs(material: Material, count: int, size: int, held_out: bool) -> PicturePairs:
-    """Pairs drawn by the material's seed; every picture is drawn once before any is drawn again.
+def random_pairs(material: Material, count: int, size: int, held_out: bool) -> ImagePairs:
+    """Pairs drawn by the material's seed; every image is drawn once before any is drawn again.
 
     Raises:
         ValueError: If none are asked for.
@@ -59,10 +59,10 @@ def random_pairs(material: Material, count: int, size: int, held_out: bool) -> P
     for number, kind in enumerate(SIDES):  # a generator for each side, so that more pairs begin with those of fewer
         generator = torch.Generator().manual_seed(2 * material.seed + number)
         sides.append(_drawn(material.files(kind, held_out), count, generator))
-    return PicturePairs(list(zip(*sides, strict=True)), size)
+    return ImagePairs(list(zip(*sides, strict=True)), size)
 
 
-def product_pairs(material: Material, count: int, size: int, held_out: bool) -> PicturePairs:
+def product_pairs(material: Material, count: int, size: int, held_out: bool) -> ImagePairs:
     """Every photo with every painting, photo by photo; of too many the part that the material's seed draws.
 
     Raises:
@@ -74,20 +74,20 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
     if count < len(files):
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(material.seed))
         files = [files[index] for index in sorted(order[:count].tolist())]
-    return PicturePairs(files, size)
+    return ImagePairs(files, size)
 
 
 @dataclass(frozen=True)
 class OnPairs:
-    """The settings of all studies that let models paint pairs of pictures.
+    """The settings of all studies that let models paint pairs of images.
 
     Attributes:
         content: Folder of photos.
         style: Folder of paintings.
-        models: Models for any style picture.
+        models: Models for any style image.
         systems: What is trained if there are none.
         steps: Optimizer steps.
-        size: Side of the painted pictures.
+        size: Side of the painted images.
         crop: Side of training crops.
         batch_size: Pairs per step.
         pictures: Pairs.
@@ -113,11 +113,11 @@ class OnPairs:
 
     @property
     def material(self) -> Material:
-        """The pictures."""
+        """The images."""
         return Material(self.content, self.style, self.crop, self.batch_size, self.seed)
 
-    def pairs(self) -> PicturePairs:
-        """Random ones, of pictures that nothing was trained on here."""
+    def pairs(self) -> ImagePairs:
+        """Random ones, of images that nothing was trained on here."""
         return random_pairs(self.material, self.pictures, self.size, held_out=not self.models)
 
     def first_pairs(self) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class OnPairs:
 
 def _check(count: int) -> None:
     if count < 1:
-        raise ValueError(f"pictures is a number of pairs, at least 1, not {count}.")
+        raise ValueError(f"images is a number of pairs, at least 1, not {count}.")
 
 
 def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Path]:
@@ -155,7 +155,7 @@ def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Pa
 
 
 def outputs(networks: Mapping[str, StyleModel], content: Tensor, style: Tensor) -> dict[str, Tensor]:
-    """What is measured of a pair, each (1, 3, H, W): content and style as they are, and each model's picture of them."""
+    """What is measured of a pair, each (1, 3, H, W): content and style as they are, and each model's image of them."""
     stylized = {label: painted(model, content, style) for label, model in networks.items()}
     return {UNCHANGED: content, **stylized, COPIED: style}
 
@@ -187,7 +187,7 @@ def present(network: VGG, layers: Iterable[str]) -> list[str]:
     return found
 
 
-def measured_with(network: VGG, layers: Iterable[str], pairs: PicturePairs) -> str:
+def measured_with(network: VGG, layers: Iterable[str], pairs: ImagePairs) -> str:
     """The sentences that say with what a table was measured; values of other networks cannot be compared with it."""
     layers = list(layers)
     name, sha256 = identify(network)

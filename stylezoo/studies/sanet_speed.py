@@ -21,14 +21,14 @@ PAPER = Paper(
 
 @study("sanet_speed", source="SANet, table 1", paper="https://arxiv.org/abs/1812.02342")
 def sanet_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
-    """SANet's speed table: every system's time for a picture, as a multiple of AdaIN's.
+    """SANet's speed table: every system's time for an image, as a multiple of AdaIN's.
 
     AdaIN is 0.011 and 0.039 seconds here and 0.018 and 0.065 in its own paper: tables of different papers are of
     different machines, and only ratios within one table mean something.
 
     Args:
         models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the pictures, instead of the paper's 256 and 512.
+        size: Side of the images, instead of the paper's 256 and 512.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stylezoo.images import grid
-from stylezoo.inference import Painter
+from stylezoo.inference import Stylizer
 from stylezoo.studies.base import Result, Row, study
 from stylezoo.studies.material import Judge, Material, trained_briefly
 
@@ -37,18 +37,18 @@ def style_interpolation(
     """Four styles at the corners of a square, and one photo painted with every blend between them.
 
     The photo is painted side x side times with bilinear weights of four paintings. Numbers: the style loss (means and
-    standard deviations at relu1_1 to relu4_1, by the model's own encoder) of every picture to each of the four.
+    standard deviations at relu1_1 to relu4_1, by the model's own encoder) of every image to each of the four.
 
     Args:
         content: Folder of photos; the first one is painted.
         style: Folder of paintings; the first four are the corners.
-        models: One model for any style picture.
+        models: One model for any style image.
         system: What is trained if there is none; multi-level AdaIN gets furthest in few steps.
         steps: Optimizer steps.
-        size: Side of the painted pictures.
+        size: Side of the painted images.
         crop: Side of training crops.
         batch_size: Pairs per step.
-        side: Pictures along a side of the square.
+        side: Images along a side of the square.
         lr: Learning rate.
         encoder: Of the trained model.
         encoder_weights: A file for it.
@@ -62,9 +62,7 @@ def style_interpolation(
     photo = material.photos(1, size, held_out=not models)
     corners = material.paintings(4, size, held_out=not models)
     if len(corners) < 4:
-        raise ValueError(
-            f"{len(corners)} style pictures are not enough: the corners need four (give more with --style)."
-        )
+        raise ValueError(f"{len(corners)} style images are not enough: the corners need four (give more with --style).")
     label, model = next(iter(material.arbitrary(models, [system], steps, encoder, encoder_weights, lr).items()))
     judge = Judge(model)
     content_features = judge.features(photo)
@@ -75,7 +73,7 @@ def style_interpolation(
         pictures.append([])
         for j in range(side):
             weights = bilinear(i / (side - 1), j / (side - 1))
-            output = Painter(model, list(corners), style_weights=weights)(photo).cpu()
+            output = Stylizer(model, list(corners), style_weights=weights)(photo).cpu()
             pictures[-1].append(output[0])
             features = judge.features(output)
             losses = [judge(features, content_features, target)[1] for target in targets]
@@ -86,8 +84,8 @@ def style_interpolation(
     nearest = sum(_nearest(rows, i, j) == k for k, (i, j) in enumerate(_positions(side)))
     notes = [
         trained_briefly(models, steps, encoder),
-        f"{nearest} of the 4 corner pictures are, of all {side * side}, the nearest to the style of their corner.",
-        "Figure: the four paintings at the outer corners, the photo at the left, its pictures between them.",
+        f"{nearest} of the 4 corner images are, of all {side * side}, the nearest to the style of their corner.",
+        "Figure: the four paintings at the outer corners, the photo at the left, its images between them.",
     ]
     return Result(rows, notes, {"": _sheet(pictures, corners, photo[0])})
 
@@ -107,7 +105,7 @@ def _positions(side: int) -> list[tuple[int, int]]:
 
 
 def _nearest(rows: list[Row], i: int, j: int) -> int | None:
-    """Which corner (i, j) is nearer to than any other picture, if any."""
+    """Which corner (i, j) is nearer to than any other image, if any."""
     for number, name in enumerate(CORNERS):
         best = min(rows, key=lambda row: float(row[f"style loss {name}"] or 0.0))
         if (best["row"], best["column"]) == (i, j):

@@ -30,8 +30,8 @@ from stylezoo.studies.material import device
 from stylezoo.studies.pairs import (
     COPIED,
     UNCHANGED,
+    ImagePairs,
     OnPairs,
-    PicturePairs,
     measured_with,
     outputs,
     present,
@@ -70,8 +70,8 @@ def styleid(
 ) -> Result:
     """ArtFID, FID and LPIPS of StyleID's 800 pairs, and six metrics that need no file of their own.
 
-    Every photo is painted in the style of every painting: 20 by 40 pictures of 512 x 512 pixels in the protocol; of fewer
-    pairs (pictures) the seed draws a part. ArtFID is
+    Every photo is painted in the style of every painting: 20 by 40 images of 512 x 512 pixels in the protocol; of fewer
+    pairs (images) the seed draws a part. ArtFID is
     (1 + LPIPS) (1 + FID) (Wright & Ommer 2022, arXiv:2207.12280), with plain FID between the outputs and as many copies of
     the paintings; it needs the files of two networks (`python -m stylezoo download art_inception`, `alexnet_torchvision`)
     and stays empty without them. Content and style loss are those of MicroAST's metrics, the balanced loss that of
@@ -194,14 +194,14 @@ def _paper(system: str) -> Row:
     return dict(zip(PAPER.values(), PUBLISHED.get(system, (None,) * 3), strict=True))
 
 
-def _protocol(pairs: PicturePairs) -> str:
+def _protocol(pairs: ImagePairs) -> str:
     contents, styles = (len(set(side)) for side in zip(*pairs.files, strict=True))
     done = f"{len(pairs)} pairs of {contents} photos and {styles} paintings at {pairs.size} x {pairs.size} pixels"
     if (len(pairs), contents, styles, pairs.size) == (CONTENTS * STYLES, CONTENTS, STYLES, SIZE):
-        return f"{done}, as in StyleID's protocol, if they are its pictures."
+        return f"{done}, as in StyleID's protocol, if they are its images."
     return (
         f"{done}: not StyleID's protocol, which paints {CONTENTS} photos in {STYLES} styles each at {SIZE} x {SIZE}."
-        " FID of fewer pictures is larger, whatever painted them."
+        " FID of fewer images is larger, whatever painted them."
     )
 
 

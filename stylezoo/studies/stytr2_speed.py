@@ -13,14 +13,14 @@ PAPER = Paper(
 
 @study("stytr2_speed", source="StyTr2, comparison of inference times", paper="https://arxiv.org/abs/2105.14576")
 def stytr2_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
-    """StyTr2's cost: every system's time for a picture, as a multiple of AdaIN's.
+    """StyTr2's cost: every system's time for an image, as a multiple of AdaIN's.
 
     There is no published column: the times that are in circulation for StyTr2 contradict each other by more than three
     times at 512 pixels.
 
     Args:
         models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the pictures, instead of 256 and 512.
+        size: Side of the images, instead of 256 and 512.
         pictures: Rounds, of which the median counts.
     """
     return speed_table(PAPER, models, size, pictures)

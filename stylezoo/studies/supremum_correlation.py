@@ -37,7 +37,7 @@ def supremum_correlation(
         on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
     """
     if on.pictures < 3:
-        raise ValueError(f"A correlation needs at least three pairs (pictures), not {on.pictures}.")
+        raise ValueError(f"A correlation needs at least three pairs (images), not {on.pictures}.")
     networks, network, pairs, losses = measured(on)
     labels = [*networks, UNCHANGED]
     rows = [_row(label, layer, *_values(losses, label, i)) for label in labels for i, layer in enumerate(losses.layers)]

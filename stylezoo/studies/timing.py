@@ -39,7 +39,7 @@ class Method:
         label: What the paper calls it.
         system: Its name in the zoo; None for a method that the zoo has not.
         settings: Constructor arguments, where they are not the defaults.
-        iterations: How many make a picture, of systems that optimize.
+        iterations: How many make an image, of systems that optimize.
         times: Published, with the style encoded before, in the paper's unit.
         times_with_encoding: Published, with the encoding of the style.
         megabytes: Published.
@@ -68,8 +68,8 @@ class Paper:
         baseline: Label of the method whose time is 1 in the columns of ratios.
         machine: What the published times were measured on.
         provenance: Of all published numbers.
-        sizes: Sides of the square pictures, in pixels.
-        unit: Seconds per picture, or pictures per second.
+        sizes: Sides of the square images, in pixels.
+        unit: Seconds per image, or images per second.
     """
 
     methods: Sequence[Method]
@@ -87,13 +87,13 @@ def speed_table(paper: Paper, models: Sequence[str], size: int | None, pictures:
         paper: The published side.
         models: Systems (untrained) or model files to measure besides the baseline; none for all systems.
         size: Measures this side alone; None those of the paper.
-        pictures: Rounds of one picture per line that count.
+        pictures: Rounds of one image per line that count.
 
     Raises:
         ValueError: If there is nothing to measure.
     """
     if pictures < 1 or (size is not None and size < 32):
-        raise ValueError(f"A speed table takes 1 picture or more, not {pictures}, of 32 pixels or more, not {size}.")
+        raise ValueError(f"A speed table takes 1 image or more, not {pictures}, of 32 pixels or more, not {size}.")
     sizes = paper.sizes if size is None else (size,)
     files = [name for name in models if name not in registry.systems()]
     chosen = [name for name in models if name not in files] if models else registry.list_models()
@@ -142,7 +142,7 @@ def untrained(methods: Sequence[Method]) -> dict[str, StyleModel]:
 
 
 def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int) -> dict[tuple[str, int], list[Sample]]:
-    """Times one picture of every model in turn, again and again, so that what else the machine does hits all alike.
+    """Times one image of every model in turn, again and again, so that what else the machine does hits all alike.
 
     Args:
         models: {name: model}, in eval mode.
@@ -166,7 +166,7 @@ def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int)
 
 @torch.inference_mode()
 def time_once(model: StyleModel, content: Tensor, style: Tensor) -> Sample:
-    """Paints one picture; pictures (1, 3, H, W)."""
+    """Paints one image; images (1, 3, H, W)."""
     stamps: list[float] = []
     start = _now(model)
     code = model.encode_style({"multi": 0, "single": None}.get(model.kind, style))
@@ -275,14 +275,14 @@ def _notes(paper: Paper, rows: Sequence[Row], pictures: int, load: float) -> lis
     ours, theirs = f"ratio to {paper.baseline}", published(f"ratio to {paper.baseline}", paper.provenance)
     measured = (
         f"**Measured here:** {machine()}; load average {load:.1f} before the run. Medians of {pictures} interleaved"
-        " rounds after one to warm up, one picture at a time, float32, eager, in inference mode. Untrained weights: times"
+        " rounds after one to warm up, one image at a time, float32, eager, in inference mode. Untrained weights: times"
         " do not depend on them. The time without style encoding is that of a style whose code was kept."
     )
     notes = [measured]
     if any(row["kind"] == "optimization" for row in rows):
         notes.append(
             "Systems that optimize were timed over two iterations, after one to warm up, times the iterations of a"
-            " picture; L-BFGS costs a little more later, when its history is full. Their style encoding is all that"
+            " image; L-BFGS costs a little more later, when its history is full. Their style encoding is all that"
             " precedes the iterations."
         )
     compared = [

@@ -23,7 +23,7 @@ def checkerboard(pictures: Tensor) -> dict[int, float]:
 
     The power at frequencies whose coordinates are 0, 1/4 or 1/2 cycles per pixel (multiples of half the Nyquist
     frequency; a pattern that repeats every 2 or 4 pixels has power nowhere else) is divided by the mean power of their
-    neighbors 3 to 7 bins away along the same row or column of the spectrum. Pictures and channels are averaged before,
+    neighbors 3 to 7 bins away along the same row or column of the spectrum. Images and channels are averaged before,
     frequencies (as dB) after. A Hann window keeps borders, whose cross in the spectrum runs through these frequencies,
     out of it.
 
@@ -34,7 +34,7 @@ def checkerboard(pictures: Tensor) -> dict[int, float]:
         Period 2: frequencies of 0 and 1/2 alone. Period 4: those with 1/4 in them.
 
     Raises:
-        ValueError: If the pictures are too small to tell neighboring frequencies apart.
+        ValueError: If the images are too small to tell neighboring frequencies apart.
     """
     height, width = (side // 4 * 4 for side in pictures.shape[-2:])
     if min(height, width) < 64:
@@ -97,9 +97,9 @@ def upsampling_checkerboard(
         content: Folder of photos.
         style: Folder of paintings; one of them is learned.
         steps: Optimizer steps.
-        size: Side of the painted pictures, at least 80.
+        size: Side of the painted images, at least 80.
         crop: Side of training crops.
-        batch_size: Pictures per step.
+        batch_size: Images per step.
         pictures: Held-out photos.
         initializations: Seeds at the start of training.
         width: Multiplies the channels of the network.
@@ -140,7 +140,7 @@ def upsampling_checkerboard(
 
 
 def added(outputs: Tensor, photos: Tensor) -> Tensor:
-    """Outputs less the multiple of the photo that is nearest (least squares, per picture and channel).
+    """Outputs less the multiple of the photo that is nearest (least squares, per image and channel).
 
     The plain difference of an untrained network, whose outputs are next to nothing, would be the photo.
     """
@@ -183,7 +183,7 @@ def _notes(rows: Sequence[Row], count: int, size: int) -> list[str]:
         f" {values(1)}. The photos themselves: {rows[0]['period 2, dB']:+.1f} / {rows[0]['period 4, dB']:+.1f} dB."
     )
     protocol = (
-        f"{count} held-out photos, {size} x {size} pixels. Pictures: the middle of the photo and of the outputs with"
+        f"{count} held-out photos, {size} x {size} pixels. Images: the middle of the photo and of the outputs with"
         f" {', '.join(UPSAMPLING)}, three times enlarged."
     )
     return [findings, protocol]

@@ -1,4 +1,4 @@
-"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, pictures; and options
+"""What `fit` and `predict` show and leave behind: a progress bar over the whole run, image grids, images; and options
 of training: averaged weights, a compiled training step."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RunProgressBar(RichProgressBar):
         self.seconds_per_line = seconds_per_line
         self._started = self._last_line = 0.0
         self._first_step = 0
-        self._iterations: TaskID | None = None  # of a picture that is optimized
+        self._iterations: TaskID | None = None  # of an image that is optimized
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -94,7 +94,7 @@ class RunProgressBar(RichProgressBar):
 
 
 class ImageGrid(Callback):
-    """Logs a fixed grid of content, style and output pictures: the same validation pairs throughout a run.
+    """Logs a fixed grid of content, style and output images: the same validation pairs throughout a run.
 
     W&B and TensorBoard get it under ``images``; other loggers as PNG files in ``images/`` of their folder.
 
@@ -157,11 +157,11 @@ def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:
         write_image(sheet, Path(logger.log_dir) / "images" / f"step_{step:07d}.png")
 
 
-class PictureWriter(BasePredictionWriter):
+class ImageWriter(BasePredictionWriter):
     """Writes what ``predict`` paints as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
 
     Args:
-        folder: Where the pictures go; None takes ``predictions`` in the logger's folder.
+        folder: Where the images go; None takes ``predictions`` in the logger's folder.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -239,7 +239,7 @@ def without_encoders(model: LightningModule) -> LightningModule:
 class Compile(Callback):
     """Compiles the losses of training steps, networks and encoders included, with ``torch.compile``.
 
-    The first step is taken without: it builds and measures what lasts, such as the style of a picture. Validation and
+    The first step is taken without: it builds and measures what lasts, such as the style of an image. Validation and
     painting do without, too. State dict and checkpoints are those of a run that is not compiled.
     """
 

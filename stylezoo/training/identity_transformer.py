@@ -1,9 +1,9 @@
-"""First weights with which `stylezoo.layers.ConditionalTransformer` passes pictures on.
+"""First weights with which `stylezoo.layers.ConditionalTransformer` passes images on.
 
 Down: each convolution takes the principal components of what it sees, and shifts lift them over the ReLU behind. The
-residual blocks add little. Up: least squares restores what the way down had, and at last the picture. What is left to the
+residual blocks add little. Up: least squares restores what the way down had, and at last the image. What is left to the
 scales and shifts of the last norm is brightness and contrast of its colors: those of a style can be set at once. Training
-goes on from there to strokes, where random weights have to find the picture first. Not from a paper.
+goes on from there to strokes, where random weights have to find the image first. Not from a paper.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def pass_through(network: ConditionalTransformer, images: Tensor, positions: int
     Args:
         network: Without separable convolutions, in eval mode; its norms on the way down are its own (``contract_norm``).
         images: (B, 3, H, W), RGB in [0, 1], H and W multiples of 4.
-        positions: How many positions of each picture a convolution is fitted to.
+        positions: How many positions of each image a convolution is fitted to.
 
     Returns:
         Scales and shifts of the other norms, each (sum of ``channels``,).
@@ -67,13 +67,13 @@ def pass_through(network: ConditionalTransformer, images: Tensor, positions: int
 
 
 def centerd(x: Tensor, pictures: int) -> Tensor:
-    """(N, D) without the mean of each picture, of which norms keep nothing."""
+    """(N, D) without the mean of each image, of which norms keep nothing."""
     parts = x.reshape(pictures, -1, x.shape[1])
     return (parts - parts.mean(1, keepdim=True)).reshape(x.shape)
 
 
 def colors(styles: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift of the last norm that give a picture means and deviations of (B, 3, H, W), each (B, 3).
+    """Scale and shift of the last norm that give an image means and deviations of (B, 3, H, W), each (B, 3).
 
     Behind the norm is a sigmoid, here taken for its tangent.
     """

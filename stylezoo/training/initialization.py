@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stylezoo.layers import MirroredDecoder
 from stylezoo.module import StyleModel
-from stylezoo.training.least_squares import Goal, WhitenedAdam, fit_model, shared_pictures
+from stylezoo.training.least_squares import Goal, WhitenedAdam, fit_model, shared_images
 from stylezoo.vgg import VGG
 
 
@@ -15,7 +15,7 @@ class FittedModel(StyleModel):
     """Base of systems with a choice of first weights and steps, most of which decode a frozen encoder's features.
 
     A system says in `goals` what its convolutions shall restore, and has the settings ``first_pictures``, ``lr`` and
-    ``lr_decay``. With ``first_pictures`` they are fitted, on that many training crops, so that a picture painted with
+    ``lr_decay``. With ``first_pictures`` they are fitted, on that many training crops, so that an image painted with
     itself stays itself; weights that came from another model (``fit --start``) stay as they are. Then `WhitenedAdam`
     trains all of them. Neither is from a paper (`stylezoo.training.least_squares`).
     """
@@ -25,10 +25,10 @@ class FittedModel(StyleModel):
         return []
 
     def first_weights(self, images: Tensor) -> None:
-        """Sets what no fit to a goal can find, such as an attention, before the fits; for pictures (B, 3, H, W)."""
+        """Sets what no fit to a goal can find, such as an attention, before the fits; for images (B, 3, H, W)."""
 
     def restore(self, image: Tensor) -> Tensor:
-        """A picture painted with itself, (B, 3, H, W) -> (B, 3, H, W)."""
+        """An image painted with itself, (B, 3, H, W) -> (B, 3, H, W)."""
         return self.decode(image, self.encode_style(image))
 
     def picture(self, image: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class FittedModel(StyleModel):
         A resumed run finds weights and whitenings in its checkpoint.
 
         Raises:
-            ValueError: If the run has no datamodule, or its pictures or the loss network do not fit.
+            ValueError: If the run has no datamodule, or its images or the loss network do not fit.
         """
         count = self.hparams["first_pictures"]
         if count == 0:
@@ -65,7 +65,7 @@ class FittedModel(StyleModel):
         convs = list(self.trained_convs.values())
         whitenings: list[Tensor] | list[None] = [None] * len(convs)
         if not self.resumed:
-            whitenings = fit_model(self, shared_pictures(self, count))
+            whitenings = fit_model(self, shared_images(self, count))
         whitened = {parameter for conv in convs for parameter in conv.parameters()}
         others = {p: self.inputs(p) for p in self.parameters() if p.requires_grad and p not in whitened}
         return self.scheduled(WhitenedAdam(convs, whitenings, self.hparams["lr"], others=others))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stylezoo.training.initialization import FittedModel
 
 
-def some_pictures(data: LightningDataModule, count: int) -> Tensor:
+def some_images(data: LightningDataModule, count: int) -> Tensor:
     """The first crops that training will see, (count, 3, H, W); the run's own order is not disturbed.
 
     Styles of another size than the contents are left out.
@@ -34,21 +34,21 @@ def some_pictures(data: LightningDataModule, count: int) -> Tensor:
     return torch.stack(list(itertools.islice(itertools.chain.from_iterable(parts), count)))
 
 
-def shared_pictures(model: LightningModule, count: int) -> Tensor:
-    """`some_pictures` of a model's run, the same in all its processes.
+def shared_images(model: LightningModule, count: int) -> Tensor:
+    """`some_images` of a model's run, the same in all its processes.
 
     Raises:
         ValueError: If the run has no datamodule.
     """
     data = model.trainer.datamodule  # type: ignore[attr-defined]
     if data is None:
-        raise ValueError("first_pictures are pictures of a datamodule: train with one (Pairs).")
-    images: Tensor = model.trainer.strategy.broadcast(some_pictures(data, count)).to(model.device)
+        raise ValueError("first_pictures are images of a datamodule: train with one (Pairs).")
+    images: Tensor = model.trainer.strategy.broadcast(some_images(data, count)).to(model.device)
     return images
 
 
 class Goal(NamedTuple):
-    """What a convolution shall restore of the picture that it paints.
+    """What a convolution shall restore of the image that it paints.
 
     Attributes:
         conv: The convolution.
@@ -64,7 +64,7 @@ class Goal(NamedTuple):
 
 @torch.no_grad()
 def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: float = 1e-2) -> list[Tensor]:
-    """Gives a model weights with which a picture that is painted with itself stays itself, convolution by convolution.
+    """Gives a model weights with which an image that is painted with itself stays itself, convolution by convolution.
 
     Each convolution is the least squares fit, through its ReLU, of its `Goal` to the inputs that it has after all fits
     before; so it makes up for their errors.
@@ -72,7 +72,7 @@ def fit_model(model: FittedModel, images: Tensor, positions: int = 72, damping: 
     Args:
         model: Changed in place, but for the weights that `stylezoo.checkpoints.take_weights` gave it.
         images: (B, 3, H, W), RGB in [0, 1], H and W multiples of 16.
-        positions: How many positions of each picture enter the fit of a layer.
+        positions: How many positions of each image enter the fit of a layer.
         damping: See `whitening`.
 
     Returns:
@@ -155,7 +155,7 @@ def watched(convs: Mapping[str, nn.Conv2d], see: Callable[[str, Tensor, Tensor],
 
 
 def output_sizes(model: FittedModel, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of what each convolution makes of a picture that is painted with itself."""
+    """Height and width of what each convolution makes of an image that is painted with itself."""
     sizes = {}
 
     def note(name: str, _: Tensor, output: Tensor) -> None:
@@ -169,7 +169,7 @@ def output_sizes(model: FittedModel, convs: Mapping[str, nn.Conv2d], image: Tens
 def input_moments(
     model: FittedModel, convs: Mapping[str, nn.Conv2d], images: Tensor, places: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Second moments (D + 1, D + 1) of each convolution's inputs, at some positions of pictures painted with themselves."""
+    """Second moments (D + 1, D + 1) of each convolution's inputs, at some positions of images painted with themselves."""
     moments: dict[str, Tensor] = {}
     if not convs:
         return moments
@@ -190,7 +190,7 @@ class _Seen(Exception):
 
 
 def conv_windows(model: FittedModel, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
-    """What a convolution sees, at some positions, of pictures that are painted with themselves, (B * P, D)."""
+    """What a convolution sees, at some positions, of images that are painted with themselves, (B * P, D)."""
     seen: list[Tensor] = []
 
     def catch(_: str, x: Tensor, __: Tensor) -> None:

@@ -38,7 +38,7 @@ from stylezoo.training.least_squares import (
     convolutions,
     fit,
     patches,
-    shared_pictures,
+    shared_images,
     some_positions,
     whitening,
 )
@@ -112,7 +112,7 @@ class SlimEncoder(StyleModel):
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
-            style: More pictures of the same size, if there are any.
+            style: More images of the same size, if there are any.
         """
         image = content if style is None else torch.cat([content, style])
         image = image.contiguous(memory_format=torch.channels_last)
@@ -130,7 +130,7 @@ class SlimEncoder(StyleModel):
         convs = [*convolutions(self.encoder.convs).values(), *convolutions(self.encoder.maps).values()]
         first: list[Tensor] | list[None] = [None] * len(convs)
         if self.hparams["first_pictures"] and not self.resumed:
-            images = shared_pictures(self, self.hparams["first_pictures"])
+            images = shared_images(self, self.hparams["first_pictures"])
             if self.hparams["first_weights"] is None:
                 fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
             else:
@@ -171,7 +171,7 @@ def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images
         teacher: A VGG-19.
         deep_teacher: A slim encoder for the convolutions that the teacher lacks.
         images: (B, 3, H, W), RGB in [0, 1].
-        positions: How many positions of each picture enter the fit of a layer.
+        positions: How many positions of each image enter the fit of a layer.
     """
     convs, maps, goals = convolutions(teacher.convs), {}, conv_inputs(teacher, images)
     if deep_teacher is not None:

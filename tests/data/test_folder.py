@@ -18,7 +18,7 @@ from stylezoo.images import to_tensor
 
 
 def paint(folder: Path, count: int, size: tuple[int, int] = (40, 30), start: int = 0, name: str = "{:03}.png") -> None:
-    """Pictures of noise; number i is the same in every folder."""
+    """Images of noise; number i is the same in every folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
         noise = np.random.default_rng(i).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -213,7 +213,7 @@ def test_broken_files_are_replaced_counted_and_named_once(tmp_path: Path, num_wo
     values, messages = run()
     assert not set(values.int().tolist()) & {3, 7, 8}
     first = [message for message in messages if "The next one takes its place" in message]
-    assert len(first) == 1 and "is not a picture" in first[0] and ".png" in first[0]
+    assert len(first) == 1 and "is not an image" in first[0] and ".png" in first[0]
     summary = [message for message in messages if "could not be read" in message]
     assert len(summary) == 1 and "3 of 12 images" in summary[0] and "03.png" in summary[0]
     assert torch.equal(values, run()[0])

@@ -17,7 +17,7 @@ CPU = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "ena
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[str, str]:
-    """13 content and 7 style pictures; the red (green) value is the number of the picture."""
+    """13 content and 7 style images; the red (green) value is the number of the image."""
     for name, count in (("content", 13), ("style", 7)):
         for split in ("train", "val", "test"):
             (tmp_path / name / split).mkdir(parents=True)

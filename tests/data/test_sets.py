@@ -63,7 +63,7 @@ def test_wikiart_with_lists(tmp_path: Path, inner: str, lists: str) -> None:
     )
     (root / lists / "style_val.csv").write_text(f"{WIKIART[1]},7\n")
     module = WikiArt(str(root))
-    with pytest.warns(UserWarning, match="1 of 5 pictures listed for WikiArt are not in"):
+    with pytest.warns(UserWarning, match="1 of 5 images listed for WikiArt are not in"):
         module.files("train")
     prefix = f"{inner}/" if inner else ""
     assert names(module, "train") == [prefix + WIKIART[i] for i in (0, 2, 3)]
@@ -90,7 +90,7 @@ def test_wikiart_flat(tmp_path: Path) -> None:
 def test_wikiart_with_the_wrong_lists(tmp_path: Path) -> None:
     paint(*(tmp_path / name for name in WIKIART))
     (tmp_path / "style_train.csv").write_text("Rococo/x.jpg,1\n")
-    with pytest.raises(DataError, match="None of the 1 pictures .*: set --data.csv null"):
+    with pytest.raises(DataError, match="None of the 1 images .*: set --data.csv null"):
         WikiArt(str(tmp_path)).check()
 
 
@@ -114,7 +114,7 @@ def test_flickr30k(tmp_path: Path, folder: str) -> None:
     rows += [f'{i}.jpg| {j}| A "dog, runs .' for i in (0, 1, 2, 3, 9) for j in range(5)]
     (tmp_path / folder / "results.csv").write_text("\n".join(rows))
     module = Flickr(str(tmp_path))
-    with pytest.warns(UserWarning, match="1 of 5 pictures listed for Flickr30k"):
+    with pytest.warns(UserWarning, match="1 of 5 images listed for Flickr30k"):
         module.check()
     found = sorted(name for split in ("train", "val", "test") for name in names(module, split))
     assert found == [f"{folder}/{i}.jpg" for i in range(4)]
@@ -165,8 +165,8 @@ def test_painter_by_numbers_replacements(tmp_path: Path) -> None:
         (lambda root: Flickr(root, name="8k"), ["No Flickr8k images at", "/Images", "--data.download true"]),
         (Flickr, ["No Flickr30k images at", "shannon.cs.illinois.edu", "hsankesara/flickr-image-dataset"]),
         (lambda root: Flickr(root, download=True), ["Flickr30k cannot be downloaded", "flickr30k_images"]),
-        (PainterByNumbers, ["No Painter by Numbers images at", "kaggle.com/c/painter-by-numbers", "/train"]),
-        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/painter-by-numbers"]),
+        (PainterByNumbers, ["No Stylizer by Numbers images at", "kaggle.com/c/stylizer-by-numbers", "/train"]),
+        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/stylizer-by-numbers"]),
     ],
 )
 def test_missing_data_is_one_sentence_with_ways_on(

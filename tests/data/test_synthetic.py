@@ -1,4 +1,4 @@
-"""Drawings: a pure function of their seed, with the statistics of pictures; the cache draws each one once."""
+"""Drawings: a pure function of their seed, with the statistics of images; the cache draws each one once."""
 
 import hashlib
 import os
@@ -64,7 +64,7 @@ def test_photos_have_the_statistics_of_photos(family: str) -> None:
         dark, bright = np.percentile(image, [1, 99])
         assert dark < 0.2 and bright > 0.7, f"seed {seed}: tones from {dark:.2f} to {bright:.2f}"
         assert len(np.unique(image)) > 150
-        # Natural pictures have an amplitude of about 1 / f: -1 in log-log, white noise would be 0, a blur below -2.
+        # Natural images have an amplitude of about 1 / f: -1 in log-log, white noise would be 0, a blur below -2.
         window = np.hanning(128)[:, None] * np.hanning(128)
         amplitude = np.abs(np.fft.fft2((image - image.mean()) * window))
         frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128)))
@@ -137,7 +137,7 @@ def test_interrupted_cache_is_completed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(synthetic, "draw", stops)
     with pytest.raises(KeyboardInterrupt):
         data.prepare_data()
-    assert sorted(os.listdir(data.root)) == ["00000.png", "00001.png"]  # no half pictures
+    assert sorted(os.listdir(data.root)) == ["00000.png", "00001.png"]  # no half images
     drawn: list[int] = []
 
     def counts(kind: synthetic.Kind, index: int, *rest: int) -> Image.Image:

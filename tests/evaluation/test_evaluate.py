@@ -24,7 +24,7 @@ from stylezoo.data.stream import Framing
 from stylezoo.evaluation.evaluate import DEFAULT_METRICS, METRICS, Evaluation, Networks, evaluate
 from stylezoo.evaluation.store import CONTENT, STYLE, Score, bootstrap, part_of, scores
 from stylezoo.images import read_image, to_tensor, write_image
-from stylezoo.inference import Painter
+from stylezoo.inference import Stylizer
 from stylezoo.metrics import FID, LPIPS, ArtFID, HistoGANDistance
 
 SMALL: dict[str, Any] = {"size": 40, "crop": 32, "encoder": "vgg19_random/8", "batch_size": 3, "accelerator": "cpu"}
@@ -92,7 +92,7 @@ def test_anchors(done: Path) -> None:
 
 
 def test_values_are_those_of_the_metrics(done: Path, models: list[Path], folders: dict[str, Path]) -> None:
-    """Each value again, from single pictures and metrics that look for themselves."""
+    """Each value again, from single images and metrics that look for themselves."""
     network = stylezoo.load_model(models[1])
     metrics = {name: METRICS[name](Networks("vgg19_random/8", None)) for name in DEFAULT_METRICS}
     found = rows(done / "microast.csv")
@@ -109,7 +109,7 @@ def test_values_are_those_of_the_metrics(done: Path, models: list[Path], folders
             framed(folders["content"] / row["content"])[None],
             framed(folders["style"] / row["style"])[None],
         )
-        output = Painter(network, [style])(content)
+        output = Stylizer(network, [style])(content)
         for name, metric in metrics.items():
             reference = content if name in ("content_loss", "ssim") else style
             assert float(row[name]) == pytest.approx(float(metric.values(output, reference)), rel=1e-4), name
@@ -247,7 +247,7 @@ def test_two_processes_give_the_bits_of_one(
 
 
 def test_memory_does_not_grow(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While 200 pairs are measured there are never more pictures and features than while 20 are."""
+    """While 200 pairs are measured there are never more images and features than while 20 are."""
     for role, count in (("content", 20), ("style", 10)):
         for index in range(count):
             write_image(torch.rand(3, 32, 32), tmp_path / role / f"{index:02d}.png")
@@ -274,7 +274,7 @@ def test_memory_does_not_grow(folders: dict[str, Path], tmp_path: Path, monkeypa
         roles = (tmp_path / role for role in ("content", "style"))
         evaluate({"adain": model}, *roles, tmp_path / str(pairs), pairs=pairs, **settings)
         most[pairs] = max(held)
-    assert most[200] <= 1.1 * most[20]  # to keep the other 180 pictures would double it
+    assert most[200] <= 1.1 * most[20]  # to keep the other 180 images would double it
     assert 5 * 3 * 32 * 32 < most[20] < 180 * 3 * 32 * 32
 
 
@@ -293,7 +293,7 @@ def test_styles_are_encoded_once(
 
 
 def test_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Drawn without repetition by the seed, those of one style together; kept also when pictures are added."""
+    """Drawn without repetition by the seed, those of one style together; kept also when images are added."""
     for name in ("content", "style"):
         for path in folders[name].rglob("*.png"):
             write_image(read_image(path), tmp_path / name / path.name)
@@ -333,7 +333,7 @@ def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monk
             framed(folders["content"] / row["content"])[None],
             framed(folders["style"] / row["style"])[None],
         )
-        metric.update(Painter(network, [style])(content), content, style)
+        metric.update(Stylizer(network, [style])(content), content, style)
     expected = metric.result()
     assert values(whole, "art_fid")["microast"] == pytest.approx(expected.value, rel=1e-4)
     assert values(whole, "fid")["microast"] == pytest.approx(float(FID.compute(metric)), rel=1e-4)
@@ -350,7 +350,7 @@ def test_sets_need_two_pairs(folders: dict[str, Path], tmp_path: Path, monkeypat
     monkeypatch.setattr(Networks, "inception", nn.Flatten())
     monkeypatch.setattr(Networks, "lpips", LPIPS(stylezoo.vgg.VGG("vgg16_random")))
     for metrics, named in ((["fid", "ssim"], "fid"), (["art_fid"], "fid and art_fid")):
-        with pytest.raises(ValueError, match=f"^{named} compare sets of pictures: two pairs are the least, not 1"):
+        with pytest.raises(ValueError, match=f"^{named} compare sets of images: two pairs are the least, not 1"):
             evaluate([], **folders, **SMALL, output=tmp_path / "out", pairs=1, metrics=metrics)
     assert not (tmp_path / "out").exists()
 
@@ -393,7 +393,7 @@ def test_without_pyarrow(folders: dict[str, Path], tmp_path: Path, monkeypatch: 
 
 
 def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Multi- and single-style systems are measured against pictures named like their styles, which others paint, too."""
+    """Multi- and single-style systems are measured against images named like their styles, which others paint, too."""
     multi, single = thin_model("cin"), thin_model("johnson")
     for index, name in enumerate(multi.styles):
         write_image(torch.rand(3, 32 + index, 40), tmp_path / "many" / f"{name}.png")
@@ -404,14 +404,14 @@ def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:
     evaluate(both, style=tmp_path / "many", output=tmp_path / "a", save_pictures=True, **settings)
     painted = sorted((tmp_path / "a" / "pictures" / "cin").iterdir())
     assert len(painted) == 4 * len(multi.styles) and painted[5].name == f"00005_b_{multi.styles[1]}.png"
-    expected = Painter(multi, [1])(framed(folders["content"] / "b.png")[None])[0]
+    expected = Stylizer(multi, [1])(framed(folders["content"] / "b.png")[None])[0]
     assert (to_tensor(read_image(painted[5])) - expected).abs().max() < 1.1 / 255
     assert values(scores(tmp_path / "a"), "ssim")["gatys"] < 0.999
     evaluate({"johnson": single}, style=tmp_path / "one", output=tmp_path / "b", **settings)
     single.hparams["style_name"] = None
     evaluate({"johnson": single}, style=tmp_path / "unnamed", output=tmp_path / "c", **settings)
     for model, style in ((single, "many"), (multi, "unnamed")):
-        with pytest.raises(ValueError, match="none of these: give a folder with pictures of its styles"):
+        with pytest.raises(ValueError, match="none of these: give a folder with images of its styles"):
             evaluate({"model": model}, style=tmp_path / style, output=tmp_path / "d", **settings)
     assert not (tmp_path / "d").exists()
 
@@ -461,7 +461,7 @@ def test_other_settings_are_refused(done: Path, models: list[Path], folders: dic
         for path in folders[name].rglob("*.png"):
             write_image(read_image(path), tmp_path / name / path.relative_to(folders[name]))
     write_image(torch.rand(3, 40, 40), tmp_path / "style" / "y.png")
-    with pytest.raises(ValueError, match=r"pictures \("):
+    with pytest.raises(ValueError, match=r"images \("):
         evaluate(models, tmp_path / "content", tmp_path / "style", done, **SMALL)
     (tmp_path / "style" / "y.png").unlink()
     with pytest.raises(ValueError, match=r"y\.png does not exist"):
@@ -485,10 +485,10 @@ def test_mistakes(models: list[Path], folders: dict[str, Path], tmp_path: Path) 
     assert "4 contents and 3 styles make 12 pairs, not 13" in refused(models, pairs=13)
     assert "crop 64 is larger than size 40" in refused(models, crop=64)
     assert "crop is 16 pixels or more" in refused(models, crop=8)
-    assert "There is no picture in" in refused(models, style=tmp_path / "nothing")
+    assert "There is no image in" in refused(models, style=tmp_path / "nothing")
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"not a picture")
-    assert "a.jpg is not a picture" in refused(models, content=tmp_path / "broken")
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"not an image")
+    assert "a.jpg is not an image" in refused(models, content=tmp_path / "broken")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "own.csv").write_text("mine")
     with pytest.raises(ValueError, match=r"no settings\.json, but own\.csv"):

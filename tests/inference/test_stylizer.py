@@ -1,4 +1,4 @@
-"""stylezoo.stylize and Painter: controls, colors, regions, and every refusal."""
+"""stylezoo.stylize and Stylizer: controls, colors, regions, and every refusal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import stylezoo
 from stylezoo.images import keep_luminance, read_image, to_tensor, write_image
-from stylezoo.inference import Painter, load_masks, load_picture
+from stylezoo.inference import Stylizer, load_image, load_masks
 from stylezoo.models.adain import AdaIN
 
 
@@ -43,7 +43,7 @@ def test_output_is_rounded_and_clamped(adain: AdaIN) -> None:
 
 def test_size_is_the_short_side(adain: AdaIN) -> None:
     assert stylezoo.stylize(CONTENT, STYLE, adain, size=20).size == (28, 20)
-    small_style = load_picture(STYLE, 16)
+    small_style = load_image(STYLE, 16)
     assert small_style.shape == (3, 16, 22)
     expected = stylezoo.stylize(CONTENT, small_style, adain)
     assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, STYLE, adain, style_size=16)), np.asarray(expected))
@@ -53,18 +53,18 @@ def test_style_weights(adain: AdaIN) -> None:
     other = 1 - STYLE
     codes = [adain.encode_style(s[None]) for s in (STYLE, other)]
     expected = adain.decode(CONTENT[None], codes, weights=[0.25, 0.75]).clamp(0, 1)
-    torch.testing.assert_close(Painter(adain, [STYLE, other], style_weights=[1, 3])(CONTENT[None]), expected)
+    torch.testing.assert_close(Stylizer(adain, [STYLE, other], style_weights=[1, 3])(CONTENT[None]), expected)
 
 
 def test_a_batch_with_coral_is_its_singles(adain: AdaIN) -> None:
-    painter = Painter(adain, [STYLE], preserve_color="coral")
+    stylizer = Stylizer(adain, [STYLE], preserve_color="coral")
     batch = torch.stack([CONTENT, CONTENT.flip(0)])
-    torch.testing.assert_close(painter(batch), torch.cat([painter(c[None]) for c in batch]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stylizer(batch), torch.cat([stylizer(c[None]) for c in batch]), rtol=1e-4, atol=1e-4)
 
 
 def test_luminance_keeps_the_colors(adain: AdaIN) -> None:
-    output = Painter(adain, [STYLE], preserve_color="luminance")(CONTENT[None])
-    plain = Painter(adain, [STYLE])(CONTENT[None])
+    output = Stylizer(adain, [STYLE], preserve_color="luminance")(CONTENT[None])
+    plain = Stylizer(adain, [STYLE])(CONTENT[None])
     torch.testing.assert_close(output, keep_luminance(plain, CONTENT[None]))
     inside = ((output > 0.01) & (output < 0.99)).all(1)[0]  # where nothing was clipped
 
@@ -78,11 +78,11 @@ def test_luminance_keeps_the_colors(adain: AdaIN) -> None:
 def test_coral_brings_the_colors_closer_with_real_pictures() -> None:
     weights = [shared(f"weights/{n}") for n in ("vgg_normalised_to_relu4_1.pth", "adain_decoder_8bit.pth")]
     model = stylezoo.import_checkpoint("adain", weights)
-    content = load_picture(shared("images/fullres/photos/golden_gate2.jpg"), 192)
-    style = load_picture(shared("images/fullres/paintings/la_muse.jpg"), 192)
+    content = load_image(shared("images/fullres/photos/golden_gate2.jpg"), 192)
+    style = load_image(shared("images/fullres/paintings/la_muse.jpg"), 192)
 
     def distance(mode: str) -> float:
-        output = Painter(model, [style], preserve_color=mode)(content[None])[0]  # type: ignore[arg-type]
+        output = Stylizer(model, [style], preserve_color=mode)(content[None])[0]  # type: ignore[arg-type]
         return float((output.mean((1, 2)) - content.mean((1, 2))).norm())
 
     plain = distance("none")
@@ -92,8 +92,8 @@ def test_coral_brings_the_colors_closer_with_real_pictures() -> None:
 def test_masks(adain: AdaIN, tmp_path: Path) -> None:
     left = torch.zeros(40, 56)
     left[:, :24] = 1
-    painter = Painter(adain, [STYLE, 1 - STYLE], masks=torch.stack([left, 1 - left]))
-    output = painter(CONTENT[None])
+    stylizer = Stylizer(adain, [STYLE, 1 - STYLE], masks=torch.stack([left, 1 - left]))
+    output = stylizer(CONTENT[None])
     assert output.shape == (1, 3, 40, 56)
     write_image(left.expand(3, -1, -1), tmp_path / "left.png")
     from_file = load_masks([tmp_path / "left.png"], 2)
@@ -106,7 +106,7 @@ def test_masks(adain: AdaIN, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="differ in size"):
         load_masks([torch.ones(3, 4, 4), torch.ones(3, 5, 4)], 2)
     with pytest.raises(ValueError, match="sanet cannot paint regions"):
-        Painter(thin_model("sanet"), [STYLE, STYLE], masks=torch.stack([left, 1 - left]))(CONTENT[None])
+        Stylizer(thin_model("sanet"), [STYLE, STYLE], masks=torch.stack([left, 1 - left]))(CONTENT[None])
 
 
 def test_trained_styles_by_number_and_name() -> None:
@@ -127,7 +127,7 @@ def test_trained_styles_by_number_and_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"style": None}, "adain paints with any picture as style: give at least one"),
+        ({"style": None}, "adain paints with any image as style: give at least one"),
         ({"alpha": 1.5}, "alpha is the strength of the style between 0 and 1, not 1.5"),
         ({"alpha": float("nan")}, "between 0 and 1, not nan"),
         ({"preserve_color": "lab"}, "none, coral or luminance, not 'lab'"),
@@ -161,13 +161,13 @@ def test_missing_models() -> None:
 @pytest.mark.parametrize("size", [(200, 131), (97, 256), (160, 160)])
 @pytest.mark.parametrize("name", ["adain", "sanet"])
 def test_tiles_change_nothing(name: str, size: tuple[int, int]) -> None:
-    """Encoder and decoder in tiles with halos, statistics and attention between them: the same picture."""
+    """Encoder and decoder in tiles with halos, statistics and attention between them: the same image."""
     # In double precision: convolutions of another size may round differently.
     model, style = thin_model(name).double(), STYLE.double()
     content = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = Painter(model, [style])(content)
+    whole = Stylizer(model, [style])(content)
     for tile in (32, 100):
-        torch.testing.assert_close(Painter(model, [style], tile=tile)(content), whole, rtol=0, atol=1e-10)
+        torch.testing.assert_close(Stylizer(model, [style], tile=tile)(content), whole, rtol=0, atol=1e-10)
     vgg = model.encoder
     layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
     features = {}
@@ -180,6 +180,6 @@ def test_tiles_change_nothing(name: str, size: tuple[int, int]) -> None:
 
 def test_tiles_are_refused_where_they_would_not_be_exact() -> None:
     with pytest.raises(ValueError, match="johnson cannot work in tiles"):
-        Painter(thin_model("johnson"), tile=64)
+        Stylizer(thin_model("johnson"), tile=64)
     with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, not 0"):
-        Painter(thin_model("adain"), [STYLE], tile=0)
+        Stylizer(thin_model("adain"), [STYLE], tile=0)

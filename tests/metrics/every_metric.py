@@ -1,4 +1,4 @@
-"""One small instance of every metric, and pictures for them, for tests in one process and in two."""
+"""One small instance of every metric, and images for them, for tests in one process and in two."""
 
 from __future__ import annotations
 

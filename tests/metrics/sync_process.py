@@ -1,4 +1,4 @@
-"""The second of two processes that each show the metrics a part of the pictures; the first is test_contract.py.
+"""The second of two processes that each show the metrics a part of the images; the first is test_contract.py.
 
 python sync_process.py FOLDER
 """

@@ -39,7 +39,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> AlexNet:
 
 @pytest.fixture(scope="module")
 def at_once(network: AlexNet) -> dict[str, MetricValue]:
-    """Every metric of all pictures in one batch."""
+    """Every metric of all images in one batch."""
     results = {}
     for name, build in METRICS.items():
         metric = build(network)
@@ -62,7 +62,7 @@ def test_batches_and_processes_do_not_matter(name: str, network: AlexNet, at_onc
         assert result.value == pytest.approx(at_once[name].value, rel=1e-5)
     stream.reset()
     assert stream.n == 0
-    with pytest.raises(ValueError, match="has seen no pictures yet"):
+    with pytest.raises(ValueError, match="has seen no images yet"):
         stream.result()
 
 
@@ -195,7 +195,7 @@ def test_comparisons_within_a_key() -> None:
         ({"backbone": "vgg16"}, "backbone \\(alexnet, vgg16\\)"),
         ({"sha256": "7f"}, "sha256 \\(5e, 7f\\)"),
         ({"resize": "native"}, "resize \\(short512, native\\)"),
-        ({"pictures": "jpeg95"}, "pictures \\(png, jpeg95\\)"),
+        ({"pictures": "jpeg95"}, "images \\(png, jpeg95\\)"),
         ({"settings": (("a", 2),)}, "a \\(1, 2\\)"),
         ({"settings": ()}, "a \\(1, None\\)"),
     ],
@@ -221,7 +221,7 @@ def test_comparisons_across_keys_are_refused(change: dict[str, object], words: s
         (lambda: WarpError(["spin"]), "There is no motion 'spin': choose from shift"),
         (
             lambda: SSIM().values(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 40)),
-            "ssim compares pictures of one size, not 32 x 32 and 40 x 32",
+            "ssim compares images of one size, not 32 x 32 and 40 x 32",
         ),
         (
             lambda: StyleLoss(THIN).values(torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)),

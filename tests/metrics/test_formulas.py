@@ -134,7 +134,7 @@ def test_fid_of_normals() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(60, 50), (9, 12), (9, 60), (2, 2)])
 def test_fid_by_nuclear_norm_is_the_trace_of_the_root(n: int, m: int) -> None:
-    """Against the eigenvalues of S1^(1/2) S2 S1^(1/2), with more and with fewer pictures than dimensions."""
+    """Against the eigenvalues of S1^(1/2) S2 S1^(1/2), with more and with fewer images than dimensions."""
     output, style = random(n, 20), random(m, 20) ** 2
     (mean1, s1), (mean2, s2) = activation_statistics(output), activation_statistics(style)
     values, vectors = torch.linalg.eigh(s1)
@@ -236,7 +236,7 @@ def test_ssim_and_ms_ssim_of_flat_pictures() -> None:
     a, b, c1 = 0.8, 0.3, 0.01**2
     luminance = (2 * a * b + c1) / (a**2 + b**2 + c1)
     first, second = torch.full((2, 3, 176, 176), a), torch.full((2, 3, 176, 176), b)
-    # rel: in float32 the variance of a flat picture is a rounding error
+    # rel: in float32 the variance of a flat image is a rounding error
     assert ssim(first, second).tolist() == pytest.approx([luminance] * 2, rel=1e-3)
     assert ms_ssim(first, second).tolist() == pytest.approx([luminance**0.1333] * 2, rel=1e-3)
 

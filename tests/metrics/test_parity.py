@@ -83,7 +83,7 @@ def test_content_metrics_of_art_fid(parity: Parity, choice: str, net: str) -> No
 
 
 class Given(torch.nn.Module):
-    """A network for activations that are given as pictures (N, D, 1, 1)."""
+    """A network for activations that are given as images (N, D, 1, 1)."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images
@@ -141,7 +141,7 @@ def test_fid_infinity(parity: Parity, name: str) -> None:
 
 
 def test_art_fid(parity: Parity) -> None:
-    """The class on pictures that are activations: (1 + LPIPS)(1 + FID) of its parts."""
+    """The class on images that are activations: (1 + LPIPS)(1 + FID) of its parts."""
     case = parity("metrics_lpips/alex")
     _, heads = case.files("trunk", "lin")
     output, content = case["stylized"], case["content"]

@@ -64,7 +64,7 @@ def test_infinity_of_many_pictures_is_less_biased() -> None:
 
 
 def test_values_of_different_numbers_of_pictures_are_refused() -> None:
-    """FID is biased by the number of pictures."""
+    """FID is biased by the number of images."""
     refuse(art_fid_of("art_fid", 5), art_fid_of("art_fid", 4), "outputs \\(5, 4\\), styles \\(5, 4\\)")
 
 
@@ -115,7 +115,7 @@ def test_png_is_not_jpeg() -> None:
         metric.update(torch.stack(read), batch["style"])
         results.append(metric.result())
     assert results[0].value != pytest.approx(results[1].value, rel=1e-4)
-    refuse(*results, "pictures \\(png, jpeg75\\)")
+    refuse(*results, "images \\(png, jpeg75\\)")
 
 
 def test_bgr_is_not_rgb() -> None:

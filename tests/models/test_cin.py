@@ -22,7 +22,7 @@ TINY = {"encoder": "vgg16_random/8", "width": 0.25}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures of different sizes to learn the styles of."""
+    """Three images of different sizes to learn the styles of."""
     generator = torch.Generator().manual_seed(3)
     for index, name in enumerate(("monet", "gogh", "klee")):
         picture = torch.rand(3, 32 + 8 * index, 40, generator=generator) * (0.4 + 0.3 * index)
@@ -149,12 +149,12 @@ def test_what_it_cannot_do_is_said(folder: Path) -> None:
         model(content, 0, alpha=0.5)
     with pytest.raises(ValueError, match="learns the styles of a folder"):
         CIN()
-    with pytest.raises(FileNotFoundError, match="no style pictures in .*nowhere: training needs"):
+    with pytest.raises(FileNotFoundError, match="no style images in .*nowhere: training needs"):
         CIN(str(folder / "nowhere"))
     with pytest.raises(ValueError, match="style_coefficients name 'dali'"):
         small(folder, style_coefficients={"dali": 2.0})
     (folder / "klee.png").unlink()
-    with pytest.raises(FileNotFoundError, match="no picture of the style 'klee'"):
+    with pytest.raises(FileNotFoundError, match="no image of the style 'klee'"):
         model.losses(content, 0)
 
 
@@ -229,7 +229,7 @@ def test_styles_drawn_are_a_function_of_seed_batch_and_rank(folder: Path) -> Non
 
 
 def fit(folder: Path, pictures: Path, tmp_path: Path, steps: int, *options: str) -> Path:
-    """Trains the recipe on tiny pictures; the folder of the run."""
+    """Trains the recipe on tiny images; the folder of the run."""
     common = [
         f"--config={ROOT / 'experiments' / 'cin.yaml'}",
         "--data.content=Folder",

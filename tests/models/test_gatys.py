@@ -16,7 +16,7 @@ import stylezoo
 from stylezoo import commands, weights
 from stylezoo.cli import main
 from stylezoo.images import read_image, to_tensor, write_image
-from stylezoo.inference import Painter
+from stylezoo.inference import Stylizer
 from stylezoo.layers import normalized_weights
 from stylezoo.losses import STYLE_STATISTICS, Moments, PerceptualLoss, gram, square_root
 from stylezoo.models.gatys import (
@@ -139,7 +139,7 @@ def test_neural_style_pt_ops(parity: Parity) -> None:
 
 
 def test_neural_style_pt_preprocess(parity: Parity, tmp_path: Path) -> None:
-    """Not ours: pictures are written rounded, where the port truncates; sizes are rounded, too."""
+    """Not ours: images are written rounded, where the port truncates; sizes are rounded, too."""
     case = parity("gatys_neural_style_pt/preprocess")
     encoder = VGG("vgg19_caffe", str(case_file(tmp_path)))
     tensor = encoder.preprocess(case["image"][None])
@@ -317,7 +317,7 @@ def test_settings_that_do_not_exist() -> None:
     ],
 )
 def test_the_loss_falls(settings: dict[str, object]) -> None:
-    """The style loss to less than half of the content's, and the content loss below the style picture's."""
+    """The style loss to less than half of the content's, and the content loss below the style image's."""
     model = thin(**{"iterations": 25, "content_weight": 0.1, **settings})
     output = model(CONTENT[:1], STYLE[:1])
     before, after = (model.losses(CONTENT[:1], STYLE[:1], image) for image in (CONTENT[:1], output))
@@ -408,8 +408,8 @@ def test_several_styles_blend_their_moments() -> None:
     torch.testing.assert_close(gram(blend) / blend.positions, (gram(a) + 3 * gram(b)) / 4 / 20)
     torch.testing.assert_close(blend.mean, (a.mean + 3 * b.mean) / 4)
     model = thin(iterations=10)
-    one, two = (Painter(model, [s])(CONTENT[:1]) for s in STYLE)
-    both = Painter(model, list(STYLE), style_weights=[1, 1])(CONTENT[:1])
+    one, two = (Stylizer(model, [s])(CONTENT[:1]) for s in STYLE)
+    both = Stylizer(model, list(STYLE), style_weights=[1, 1])(CONTENT[:1])
     to_one, to_two = (
         [float(model.losses(CONTENT[:1], s[None], image)["style"]) for image in (one, both, two)] for s in STYLE
     )
@@ -433,8 +433,8 @@ def test_tiles_paint_the_same() -> None:
         style_layers={"relu1_1": 1.0, "relu2_1": 1.0},
         content_layers={"relu2_1": 1.0},
     )
-    whole = Painter(model, [style])(content)
-    tiled = Painter(model, [style], tile=32)(content)
+    whole = Stylizer(model, [style])(content)
+    tiled = Stylizer(model, [style], tile=32)(content)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-3)
     assert model.encoder.tile == 32
 

@@ -22,7 +22,7 @@ Parity = Callable[[str], Case]
 
 @pytest.fixture
 def style(tmp_path: Path) -> str:
-    """A small picture to learn the style of."""
+    """A small image to learn the style of."""
     path = tmp_path / "waves.png"
     write_image(torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(3)), path)
     return str(path)
@@ -206,9 +206,9 @@ def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_p
     content = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(loaded(content), model(content))
     assert loaded.styles == ["waves"] and style.encode() not in (tmp_path / "johnson.safetensors").read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"no style picture .*waves.png: training needs"):
+    with pytest.raises(FileNotFoundError, match=r"no style image .*waves.png: training needs"):
         model.losses(content)
-    with pytest.raises(ValueError, match="learns the style of one picture"):
+    with pytest.raises(ValueError, match="learns the style of one image"):
         loaded.losses(content)
 
 

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 import stylezoo
 from stylezoo.data import Folder, Pairs
-from stylezoo.inference import Painter, load_picture
+from stylezoo.inference import Stylizer, load_image
 from stylezoo.losses import PerceptualLoss, gram_linear_transfer_loss, mean_std
 from stylezoo.models.linear_transfer import DECODER_CONVS, LAYERS, LinearTransfer, Transformation
 from stylezoo.module import inverse_time_decay
@@ -40,7 +40,7 @@ def reference(case: Case, *, losses: bool = False) -> tuple[LinearTransfer, Tran
 
 
 def product(matrix: Transformation, content: Tensor, style: Tensor) -> Tensor:
-    """The whole matrix of two pictures' features."""
+    """The whole matrix of two images' features."""
     return matrix.encode(style)[0] @ matrix.cnet(content - mean_std(content)[0])
 
 
@@ -187,8 +187,8 @@ def test_tiles_change_nothing(layers: dict[str, bool]) -> None:
     """Pools round down here, so the style's last rows and columns are dropped, in tiles too."""
     model = small(**layers).double()
     content, style = torch.rand(1, 3, 69, 90, dtype=torch.float64), torch.rand(3, 63, 71, dtype=torch.float64)
-    whole = Painter(model, [style])(content)
-    torch.testing.assert_close(Painter(model, [style], tile=40)(content), whole, rtol=0, atol=1e-10)
+    whole = Stylizer(model, [style])(content)
+    torch.testing.assert_close(Stylizer(model, [style], tile=40)(content), whole, rtol=0, atol=1e-10)
 
 
 def numbered(model: LinearTransfer, folder: Path) -> dict[str, Path]:
@@ -225,7 +225,7 @@ def test_import_sees_a_chain_in_the_files(tmp_path: Path) -> None:
 def test_the_public_decoder_restores_photographs() -> None:
     files = {part: str(shared(f"weights/linear_transfer/{part}_r31.pth")) for part in ("vgg", "dec")}
     model = LinearTransfer(False, True, encoder_weights=files["vgg"], decoder_weights=files["dec"]).eval()
-    photo = load_picture(min(shared("images/fullres/photos").iterdir()), size=128)[None]
+    photo = load_image(min(shared("images/fullres/photos").iterdir()), size=128)[None]
     with torch.no_grad():
         restored = model(photo, photo, alpha=0.0).clamp(0, 1)
     assert float((restored - photo).abs().mean()) < 0.04

@@ -11,7 +11,7 @@ from conftest import Case, gradient_norms, shared, thin_model
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor
-from stylezoo.inference import Painter
+from stylezoo.inference import Stylizer
 from stylezoo.layers import adain
 from stylezoo.losses import mean_std
 from stylezoo.models.microast import FILTERS, MicroAST, contrastive_loss
@@ -190,14 +190,14 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
     model = thin_model("microast").double()
     generator = torch.Generator().manual_seed(0)
     content, style = (torch.rand(1, 3, *s, generator=generator, dtype=torch.float64) for s in (size, (90, 70)))
-    whole = Painter(model, [style], alpha=0.7)(content)
+    whole = Stylizer(model, [style], alpha=0.7)(content)
     for tile in (32, 90):
-        tiled = Painter(model, [style], alpha=0.7, tile=tile)(content)
+        tiled = Stylizer(model, [style], alpha=0.7, tile=tile)(content)
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
 
 
 def test_first_weights_restore_pictures() -> None:
-    """The last convolution finds the picture in random features, and a painting has the mean colors of its style more
+    """The last convolution finds the image in random features, and a painting has the mean colors of its style more
     than those of its content; depthwise convolutions are not whitened."""
     torch.manual_seed(0)
     model = thin_model("microast", first_pictures=24).eval()

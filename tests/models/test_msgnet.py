@@ -56,7 +56,7 @@ def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
 
 @pytest.mark.parametrize("one_style_per_batch", [False, True])
 def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity) -> None:
-    """The reference's batch has one style; the same style for every picture, or the first of several, is the same."""
+    """The reference's batch has one style; the same style for every image, or the first of several, is the same."""
     case = parity("msgnet/train_b2_64x96_ngf128")
     model = case.model("msgnet", "net", "vgg16", one_style_per_batch=one_style_per_batch)
     assert isinstance(model, MSGNet)
@@ -83,7 +83,7 @@ def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity
 
 
 def test_a_style_for_each_picture(parity: Parity) -> None:
-    """Losses of a batch whose pictures have their own styles are the mean of those of its pairs."""
+    """Losses of a batch whose images have their own styles are the mean of those of its pairs."""
     model = small()
     content, style = torch.rand(2, 2, 3, 48, 40).unbind()
     both = model.losses(content, style)
@@ -147,7 +147,7 @@ def test_comatch_gives_features_the_targets_second_order_statistics() -> None:
 
 
 def test_brush_size_is_the_size_of_the_style(tmp_path: Path) -> None:
-    """The same style at two sizes is two codes and two pictures; --style_size is the control."""
+    """The same style at two sizes is two codes and two images; --style_size is the control."""
     model = small()
     picture = F.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), size=96)
     write_image(picture, tmp_path / "style.png")

@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 import stylezoo
 from stylezoo.data import Folder, Pairs
-from stylezoo.inference import Painter
+from stylezoo.inference import Stylizer
 from stylezoo.models.stytr2 import StyTr2, warm_up
 
 Parity = Callable[[str], Case]
@@ -119,7 +119,7 @@ def test_initialization() -> None:
 
 
 def test_positions_come_from_the_content() -> None:
-    """CAPE: averages of 18 x 18 regions whatever the size, resized to the tokens; a flat picture has one position."""
+    """CAPE: averages of 18 x 18 regions whatever the size, resized to the tokens; a flat image has one position."""
     model = small().eval().double()
     low = torch.rand(1, 3, 2, 3, dtype=torch.float64)
     with torch.no_grad():
@@ -176,8 +176,8 @@ def test_attention_needs_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch)
 def test_tiles_change_nothing() -> None:
     model = small().double()
     content, style = torch.rand(1, 3, 200, 131, dtype=torch.float64), torch.rand(1, 3, 48, 64, dtype=torch.float64)
-    whole = Painter(model, [style])(content)
-    torch.testing.assert_close(Painter(model, [style], tile=64)(content), whole, rtol=0, atol=1e-10)
+    whole = Stylizer(model, [style])(content)
+    torch.testing.assert_close(Stylizer(model, [style], tile=64)(content), whole, rtol=0, atol=1e-10)
 
 
 def test_heads_must_share_the_channels() -> None:

@@ -17,7 +17,7 @@ from stylezoo.models.texture_nets import Pyramid, TextureNets
 
 @pytest.fixture
 def style(tmp_path: Path) -> str:
-    """A small picture to learn the style of."""
+    """A small image to learn the style of."""
     path = tmp_path / "waves.png"
     write_image(torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(3)), path)
     return str(path)
@@ -90,7 +90,7 @@ def test_pyramid() -> None:
 @pytest.mark.parametrize("size", [(16, 16), (20, 32), (33, 16), (47, 90), (64, 95)])
 def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int]) -> None:
     """Coarse scales average what is there, and nothing is painted beside the content."""
-    # Instance norms would enlarge what rounding leaves of a flat picture, layer by layer, on some processors to anything.
+    # Instance norms would enlarge what rounding leaves of a flat image, layer by layer, on some processors to anything.
     model, content = lively(norm="batch").eval().double(), torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
         assert model(content).shape == content.shape
@@ -158,7 +158,7 @@ def test_losses_are_those_of_texture_loss_lua(style: str) -> None:
 
 @pytest.mark.parametrize("generator", ["pyramid", "johnson"])
 def test_instance_norm_is_kept_at_test_time_and_forgets_contrast(generator: str) -> None:
-    """arXiv:1607.08022: the result depends neither on the contrast of a picture nor on the rest of its batch."""
+    """arXiv:1607.08022: the result depends neither on the contrast of an image nor on the rest of its batch."""
     low = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     content = F.interpolate(low, size=64, mode="bilinear")
     for norm, kept in (("instance", True), ("batch", False)):
@@ -217,7 +217,7 @@ def test_a_step_draws_its_own_noise(style: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_circular_padding_makes_a_generator_that_tiles() -> None:
-    """A picture that is shifted around its borders is painted shifted, by multiples of the coarsest scale."""
+    """An image that is shifted around its borders is painted shifted, by multiples of the coarsest scale."""
     content = torch.rand(1, 3, 96, 64)
     for padding, tiles in (("circular", True), ("replicate", False)):
         model = lively(padding=padding).eval()
@@ -250,7 +250,7 @@ def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_p
     torch.testing.assert_close(loaded(content), model(content), rtol=0, atol=0)
     assert loaded.styles == ["waves"] and "_loss_network" not in loaded._modules
     assert style.encode() not in (tmp_path / "net.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="texture_nets learns the style of one picture"):
+    with pytest.raises(ValueError, match="texture_nets learns the style of one image"):
         loaded.losses(content)
 
 

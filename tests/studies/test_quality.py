@@ -13,7 +13,7 @@ from conftest import ROOT, thin_model
 from scipy.stats import skew, spearmanr
 from torch import Tensor, nn
 
-from stylezoo import StyleModel
+from stylezoo import StyleModel, studies
 from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.losses import normalized_content_loss
@@ -33,7 +33,7 @@ from stylezoo.studies import styleid, stytr2_losses
 from stylezoo.studies.base import Result
 from stylezoo.studies.loss_exemplars import exemplars
 from stylezoo.studies.material import Material
-from stylezoo.studies.pairs import COPIED, UNCHANGED, PicturePairs, measuring_network, product_pairs, random_pairs
+from stylezoo.studies.pairs import COPIED, UNCHANGED, ImagePairs, measuring_network, product_pairs, random_pairs
 from stylezoo.vgg import VGG
 
 ANCHORS = {UNCHANGED, COPIED}
@@ -59,11 +59,11 @@ def study(model_file: str, pictures: Path) -> Any:
 
 
 @pytest.fixture
-def pairs(pictures: Path) -> PicturePairs:
+def pairs(pictures: Path) -> ImagePairs:
     return random_pairs(Material(str(pictures), str(pictures)), 5, 48, held_out=False)
 
 
-def batches(pairs: PicturePairs, model: StyleModel) -> tuple[Tensor, Tensor, Tensor]:
+def batches(pairs: ImagePairs, model: StyleModel) -> tuple[Tensor, Tensor, Tensor]:
     """All contents, styles and outputs."""
     contents, styles = (torch.cat(side) for side in zip(*pairs, strict=True))
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_product_of_photos_and_paintings(pictures: Path) -> None:
 
 @pytest.mark.parametrize("name", ["balanced_loss", "loss_distributions", "stytr2_losses", "styleid"])
 def test_no_pairs(name: str, study: Any) -> None:
-    with pytest.raises(ValueError, match="pictures is a number of pairs, at least 1, not 0"):
+    with pytest.raises(ValueError, match="images is a number of pairs, at least 1, not 0"):
         study(name, pictures=0, models=(), steps=10**9)  # known before anything is trained
 
 
@@ -117,7 +117,7 @@ def test_the_network_that_measures(model: StyleModel) -> None:
 # Balanced and classic losses
 
 
-def test_losses_are_those_of_the_metrics(model: StyleModel, pairs: PicturePairs) -> None:
+def test_losses_are_those_of_the_metrics(model: StyleModel, pairs: ImagePairs) -> None:
     network = VGG("vgg16_random/8", last="relu4_3")
     losses = balanced.ast_losses({"thin": model}, pairs, network)
     contents, styles, outputs = batches(pairs, model)
@@ -145,7 +145,7 @@ def test_tables_of_the_same_pairs_paint_them_once(study: Any, monkeypatch: pytes
     assert painted == [4, 4]
 
 
-def test_the_bound_is_checked(model: StyleModel, pairs: PicturePairs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_is_checked(model: StyleModel, pairs: ImagePairs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balanced, "style_supremum", lambda *pair: balanced.classic_style_loss(*pair) / 1.01)
     with pytest.raises(ValueError, match=r"balanced loss of .* lies between 1.01 and 1.01, not in \[0, 1\]"):
         balanced.ast_losses({"thin": model}, pairs, VGG("vgg19_random/8"))
@@ -255,7 +255,7 @@ def test_distributions_and_correlations_come_from_the_same_pairs(study: Any) -> 
         study("supremum_correlation", pictures=2)
 
 
-def test_exemplars_are_the_extremes(model: StyleModel, pairs: PicturePairs, study: Any) -> None:
+def test_exemplars_are_the_extremes(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
     losses = balanced.ast_losses({"thin": model}, pairs, VGG("vgg19_random/8"))
     chosen = exemplars(losses, "thin", 2)
     assert list(chosen) == ["lowest classic", "highest classic", "lowest balanced", "highest balanced"]
@@ -263,11 +263,11 @@ def test_exemplars_are_the_extremes(model: StyleModel, pairs: PicturePairs, stud
         order = np.argsort(values.numpy())
         assert chosen[f"lowest {quantity}"] == order[:2].tolist()
         assert chosen[f"highest {quantity}"] == order[:-3:-1].tolist()
-    with pytest.raises(ValueError, match=r"from 1 to pictures \(3\), not 4"):
+    with pytest.raises(ValueError, match=r"from 1 to images \(3\), not 4"):
         study("loss_exemplars", pictures=3, examples=4)
 
 
-def test_both_sides_of_the_rank_correlation_with_ssim(model: StyleModel, pairs: PicturePairs, study: Any) -> None:
+def test_both_sides_of_the_rank_correlation_with_ssim(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
     losses = balanced.ast_losses({"thin": model}, pairs, next(vgg for _, vgg in model.encoders()))
     totals, similarity = losses.totals("thin"), losses.similarity["thin"]
     expected = [spearmanr(totals[q], similarity).statistic for q in ("classic", "balanced")]
@@ -278,7 +278,7 @@ def test_both_sides_of_the_rank_correlation_with_ssim(model: StyleModel, pairs: 
 # StyTr2
 
 
-def test_stytr2_losses(model: StyleModel, pairs: PicturePairs, study: Any) -> None:
+def test_stytr2_losses(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
     result: Result = study("stytr2_losses", pictures=5, encoder="vgg19_random/8")
     rows = {str(row["model"] or row["system"]): row for row in result.rows}
     contents, styles, outputs = batches(pairs, model)
@@ -383,7 +383,7 @@ def test_styleid_with_the_files(
 def test_what_counts_as_the_protocol() -> None:
     def sentence(contents: int, styles: int, size: int) -> str:
         files = [(Path(f"c{i}.png"), Path(f"s{j}.png")) for i in range(contents) for j in range(styles)]
-        return styleid._protocol(PicturePairs(files, size))
+        return styleid._protocol(ImagePairs(files, size))
 
     assert "as in StyleID's protocol" in sentence(20, 40, 512)
     for other in ((20, 40, 256), (40, 20, 512), (10, 40, 512)):

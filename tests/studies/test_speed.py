@@ -15,7 +15,7 @@ from conftest import thin_model
 from PIL import Image
 
 import stylezoo
-from stylezoo import StyleModel, tables
+from stylezoo import StyleModel, studies
 from stylezoo.checkpoints import save_model
 from stylezoo.registry import create_model, get
 from stylezoo.studies import adain_loss_vs_iterations as convergence
@@ -125,7 +125,7 @@ def test_what_the_clock_saw(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """report(name) makes a speed table as if every picture had taken 2 seconds to encode and 4 to paint, AdaIN's half."""
+    """report(name) makes a speed table as if every image had taken 2 seconds to encode and 4 to paint, AdaIN's half."""
     seconds = {"adain []": (1.0, 2.0)}
     monkeypatch.setattr(timing, "untrained", lambda methods: {m.key: _Kind(m.system) for m in methods})
     monkeypatch.setattr(timing, "footprint", lambda model: (1000, 0.004))
@@ -184,7 +184,7 @@ def test_johnson_table(report: Any) -> None:
 def test_msgnet_table(report: Any) -> None:
     rows = by_method(report("msgnet_size_speed").rows, 256)
     huang = rows["Huang & Belongie"]
-    assert huang["paper: ratio to MSG-Net-100 (from memory)"] == pytest.approx(92.7 / 37.0)  # from pictures per second
+    assert huang["paper: ratio to MSG-Net-100 (from memory)"] == pytest.approx(92.7 / 37.0)  # from images per second
     assert huang["paper: fps on the paper's GPU (from memory)"] == 37.0 and huang["paper: MB (from memory)"] == 28.1
     assert rows["MSG-Net-1K"]["MB"] is None and rows["MSG-Net-100"]["MB"] == 0.004
 
@@ -198,7 +198,7 @@ def test_conflicting_and_missing_times_are_not_quoted(report: Any) -> None:
 
 @pytest.mark.parametrize("settings", [{"pictures": 0}, {"size": 16}])
 def test_nothing_to_measure(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="takes 1 picture or more"):
+    with pytest.raises(ValueError, match="takes 1 image or more"):
         studies.get("sanet_speed")(**settings)
 
 
@@ -210,8 +210,8 @@ def test_unknown_model() -> None:
 # Losses over iterations
 
 
-def iterations(pictures: Path, **settings: Any) -> tables.Result:
-    found: tables.Result = studies.get("adain_loss_vs_iterations")(
+def iterations(pictures: Path, **settings: Any) -> studies.Result:
+    found: studies.Result = studies.get("adain_loss_vs_iterations")(
         **{**THIN, "content": str(pictures), "style": str(pictures), "pictures": 2, "iterations": 12, **settings}
     )
     return found
@@ -273,7 +273,7 @@ def test_given_models_stand_on_the_curve(pictures: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def styles(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[tables.Result, Path]:
+def styles(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[studies.Result, Path]:
     output = tmp_path_factory.mktemp("cin_styles")
     settings = {key: value for key, value in THIN.items() if key != "crop"} | {"encoder": "vgg16_random/8"}
     folders = {"content": str(pictures), "style": str(pictures)}
@@ -281,7 +281,7 @@ def styles(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[ta
     return result, output
 
 
-def test_percent_of_the_networks_of_one_style(styles: tuple[tables.Result, Path]) -> None:
+def test_percent_of_the_networks_of_one_style(styles: tuple[studies.Result, Path]) -> None:
     result, output = styles
     assert {path.suffix for path in output.iterdir()} == {".md", ".csv", ".tex", ".png"}
     each = result.details["each"]

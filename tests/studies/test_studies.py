@@ -14,6 +14,7 @@ import torch
 from conftest import thin_model
 from PIL import Image
 
+from stylezoo import studies
 from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
@@ -111,7 +112,7 @@ CASES: dict[
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty pictures: four of them are held out."""
+    """Twenty images: four of them are held out."""
     folder = tmp_path_factory.mktemp("material")
     for index in range(20):
         picture = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(index))
@@ -123,7 +124,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_model(tmp_path: Path) -> Path:
-    """A model file that takes any style picture."""
+    """A model file that takes any style image."""
     path = tmp_path / "thin.safetensors"
     save_model(thin_model("adain"), path)
     return path
@@ -334,7 +335,7 @@ def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -
         ({}, "Say what to reproduce"),
         ({"name": "levels"}, "Say what to reproduce"),
         ({"name": "norm_convergence", "output": "x", "models": ["a"]}, "takes no models: its settings are content"),
-        ({"name": "levels", "output": "x", "content": "nowhere"}, "no picture in nowhere: give --content a folder"),
+        ({"name": "levels", "output": "x", "content": "nowhere"}, "no image in nowhere: give --content a folder"),
         ({"name": "levels", "output": "x", "models": ["a.safetensors"]}, "no model file a.safetensors"),
         (
             {"name": "content_leak", "output": "x", "set": ["round=3"]},
@@ -376,12 +377,12 @@ def test_settings_are_keywords_with_defaults_and_help() -> None:
 
 @pytest.mark.parametrize(("name", "left"), [("loss_exemplars", set()), ("alpha_sweep", {"alpha_sweep.png"})])
 def test_charts_only(name: str, left: set[str], folder: Path, tmp_path: Path) -> None:
-    """Neither contact sheets nor charts made of pictures."""
+    """Neither contact sheets nor charts made of images."""
     result, files = studies.run(
         name, tmp_path, charts_only=True, content=str(folder), style=str(folder), **CASES[name][0]
     )
     assert {path.name for path in files} == {f"{name}.csv", f"{name}.tex", f"{name}.md", *left}
-    assert result.notes[-1] == "Pictures are left out (charts_only)."
+    assert result.notes[-1] == "Images are left out (charts_only)."
 
 
 def test_every_setting_can_be_typed() -> None:
@@ -424,7 +425,7 @@ def test_settings_of_one_study_by_command(folder: Path, tmp_path: Path, capsys: 
     options += ["--set", "rounds=1,3", "systems=adain", "crop=32", "encoder=vgg19_random/8", "--charts_only"]
     main(["reproduce", "content_leak", "--output", str(tmp_path / "out"), *options])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert before.keys() == {f"content_leak.{suffix}" for suffix in ("md", "csv", "tex", "png")}  # no sheet of pictures
+    assert before.keys() == {f"content_leak.{suffix}" for suffix in ("md", "csv", "tex", "png")}  # no sheet of images
     rows = read(tmp_path / "out" / "content_leak.csv")
     assert [(row["model"], row["round"]) for row in rows] == [("adain", "1"), ("adain", "3")]
     line = next(line for line in before["content_leak.md"].decode().splitlines() if line.startswith("    python"))

@@ -1,4 +1,4 @@
-"""The progress bar's arithmetic and the image grid's pictures."""
+"""The progress bar's arithmetic and the image grid's images."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
 from stylezoo.data.stream import Framing
-from stylezoo.training.least_squares import columns, fit_model, patches, some_pictures, some_positions
+from stylezoo.training.least_squares import columns, fit_model, patches, some_images, some_positions
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ WIDE = {"stytr2": {"encoder": "vgg19_random/4"}}  # as wide as its decoder
     ("system", "settings"), [*((name, {}) for name in FITTED), ("multi_level_adain", {"concatenate": "full"})]
 )
 def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str], data: Pairs) -> None:
-    """Pictures that it has not seen, painted with themselves: most of their variance is there, where random weights have
-    none; and attention gives each of two pictures something of the other."""
+    """Images that it has not seen, painted with themselves: most of their variance is there, where random weights have
+    none; and attention gives each of two images something of the other."""
     torch.manual_seed(0)
     model = thin_model(system, first_pictures=96, **WIDE.get(system, {}), **settings).eval()
     pictures = held_out(data)
@@ -52,7 +52,7 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
 
     before = unexplained()
     data.setup("fit")
-    fit_model(model, some_pictures(data, 96))
+    fit_model(model, some_images(data, 96))
     assert before > 1 and unexplained() < 0.6
     with torch.no_grad():
         assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
@@ -71,18 +71,18 @@ def test_stytr2_starts_with_the_mean_color_of_the_style(data: Pairs) -> None:
 
     data.setup("fit")
     assert color_distance(model(content, style)) > 1
-    fit_model(model, some_pictures(data, 96))
+    fit_model(model, some_images(data, 96))
     assert color_distance(model(content, style)) < 0.4
     with torch.no_grad():
         tokens = model.embedding(pictures).transpose(0, 1).flatten(1)
     assert tokens[:96].mean(1).abs().max() < 0.5 and (tokens[96:].abs() == 4).all()
     correlations = tokens[:96].corrcoef() - torch.eye(96)
-    assert correlations.square().mean() < 0.01  # of pictures that it has not seen
+    assert correlations.square().mean() < 0.01  # of images that it has not seen
 
 
 @pytest.mark.parametrize("layer", ["relu3_1", "relu4_1"])
 def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs) -> None:
-    """Principal components, matrices that are nearly the identity, and a fitted decoder if none is given: a picture as its
+    """Principal components, matrices that are nearly the identity, and a fitted decoder if none is given: an image as its
     own style goes on as it is."""
     torch.manual_seed(0)
     model = thin_model("linear_transfer", first_pictures=96, relu3_1=layer == "relu3_1", relu4_1=layer == "relu4_1")
@@ -102,7 +102,7 @@ def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs)
     before = changed()
     assert unexplained() > 0.9
     data.setup("fit")
-    whitenings = fit_model(model, some_pictures(data, 96))
+    whitenings = fit_model(model, some_images(data, 96))
     after = changed()
     assert unexplained() < 0.6
     assert after < 0.5 and after < 0.5 * before and len(whitenings) == len(model.trained_convs) == 8

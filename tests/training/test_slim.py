@@ -21,7 +21,7 @@ import stylezoo
 from stylezoo import weights
 from stylezoo.cli import main
 from stylezoo.data import Folder, Pairs
-from stylezoo.inference import load_picture
+from stylezoo.inference import load_image
 from stylezoo.losses import gram
 from stylezoo.training.least_squares import WhitenedAdam, choose, fit_relu
 from stylezoo.training.slim_encoder import (
@@ -271,7 +271,7 @@ def trained(pictures: Path, folder: Path, steps: int, ckpt_path: Path | None = N
 def test_training(pictures: Path, tmp_path: Path) -> None:
     """The error falls below that of the first weights, a resumed run is the uninterrupted one, bit for bit, and a
     checkpoint holds the encoder alone, names its teacher, and is a file of encoder weights."""
-    images = torch.stack([load_picture(path)[:, :48, :48] for path in sorted(pictures.iterdir())])
+    images = torch.stack([load_image(path)[:, :48, :48] for path in sorted(pictures.iterdir())])
     start = trained(pictures, tmp_path, 0, first_pictures=16)
     whole = trained(pictures, tmp_path, 20, first_pictures=16)
     errors = [sum(relative_error(m.encoder, m.teacher, images).values()) for m in (start, whole)]

@@ -89,7 +89,7 @@ def test_two_processes_have_the_gradients_of_one(name: str, gradients_by_process
 
 @pytest.mark.slow
 def test_two_processes_see_what_one_would_see(gradients_by_processes: dict[int, Path]) -> None:
-    """The batches of both ranks, interleaved, are the batch of one process: same pictures, crops and pairs."""
+    """The batches of both ranks, interleaved, are the batch of one process: same images, crops and pairs."""
     first, second = (torch.load(gradients_by_processes[2] / f"sanet.{rank}.pt", weights_only=True) for rank in (0, 1))
     whole = torch.load(gradients_by_processes[1] / "sanet.0.pt", weights_only=True)
     for key in ("content", "style"):
@@ -124,7 +124,7 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     model.eval()  # dropout would differ
     with torch.no_grad():
         if model(**batch).std((2, 3)).max() < 1e-3 and model.perceptual.content_loss != "plain":
-            model = thin_model(name).eval()  # normalized features of a flat picture are nothing but rounding
+            model = thin_model(name).eval()  # normalized features of a flat image are nothing but rounding
         full = model.losses(**batch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model.losses(**batch)

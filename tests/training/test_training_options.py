@@ -237,7 +237,7 @@ def test_start_needs_something_that_fits(tmp_path: Path) -> None:
 def test_channels_last_has_the_losses_of_the_usual_layout(
     settings: dict[str, int], pictures: Path, tmp_path: Path
 ) -> None:
-    """``--channels_last true``: pictures, network and loss network change their layout, and nothing else."""
+    """``--channels_last true``: images, network and loss network change their layout, and nothing else."""
     arguments = [*command(pictures, tmp_path), "--trainer.max_steps=3", "--trainer.num_sanity_val_steps=0"]
     arguments += [f"--model.{name}={value}" for name, value in settings.items()]
     layouts = []

@@ -1,4 +1,4 @@
-"""Pictures out of nothing but a seed: "photos" to train content on and "paintings" to train style on."""
+"""Images out of nothing but a seed: "photos" to train content on and "paintings" to train style on."""
 
 from stylezoo.data.drawing.paintings import draw_painting
 from stylezoo.data.drawing.photos import draw_photo

@@ -1,6 +1,6 @@
 """What every drawing is made of: fractal noise, color ramps, warps and antialiased masks on float32 arrays.
 
-Pictures are (n, n, 3), masks and heights (n, n). Lengths are fractions of the picture's side, x to the right and y
+Images are (n, n, 3), masks and heights (n, n). Lengths are fractions of the image's side, x to the right and y
 downwards, so that a scene drawn at another size is the same scene.
 """
 
@@ -45,7 +45,7 @@ def resize(a: Array, height: int, width: int, method: Image.Resampling = Image.R
 
 
 def blur(a: Array, radius: float) -> Array:
-    """A soft blur by way of a small picture: far cheaper than a convolution and smooth enough for light and mist."""
+    """A soft blur by way of a small image: far cheaper than a convolution and smooth enough for light and mist."""
     height, width = a.shape[:2]
     small = resize(a, max(2, round(1 / radius)), max(2, round(width / height / radius)), Image.Resampling.HAMMING)
     return resize(small, height, width)
@@ -54,7 +54,7 @@ def blur(a: Array, radius: float) -> Array:
 def fractal(rng: Rng, n: int, cells: int, *, gain: float = 0.5, tall: float = 1.0, ridged: bool = False) -> Array:
     """Tileable fractal noise (n, n) with mean 0.5 and standard deviation 0.2, from `cells` waves down to the pixel.
 
-    `gain` is the amplitude of each octave relative to the one before (0.5 gives the 1/f spectrum of natural pictures),
+    `gain` is the amplitude of each octave relative to the one before (0.5 gives the 1/f spectrum of natural images),
     `tall` > 1 stretches the grain vertically, `ridged` folds each octave into the sharp crests of mountains.
     """
     rng = np.random.default_rng(rng.integers(1 << 62))  # one draw from the caller's stream, whatever the size
@@ -110,12 +110,12 @@ def ramp(colors: Array, t: Array) -> Array:
 
 
 def over(image: Array, color: Array, mask: Mask) -> None:
-    """Lays `color` (a triple or a picture) over `image` in place where `mask` is 1."""
+    """Lays `color` (a triple or an image) over `image` in place where `mask` is 1."""
     image += (color - image) * mask[..., None]
 
 
 def polygon(n: int, *outlines: Points) -> Array:
-    """The mask of filled polygons, antialiased by the supersampling of the whole picture."""
+    """The mask of filled polygons, antialiased by the supersampling of the whole image."""
     mask = Image.new("L", (n, n))
     draw = ImageDraw.Draw(mask)
     for outline in outlines:
@@ -124,7 +124,7 @@ def polygon(n: int, *outlines: Points) -> Array:
 
 
 def window(n: int, left: float, top: float, right: float, bottom: float) -> tuple[tuple[slice, slice], Array, Array]:
-    """The part of an n x n picture inside a box: its slices and its pixel coordinates x (1, w) and y (h, 1)."""
+    """The part of an n x n image inside a box: its slices and its pixel coordinates x (1, w) and y (h, 1)."""
     x0, x1 = (int(np.clip(round(value * n), 0, n)) for value in (left, right))
     y0, y1 = (int(np.clip(round(value * n), 0, n)) for value in (top, bottom))
     x, y = grid(n)

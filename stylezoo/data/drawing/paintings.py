@@ -148,7 +148,7 @@ def _lay(
     """Lays strokes along the flow, later ones on top.
 
     Args:
-        n: side of the picture in pixels.
+        n: side of the image in pixels.
         starts: middles of the strokes, (K, 2).
         flow: directions, (g, g).
         length: of each stroke, (K,).
@@ -212,7 +212,7 @@ def _impasto(image: Array, height: Array, strength: float) -> Array:
 
 
 def _canvas(rng: Rng, n: int, strength: float = 0.05) -> Array:
-    """Woven cloth, around 1, (n, n, 1) so that it multiplies a picture."""
+    """Woven cloth, around 1, (n, n, 1) so that it multiplies an image."""
     x, y = grid(n)
     threads = 2 * np.pi * 100
     weave = np.sin(x * threads) * np.sin(y * threads) + 2 * (fractal(rng, n, 32, gain=0.8) - 0.5)
@@ -765,11 +765,11 @@ def draw_painting(seed: int, size: int = 256, family: str | None = None) -> Imag
 
     Args:
         seed: Any integer >= 0.
-        size: Side of the square picture in pixels.
+        size: Side of the square image in pixels.
         family: One of `FAMILIES`; by default the seed chooses.
 
     Returns:
-        An RGB picture of size x size.
+        An RGB image of size x size.
     """
     rng = np.random.default_rng(seed)
     chosen = family or list(FAMILIES)[rng.integers(len(FAMILIES))]

@@ -35,7 +35,7 @@ class Mood(NamedTuple):
     sun: Array
     cloud: Array  # (2, 3): shaded, lit
     ambient: float
-    low: bool  # a low sun stands in the picture
+    low: bool  # a low sun stands in the image
 
 
 MOODS = {
@@ -1057,17 +1057,17 @@ def develop(rng: Rng, image: Array) -> Image.Image:
 
 
 def draw_photo(seed: int, size: int = 256, family: str | None = None) -> Image.Image:
-    """Draws the scene number `seed` as a picture that looks like a photo.
+    """Draws the scene number `seed` as an image that looks like a photo.
 
     The same seed gives the same pixels on every run, and the same scene at another size.
 
     Args:
         seed: Any integer >= 0.
-        size: Side of the square picture in pixels.
+        size: Side of the square image in pixels.
         family: One of `FAMILIES`; by default the seed chooses.
 
     Returns:
-        An RGB picture of size x size.
+        An RGB image of size x size.
     """
     rng = np.random.default_rng(seed)
     image = render(rng, max(2 * size, 192), family)  # twice the size, for smooth edges
