@@ -57,11 +57,11 @@ def held_out(root: Path, size: int) -> Iterator[Tensor]:
 
 def fidelity(features: Tensor, teacher: Tensor) -> dict[str, float]:
     """How close features (1, C, H, W) are to the teacher's."""
-    centerd = [x - x.mean((2, 3), keepdim=True) for x in (features, teacher)]
+    centered = [x - x.mean((2, 3), keepdim=True) for x in (features, teacher)]
     grams = [losses.gram(x) for x in (features, teacher)]
     return {
         "cosine": float(F.cosine_similarity(features.flatten(), teacher.flatten(), dim=0)),
-        "correlation": float(F.cosine_similarity(*(x.flatten() for x in centerd), dim=0)),
+        "correlation": float(F.cosine_similarity(*(x.flatten() for x in centered), dim=0)),
         "gram_error_percent": 100 * float((grams[0] - grams[1]).norm() / grams[1].norm()),
     }
 

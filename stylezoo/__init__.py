@@ -7,15 +7,17 @@ model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule 
 output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
 """
 
-from stylezoo.checkpoints import import_checkpoint, load_model, save_model
+from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
+from stylezoo.errors import StylezooError
 from stylezoo.inference import stylize
 from stylezoo.module import StyleModel
-from stylezoo.registry import create_model, list_models
+from stylezoo.registry import list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
     "StyleModel",
+    "StylezooError",
     "create_model",
     "import_checkpoint",
     "list_models",

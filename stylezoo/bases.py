@@ -1,150 +1,163 @@
-"""Bases of several systems: `SingleStyleModel` and `FeatureTransferModel`."""
+"""Base classes that several systems share: one style per network, several styles per network, a transform of relu4_1."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, no_grad
 
-from stylezoo.layers import MirroredDecoder, check_full_strength, measure_styles, read_style
+from stylezoo.errors import StylezooError
+from stylezoo.layers import MirroredDecoder, measure_styles, read_style
 from stylezoo.losses import Moments, total_variation
-from stylezoo.module import Code, StyleModel
-from stylezoo.training.initialization import FittedModel, mirrored
-from stylezoo.training.least_squares import Goal
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.vgg import Features
 
 
-class SingleStyleModel(StyleModel):
-    """Base of systems whose network paints the style of one image: the losses, and what a style is not.
+class TrainedStyles(StyleModel):
+    """Base of systems whose styles are in the network: a style is no image, and alpha is fixed."""
 
-    A system implements `paint`, sets ``perceptual`` and ``loss_weights`` (of ``content``, ``style`` and ``tv``) and has
-    the settings ``style_image``, ``style_name`` and ``style_size``.
-    """
-
-    loss_weights: dict[str, float]
-    local_settings = StyleModel.local_settings | {"style_image"}
+    alpha_is_fixed = True
 
     def __init__(self) -> None:
         super().__init__()
         self._measured: dict[str, Moments] = {}
 
-    def name_style(self) -> None:
-        """Calls a style without a name what its image is called; after `save_hyperparameters`."""
-        if self.hparams["style_name"] is None and self.hparams["style_image"] is not None:
-            self.hparams["style_name"] = Path(self.hparams["style_image"]).stem
+    def read_style(self, style: Any, read: Callable[[Any], Tensor]) -> Any:
+        return int(style) if isinstance(style, str) and style.isdecimal() else style
+
+    def prepare_losses(self) -> None:
+        """Builds the network of the losses and measures the trained styles with it, once."""
+        super().prepare_losses()
+        if not self._measured:
+            images = self.style_images()
+            self._measured = measure_styles(self.loss_encoder, images, self.perceptual.style_layers)
+
+    @abstractmethod
+    def style_images(self) -> list[Tensor]:
+        """Reads the images whose styles are trained, each (1, 3, H, W) in [0, 1]."""
+
+    def style_targets(self, numbers: Tensor) -> dict[str, Moments]:
+        """Returns the moments of trained styles, given by number as (B,), at every style layer."""
+        return {name: moments.to(self.device)[numbers.to(self.device)] for name, moments in self._measured.items()}
+
+
+class SingleStyleModel(TrainedStyles):
+    """Base of systems whose network stylizes with the style of one image.
+
+    A system implements `generate` and has the settings ``style_image``, ``style_name`` and ``style_size``.
+    """
+
+    local_settings = StyleModel.local_settings | {"style_image"}
+    style_image: str | None
+    style_size: int | None
+
+    def set_style(self, image: str | None, name: str | None, size: int | None) -> None:
+        """Takes the settings of the style over; a style without a name is called what its image file is called."""
+        self.style_image, self.style_size = image, size
+        if name is None and image is not None:
+            self.hparams["style_name"] = Path(image).stem
 
     @property
     def styles(self) -> list[str]:
-        """The name of the style; public files know none."""
+        """The name of the style; public files have none."""
         return [self.hparams["style_name"] or "unnamed"]
 
-    def paint(self, content: Tensor) -> Tensor:
-        """What the network makes of (B, 3, H, W): RGB, not clamped, of that size or larger to the right and bottom."""
-        raise NotImplementedError(f"{type(self).__name__} does not define paint.")
+    def check_styles(self, styles: Sequence[Any]) -> list[Any]:
+        if any(style is not None for style in styles):
+            raise StylezooError(
+                f"{self.system} stylizes with the one style that it was trained on ({self.styles[0]}): leave style out (in"
+                " a recipe: style: null under data)."
+            )
+        return [None]
 
-    def encode_style(self, style: Any = None) -> Code:
-        """Nothing: the style is in the network.
+    def example_styles(self, image: Tensor) -> list[Any]:
+        return [None]
+
+    def encode_style(self, style: Any = None, *, tile: int | None = None) -> StyleCode:
+        """Returns an empty code: the style is in the network.
 
         Raises:
-            ValueError: If a style is given.
+            StylezooError: If a style is given.
         """
-        if style is not None:
-            raise ValueError(
-                f"{self.system} paints with the one style it was trained on ({self.styles[0]}): leave style out (in a"
-                " recipe: style: null under data)."
-            )
+        self.check_styles([style])
         return {}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content.
+    @abstractmethod
+    def generate(self, content: Tensor) -> Tensor:
+        """Returns the network's output for (B, 3, H, W): RGB, not clamped, of that size or larger to the right and bottom."""
+
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        return self.generate(content)
+
+    def loss_terms(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style`` and, if it has a weight, ``tv`` (Johnson et al. 2016, section 3.2).
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned: empty.
-            alpha: 1; the network knows one strength.
-            weights: Without effect on a single style.
-
-        Returns:
-            (B, 3, H, W), not clamped.
+            style: None: the style is that of ``style_image``.
 
         Raises:
-            ValueError: If alpha is not 1.
-        """
-        check_full_strength(self.system, alpha)
-        return self.paint(content)[..., : content.shape[-2], : content.shape[-1]]
-
-    def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` (Johnson et al. 2016, section 3.2).
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: Nothing: the style is that of ``style_image``.
-
-        Raises:
-            ValueError: If a style is given, or there is no ``style_image``.
-            FileNotFoundError: If it is not there.
+            StylezooError: If a style is given, or there is no ``style_image``.
+            MissingFileError: If that file does not exist.
         """
         output = self(content, style)
-        network, layers = self.loss_network, self.perceptual.layers
         with torch.no_grad():
-            content_features = network(content, self.perceptual.content_layers)
-        terms = self.perceptual(network(output, layers), content=content_features, style=self._targets(len(content)))
-        if self.loss_weights["tv"]:
-            terms["tv"] = total_variation(output)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+            content_feats = self.loss_encoder(content, self.perceptual.content_layers)
+        targets = self.style_targets(torch.zeros(len(content), dtype=torch.long))
+        output_feats = self.loss_encoder(output, self.perceptual.layers)
+        terms = self.perceptual(output_feats, content=content_feats, style=targets)
+        return {**terms, "tv": total_variation(output)} if self.loss_weights["tv"] else terms
 
-    def _targets(self, count: int) -> dict[str, Moments]:
-        """The style's moments at every style layer, for a batch of images."""
-        if not self._measured:
-            path = self.hparams["style_image"]
-            if path is None:
-                raise ValueError(
-                    f"{self.system} learns the style of one image: name it (style_image, --model.style_image PATH)."
-                )
-            picture = read_style(path, self.hparams["style_size"])
-            self._measured = measure_styles(self.loss_network, [picture], self.perceptual.style_layers)
-        same = torch.zeros(count, dtype=torch.long)
-        return {name: moments.to(self.device)[same.to(self.device)] for name, moments in self._measured.items()}
+    def style_images(self) -> list[Tensor]:
+        if self.style_image is None:
+            raise StylezooError(
+                f"{self.system} learns the style of one image: name it (style_image, --model.style_image PATH)."
+            )
+        return [read_style(self.style_image, self.style_size)]
 
 
-class FeatureTransferModel(FittedModel):
-    """Base of systems whose decoder is all that is trained.
+class FeatureTransferModel(StyleModel):
+    """Base of systems that transform the features of relu4_1 by a formula and train the decoder alone.
 
-    A system implements `transfer`, sets ``encoder`` (up to relu4_1), ``decoder``, ``perceptual`` and ``loss_weights`` (of
-    ``content`` and ``style``), and has the settings of `stylezoo.training.initialization.FittedModel`.
+    A system implements `match`, sets ``encoder`` (up to relu4_1) and ``decoder``, and has loss weights of ``content`` and
+    ``style``.
     """
 
     decoder: MirroredDecoder
-    loss_weights: dict[str, float]
+    supports_tiles = True
 
-    def transfer(self, content: Features, style: Features) -> Tensor:
-        """What is decoded, (B, C, H/8, W/8), from the features of a content and a style at relu4_1."""
-        raise NotImplementedError(f"{type(self).__name__} does not define transfer.")
+    @abstractmethod
+    def match(self, content: Tensor, style: Tensor) -> Tensor:
+        """Returns the features to decode, (B, C, H/8, W/8), from those of a content and a style at relu4_1."""
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style``; the content's goal is what was decoded, not the content.
+    def pad(self, image: Tensor) -> Tensor:
+        return self.encoder.pad(image, "relu4_1")
+
+    def features(self, image: Tensor, tile: int | None = None) -> Tensor:
+        """Returns the features of a padded image at relu4_1, (B, C, H/8, W/8)."""
+        features: Tensor = self.encoder(image, ["relu4_1"], tile=tile)["relu4_1"]
+        return features
+
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content`` and ``style``; the target of the content loss is what was decoded, not the content.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
-        layers = self.perceptual.layers
         with no_grad():
-            own_content, content_features = self.see(self.encoder.pad(content, "relu4_1"), ["relu4_1"], ["relu4_1"])
-            own_style, style_features = self.see(self.encoder.pad(style, "relu4_1"), ["relu4_1"], layers)
-            painted = self.transfer(own_content, own_style)
-            goal = painted if own_style is style_features else self.transfer(content_features, style_features)
-        _, output_features = self.see(self.decoder(painted), [], layers)
-        terms = self.perceptual(output_features, content={"relu4_1": goal}, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+            content_feats = self.feature_pair(self.pad(content), ["relu4_1"], ["relu4_1"])
+            style_feats = self.feature_pair(self.pad(style), ["relu4_1"], self.perceptual.layers)
+            matched = self._matched(content_feats.encoder, style_feats.encoder)
+            target = matched
+            if self.loss_encoder is not self.encoder:
+                target = self._matched(content_feats.loss_encoder, style_feats.loss_encoder)
+        output_feats = self.feature_pair(self.decoder(matched), [], self.perceptual.layers).loss_encoder
+        return self.perceptual(output_feats, content={"relu4_1": target}, style=style_feats.loss_encoder)
 
-    def _features(self, image: Tensor) -> Tensor:
-        features: Tensor = self.encoder(self.encoder.pad(image, "relu4_1"), ["relu4_1"])["relu4_1"]
-        return features
-
-    def goals(self) -> list[Goal]:
-        return mirrored(self.decoder)
+    def _matched(self, content: Features, style: Features) -> Tensor:
+        return self.match(content["relu4_1"], style["relu4_1"])

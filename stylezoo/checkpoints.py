@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import registry, weights
+from stylezoo import legacy, registry, weights
+from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.module import StyleModel
 from stylezoo.vgg import VGG, is_vgg
 
@@ -44,19 +45,19 @@ def save_model(
         about: What else the metadata tells, under keys of its own, such as ``data`` and ``license``.
 
     Raises:
-        ValueError: If a packed model paints with an encoder that does not ship.
+        StylezooError: If a packed model paints with an encoder that does not ship.
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     encoders = {}
     for name, vgg in model.encoders():
-        if name == "_loss_network":  # painting does without it
+        if name == "loss_encoder":  # inference does without it
             continue
         encoders[name] = {"name": vgg.name, "sha256": vgg.sha256}
         if not packed:
             tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
         elif not _ships(vgg):
-            raise ValueError(
+            raise StylezooError(
                 f"This {model.system} paints with {vgg.name} (sha256 {vgg.sha256[:12]}...), which the package does not"
                 " ship: train it with one that does, such as vgg19_slim."
             )
@@ -77,6 +78,31 @@ def _ships(vgg: VGG) -> bool:
     return file is not None and file.file is not None and VGG(vgg.name, last=deepest).sha256 == vgg.sha256
 
 
+def create_model(name: str, pretrained: bool = False, **init_args: Any) -> StyleModel:
+    """Builds a model of a system, as `timm.create_model` does.
+
+    Args:
+        name: One of `list_models()`; with ``pretrained`` also a tag, such as ``adain.slim``.
+        pretrained: Whether to load the weights of `load_model` instead of random ones.
+        **init_args: Arguments of the system's class.
+
+    Returns:
+        The model; in eval mode if it is pretrained.
+
+    Raises:
+        StylezooError: If there is no such system.
+        MissingFileError: If it has no weights on this machine.
+    """
+    if pretrained:
+        return load_model(name, **init_args)
+    cls = registry.get(name)
+    upgraded = legacy.upgrade_settings(name, init_args)
+    for old in init_args.keys() - upgraded.keys():
+        new = legacy.RENAMED_SETTINGS.get(name, {}).get(old, "an option of stylezoo.training.Training")
+        legacy.warn(f"{name}'s setting {old}", new)
+    return cls(**upgraded)
+
+
 def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
     """Loads a model, ready for inference (eval mode, float32, on the CPU).
 
@@ -92,8 +118,8 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
             file that has moved.
 
     Raises:
-        FileNotFoundError: If there is no such file, or no weights of that name; the message says how to get some.
-        ValueError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
+        MissingFileError: If there is no such file, or no weights of that name; the message says how to get some.
+        StylezooError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
     """
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
@@ -103,7 +129,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         if path.suffix == ".yaml":
             return _load_recipe(path, settings).eval()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
+        raise MissingFileError(f"There is no model file {path}.")
     model = _load_safetensors(path, settings) if path.suffix == ".safetensors" else _load_checkpoint(path, settings)
     return model.eval()
 
@@ -114,24 +140,24 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
     if path is not None:
         if not path.is_file():
             tag = name if name in weights.table().models else weights.default_tag(name)
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"The weights {tag} are not at {path}: fetch them with `python -m stylezoo download {tag}`."
             )
         return path
     if Path(name).is_file():
-        raise ValueError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
+        raise StylezooError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
     system = name.partition(".")[0]
     kind, recipes = registry.get(system).kind, registry.optimization_recipes()
     if name in recipes:
         own_encoder = settings.keys() & {"encoder", "encoder_weights"}
         return recipes[name] if name != system or own_encoder else _recipe_at_hand(system)
     tags = [entry.tag for entry in registry.pretrained_models() if entry.system == system]
-    close = difflib.get_close_matches(name, tags, n=1, cutoff=0.8)
-    hint = f" (did you mean {close[0]!r}?)" if close else f" ({system} has {', '.join(tags)})" if tags else ""
+    close = did_you_mean(name, tags, cutoff=0.8)
+    hint = f" (did you mean {close!r}?)" if close else f" ({system} has {', '.join(tags)})" if tags else ""
     if kind == "optimization":
-        raise FileNotFoundError(f"There is no recipe {name!r}{hint}: name one of these, or a file (.yaml).")
+        raise MissingFileError(f"There is no recipe {name!r}{hint}: name one of these, or a file (.yaml).")
     path = weights.folder() / f"{name}.safetensors"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"There are no weights for {name!r} at {path}{hint}: train some (python -m stylezoo fit --config"
         f" experiments/{system}.yaml), or import public ones (python -m stylezoo import --system {system} --files ..."
         f" --output {path})."
@@ -155,24 +181,26 @@ def _recipe_at_hand(system: str) -> Path:
 def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     """A system that optimizes, with the settings of a recipe."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
+        raise MissingFileError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
     recipe = yaml.safe_load(path.read_text())
     recipe = recipe.get("model") if isinstance(recipe, dict) else None
     classes = {cls.__name__: cls for cls in registry.systems().values()}
     if not isinstance(recipe, dict) or str(recipe.get("class_path")).split(".")[-1] not in classes:
-        raise ValueError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")
+        raise StylezooError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")
     cls = classes[recipe["class_path"].split(".")[-1]]
     if cls.kind != "optimization":
-        raise ValueError(
+        raise StylezooError(
             f"{path} is a recipe to train {cls.system} with (python -m stylezoo fit --config {path}): paint with the"
             " checkpoint that it leaves."
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "model")
     try:
-        checked = parser.parse_object({"model": {**recipe.get("init_args", {}), **settings}})
+        checked = parser.parse_object(
+            {"model": legacy.upgrade_settings(cls.system, {**recipe.get("init_args", {}), **settings})}
+        )
     except ArgumentError as error:
-        raise ValueError(f"{path} does not fit {cls.system}: {' '.join(str(error).split())}") from error
+        raise StylezooError(f"{path} does not fit {cls.system}: {' '.join(str(error).split())}") from error
     model: StyleModel = parser.instantiate(checked).model
     return model
 
@@ -182,13 +210,15 @@ def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
     with safe_open(path, "pt") as file:
         card = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
     if card.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`.")
-    settings = {**card["settings"], **settings}
+        raise StylezooError(
+            f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`."
+        )
+    settings = legacy.upgrade_settings(card["system"], {**card["settings"], **settings})
     if any(key.startswith(f"{name}.") for name in card["encoders"] for key in tensors):  # else it is in the package
         settings.setdefault("encoder_weights", str(path))
     model = registry.get(card["system"])(**settings)
     model.on_load_checkpoint({"stylezoo": card})
-    own = model.state_dict()
+    own, tensors = model.state_dict(), legacy.upgrade_tensors(card["system"], tensors)
     model.load_state_dict({key: tensors[key] for key in own if key in tensors})
     return model
 
@@ -197,48 +227,50 @@ def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything from KeyError to struct.error on other files
-        raise ValueError(f"{path} cannot be read as a checkpoint: it is damaged or another kind of file.") from error
+        raise StylezooError(f"{path} cannot be read as a checkpoint: it is damaged or another kind of file.") from error
     if not isinstance(checkpoint, dict) or "stylezoo" not in checkpoint:
-        raise ValueError(
+        raise StylezooError(
             f"{path} is not a checkpoint of stylezoo: public weights are read by `python -m stylezoo import`."
         )
     saved = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if not k.startswith("_")}
-    model = registry.get(checkpoint["stylezoo"]["system"])(**{**saved, **settings})
+    system = checkpoint["stylezoo"]["system"]
+    model = registry.get(system)(**legacy.upgrade_settings(system, {**saved, **settings}))
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model
 
 
-def take_weights(model: StyleModel, start: str | Path, parts: Collection[str] | None = None) -> str:
+def take_weights(model: StyleModel, start: str | Path, parts: Collection[str] | None = None) -> frozenset[str]:
     """Gives a new model the weights of a trained one, of its own or of another system, where names and shapes agree.
 
     Args:
         model: Changed in place.
         start: What `load_model` takes.
-        parts: Only these child modules, such as ``decoder``; None takes all.
+        parts: Only these submodules, such as ``decoder``; None takes all.
 
     Returns:
-        What was taken, in words.
+        The names of the tensors that were taken.
 
     Raises:
-        ValueError: If no tensor of the other model fits, or the new one has no such part.
-        FileNotFoundError: If there is no such model.
+        StylezooError: If no tensor of the other model fits, or the new one has no such submodule.
+        MissingFileError: If there is no such model.
     """
     own, other = model.state_dict(), load_model(start).state_dict()
     known = dict.fromkeys(name.partition(".")[0] for name in own)
     unknown = [part for part in parts or () if part not in known]
     if unknown:
-        raise ValueError(f"{model.system} has no part {unknown[0]} to start with: its parts are {', '.join(known)}.")
+        raise StylezooError(
+            f"{model.system} has no submodule {unknown[0]} to start with: its submodules are {', '.join(known)}."
+        )
     wanted = {name for name in own if parts is None or name.partition(".")[0] in parts}
     fitting = {name: tensor for name, tensor in other.items() if name in wanted and own[name].shape == tensor.shape}
     if not fitting:
-        raise ValueError(
-            f"No weights of {start} fit this {model.system}: start from a model with parts of the same names and shapes,"
-            " such as one of the same system and settings."
+        raise StylezooError(
+            f"No weights of {start} fit this {model.system}: start from a model with submodules of the same names and"
+            " shapes, such as one of the same system and settings."
         )
     model.load_state_dict(fitting, strict=False)
-    model.taken = frozenset(fitting)
-    return f"{len(fitting)} of {len(own)} tensors from {start}"
+    return frozenset(fitting)
 
 
 def import_checkpoint(
@@ -258,10 +290,11 @@ def import_checkpoint(
         The model in eval mode.
 
     Raises:
-        ValueError: If a file fits no part, or a part is missing or given twice.
-        FileNotFoundError: If a file is missing.
+        StylezooError: If a file fits no part, or a part is missing or given twice.
+        MissingFileError: If a file is missing.
     """
     cls = registry.get(system)
+    settings = legacy.upgrade_settings(system, settings)
     named, unnamed = _split_parts(files)
     contents = {path: weights.read_tensors(path) for path in [*named.values(), *unnamed]}
     for path, tensors in contents.items():
@@ -271,13 +304,14 @@ def import_checkpoint(
     if encoder is None:
         candidates = [path for path in unnamed if is_vgg(contents[path])]
         if len(candidates) > 1:
-            raise ValueError(
+            raise StylezooError(
                 f"Both {candidates[0]} and {candidates[1]} look like the encoder: name it with encoder=PATH."
             )
         encoder = candidates[0] if candidates else None
     if encoder is not None:
         unnamed = [path for path in unnamed if path != encoder]
-        settings.setdefault("encoder_weights", str(encoder))
+        has_encoder = "encoder_weights" in inspect.signature(cls).parameters
+        settings.setdefault("encoder_weights" if has_encoder else "loss_encoder_weights", str(encoder))
     model = cls(**settings)
 
     parts = {
@@ -291,24 +325,24 @@ def import_checkpoint(
     for path in unnamed:
         fitting = [name for name, part in parts.items() if _fits(part, contents[path])]
         if len(fitting) != 1:
-            raise ValueError(
+            raise StylezooError(
                 f"{path} fits {'no part' if not fitting else ' and '.join(fitting)} of {system}: its parts are encoder,"
                 f" {', '.join(parts)}; say which one it is with part={path}."
             )
         if fitting[0] in named:
-            raise ValueError(f"Both {named[fitting[0]]} and {path} fit {fitting[0]} of {system}: give one of them.")
+            raise StylezooError(f"Both {named[fitting[0]]} and {path} fit {fitting[0]} of {system}: give one of them.")
         named[fitting[0]] = path
     missing = [name for name in parts if name not in named]
     unknown = [name for name in named if name not in parts]
     if missing or unknown:
         problem = f"no file for {', '.join(missing)}" if missing else f"no part called {', '.join(unknown)}"
-        raise ValueError(f"{system} has {problem}: its parts are encoder, {', '.join(parts)}.")
+        raise StylezooError(f"{system} has {problem}: its parts are encoder, {', '.join(parts)}.")
     for name, path in named.items():
         try:
             parts[name].load_state_dict(contents[path])
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path} does not fit {name} of {system}: {reason}") from error
+            raise StylezooError(f"{path} does not fit {name} of {system}: {reason}") from error
     return model.eval()
 
 

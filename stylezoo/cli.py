@@ -6,10 +6,8 @@ import inspect
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -19,28 +17,22 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
+from stylezoo import legacy
 from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
 from stylezoo.data.folder import stage_splits
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.training.callbacks import (  # noqa: F401 - EMA, too
-    EMA,
-    ChannelsLast,
-    Compile,
-    ImageGrid,
-    ImageWriter,
-    RunCheckpoint,
-    RunProgressBar,
-)
-from stylezoo.training.slim_encoder import SlimEncoder  # noqa: F401 - so that class_path: SlimEncoder is known
+from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
 
 
 class StyleCLI(LightningCLI):
     """LightningCLI over every system and every data set, plus `COMMANDS`.
 
     Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (RunCheckpoint), ``images``
-    (ImageGrid), ``progress`` (RunProgressBar) and ``predictions`` (ImageWriter) can be set in YAML or by option.
+    (ImageGrid), ``training`` (Training), ``progress`` (RunProgressBar) and ``predictions`` (ImageWriter) can be set in YAML
+    or by option.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
@@ -67,6 +59,7 @@ class StyleCLI(LightningCLI):
                 "checkpoint.auto_insert_metric_name": False,
             }
         )
+        parser.add_lightning_class_args(Training, "training")
         parser.add_lightning_class_args(ImageGrid, "images")
         parser.add_lightning_class_args(RunProgressBar, "progress")
         parser.add_lightning_class_args(ImageWriter, "predictions")
@@ -98,7 +91,11 @@ class StyleCLI(LightningCLI):
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
         if start is not None:
-            print(f"start: {take_weights(self.model, start, self._get(self.config, 'start_parts'))}", flush=True)
+            taken = take_weights(self.model, start, self._get(self.config, "start_parts"))
+            print(f"start: {len(taken)} of {len(self.model.state_dict())} tensors from {start}", flush=True)
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Training):
+                    callback.kept = taken
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
         if self._get(self.config, "channels_last"):
@@ -187,15 +184,17 @@ def main(args: list[str] | None = None) -> None:
     notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     notes.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())  # an advertisement
     try:
-        StyleCLI(args)
-    except (ValueError, OSError) as error:
-        if os.environ.get("STYLEZOO_TRACEBACK") or not raised_here(error):
+        StyleCLI(legacy.upgrade_arguments(sys.argv[1:] if args is None else args))
+    except Exception as error:
+        raised = raised_on_purpose(error)
+        if raised is None or os.environ.get("STYLEZOO_TRACEBACK"):
             raise
-        print(f"stylezoo: {error}", file=sys.stderr)
+        print(f"stylezoo: {raised}", file=sys.stderr)
         sys.exit(1)
 
 
-def raised_here(error: BaseException) -> bool:
-    """Whether this package raised an error on purpose; what other libraries raise is shown in full."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+def raised_on_purpose(error: BaseException | None) -> StylezooError | None:
+    """Returns the error that this package raised for the user, also where a library has raised it again as its own."""
+    while error is not None and not isinstance(error, StylezooError):
+        error = error.__cause__ or error.__context__
+    return error

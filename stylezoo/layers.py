@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize
 from stylezoo.tiling import tiled
-from stylezoo.vgg import VGG
+from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
 
 Norm = Literal["instance", "batch"]
 Upsample = Literal["nearest", "transposed", "subpixel"]
@@ -69,15 +69,17 @@ class MirroredDecoder(nn.Sequential):
             *_conv(c1, 3)[:2],
         )
         self.cell = 8 if layer == "relu4_1" else 4  # pixels
-        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W)."""
-        if self.tile is None or self.cell * max(x.shape[-2:]) <= self.tile:
-            return self._decode(x)["image"]
-        # A pixel looks less than four cells far: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
-        tile, scales = -(-self.tile // self.cell), {"image": Fraction(self.cell)}
-        return tiled(self._decode, x, tile, halo=4, stride=1, scales=scales)["image"]
+    def forward(self, x: Tensor, tile: int | None = None) -> Tensor:
+        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W).
+
+        Args:
+            x: The features.
+            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
+        """
+        # The receptive field of a pixel reaches less than four cells: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
+        cells, scales = None if tile is None else -(-tile // self.cell), {"image": Fraction(self.cell)}
+        return tiled(self._decode, x, cells, halo=4, stride=1, scales=scales)["image"]
 
     def _decode(self, x: Tensor) -> dict[str, Tensor]:
         for layer in self:
@@ -108,14 +110,6 @@ class StyleAttention(nn.Module):
         self.h = nn.Conv2d(channels, channels, 1)
         self.out_conv = nn.Conv2d(channels, channels, 1)
 
-    @torch.no_grad()
-    def swap_features(self) -> None:
-        """Weights of no paper, to start from: positions attend to those whose features are alike, and get these."""
-        for conv, gain in ((self.f, 1.0), (self.g, len(self.g.weight) ** -0.5), (self.h, 1.0), (self.out_conv, 1.0)):
-            conv.weight.copy_(gain * torch.eye(len(conv.weight))[..., None, None])
-            assert conv.bias is not None
-            conv.bias.zero_()
-
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
         key = self.g(self.norm(style)).flatten(2).transpose(1, 2)
@@ -135,22 +129,38 @@ class StyleAttention(nn.Module):
         return result
 
 
-def normalized_weights(weights: list[float] | None, count: int) -> list[float]:
-    """Blending weights that sum to 1; equal ones for None.
+class PaddedConv(nn.Module):
+    """A 3x3 convolution with reflecting borders, under the name that it has in the files of the multi-level systems."""
 
-    >>> normalized_weights([1, 3], 2), normalized_weights(None, 2)
-    ([0.25, 0.75], [0.5, 0.5])
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
 
-    Raises:
-        ValueError: If there are not as many weights as styles, or they sum to 0.
-    """
-    weights = [1.0] * count if weights is None else [float(w) for w in weights]
-    if len(weights) != count:
-        raise ValueError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
-    total = sum(weights)
-    if abs(total) < 1e-12 or not torch.isfinite(torch.tensor(total)):
-        raise ValueError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
-    return [w / total for w in weights]
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
+
+
+def upsample_nearest(x: Tensor) -> Tensor:
+    """Nearest up-sampling, (B, C, H, W) -> (B, C, 2H, 2W)."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def imagenet_normalized(image: Tensor) -> Tensor:
+    """RGB in [0, 1] minus ImageNet's mean, divided by its standard deviation."""
+    mean, std = _imagenet(image)
+    return (image - mean) / std
+
+
+def imagenet_restored(pixels: Tensor) -> Tensor:
+    """The inverse of `imagenet_normalized`: RGB in [0, 1]."""
+    mean, std = _imagenet(pixels)
+    return pixels * std + mean
+
+
+def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = (like.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -421,11 +431,3 @@ def measure_styles(network: VGG, pictures: Iterable[Tensor], layers: Iterable[st
         for picture in pictures:
             measured.append({name: Moments.of(f) for name, f in network(picture.to(device), layers).items()})
     return {name: Moments.cat(style[name] for style in measured) for name in layers}
-
-
-def check_full_strength(system: str, alpha: float) -> None:
-    """Raises a ValueError unless alpha is 1, for systems whose network paints with one strength only."""
-    if alpha != 1:
-        raise ValueError(
-            f"{system} paints with the strength it was trained for: leave alpha at 1, it cannot be {alpha}."
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from operator import itemgetter
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -14,28 +17,74 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from stylezoo import legacy
+from stylezoo.errors import StylezooError, check_choice
 from stylezoo.losses import PerceptualLoss
-from stylezoo.registry import Kind
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
-Code = dict[str, Tensor]
-"""What a style is to a model: a few tensors that can be cached, saved and blended."""
+Kind = Literal["arbitrary", "multi", "single", "optimization"]
+"""What a system takes as style: any image, one of its trained styles, nothing, or images that it optimizes towards."""
+
+StyleCode = dict[str, Tensor]
+"""A style as a model encodes it: a few named tensors that can be cached, saved and blended."""
+
+Objective = Callable[..., dict[str, Tensor]]
+"""A function of (model, content, style) that returns weighted loss terms by name, in place of the model's `losses`."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Style codes with the share that each has in the output; the shares sum to 1.
+
+    Attributes:
+        codes: One or more style codes of one model.
+        shares: One number per code.
+    """
+
+    codes: list[StyleCode]
+    shares: list[float]
+
+    def code(self) -> StyleCode:
+        """Returns the weighted sum of the codes, tensor by tensor."""
+        return {name: self.sum(itemgetter(name)) for name in self.codes[0]}
+
+    def sum(self, function: Callable[[StyleCode], Tensor]) -> Tensor:
+        """Returns the weighted sum of what a function makes of each code."""
+        parts = [share * function(code) for share, code in zip(self.shares, self.codes, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    def faded(self, alpha: float, own: Callable[[], StyleCode]) -> Blend:
+        """Returns a blend in which the styles have the share ``alpha`` and another code has the rest.
+
+        Args:
+            alpha: Strength of the styles, 0 to 1.
+            own: Returns the code of the content itself; called only where ``alpha`` is not 1.
+        """
+        shares = [alpha * share for share in self.shares]
+        return Blend(self.codes, shares) if alpha == 1 else Blend([*self.codes, own()], [*shares, 1 - alpha])
+
+
+class FeaturePair(NamedTuple):
+    """Features of one image from the two networks of a system; the same dict where they are one network."""
+
+    encoder: Features
+    loss_encoder: Features
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """How far a system that optimizes its images has come, see `StyleModel.on_iteration`.
+    """The progress of a system that optimizes its images, see `StyleModel.on_iteration`.
 
     Attributes:
-        image: Number of the image in its batch.
-        step: Iterations done, from 1.
-        steps: Iterations in all.
+        index: Number of the image in its batch.
+        step: Number of iterations done, from 1.
+        steps: Number of iterations in all.
         loss: Sum of the weighted loss terms.
         image: The unfinished image, (3, H, W) in [0, 1]; smaller than the content at coarse scales.
     """
 
-    picture: int
+    index: int
     step: int
     steps: int
     loss: float
@@ -43,78 +92,189 @@ class Iteration:
 
 
 class StyleModel(LightningModule):
-    """Base of all systems: sums and logs ``losses()``, steps Adam, keeps frozen encoders out of checkpoints.
+    """Base class of all systems.
 
-    A system registers itself (`stylezoo.registry.register`) and implements ``encode_style``, ``decode`` and
-    ``losses``. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the content's size.
+    A system registers itself (`stylezoo.registry.register`) and implements `encode_style`, `transfer` and `loss_terms`;
+    this class checks and blends style codes, crops outputs, weighs, sums and logs loss terms, steps Adam, and keeps
+    frozen encoders out of checkpoints. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the
+    content's size.
 
     What a style is depends on the system's kind: an image (B, 3, H, W) for ``arbitrary`` and ``optimization``; for
     ``multi`` the number or name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing
     (None) for ``single``.
+
+    Two networks have two names: ``encoder`` computes the features that a system transfers, ``loss_encoder`` the features
+    that its losses compare. They are one network where the paper has one.
     """
 
     system: ClassVar[str]
     paper: ClassVar[str]
     year: ClassVar[int]
     kind: ClassVar[Kind]
-    code: ClassVar[str | None]
+    reference: ClassVar[str | None]
+    """The reference implementation, ``owner/repository@commit``."""
 
     encoder: VGG
-    """The frozen encoder that a system paints with, of those that do."""
+    loss_encoder: VGG
     perceptual: PerceptualLoss
+    loss_weights: dict[str, float]
+    lr: float
+    lr_decay: float
 
-    taken: frozenset[str] = frozenset()
-    """Names of the tensors that came from another model, see `stylezoo.checkpoints.take_weights`."""
+    supports_tiles: bool = False
+    """Whether `decode` accepts ``tile``."""
 
-    resumed = False
-    """Whether a checkpoint was loaded: its weights are not to be replaced by first ones."""
+    alpha_is_fixed: bool = False
+    """Whether the network has one strength only, that of its training."""
+
+    loss_encoder_options: ClassVar[dict[str, Any]] = {}
+    """Keyword arguments of `stylezoo.vgg.VGG` for the network of the losses, such as ``last`` and ``pooling``."""
+
+    local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights", "loss_encoder_weights"})
+    """Settings that name files of this machine; published files leave them out, and inference does without them."""
 
     on_iteration: Callable[[Iteration], None] | None = None
-    """Called after every iteration by systems of kind ``optimization``, to show progress; None keeps quiet."""
+    """Called after every iteration by systems of kind ``optimization``, to show progress."""
+
+    objective: Objective | None = None
+    """What training minimizes in place of `losses`, see `stylezoo.training.Training`."""
+
+    optimizer_factory: Callable[[], Optimizer] | None = None
+    """Builds the optimizer in place of the paper's Adam, see `stylezoo.training.Training`."""
 
     def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
         super().__init__()
-        self._trained_encoders: dict[str, dict[str, str]] = {}
         self._seed: int | None = None
+
+    def save_settings(self) -> None:
+        """Stores the constructor's arguments as hyper-parameters and checks those with a ``Literal`` type.
+
+        Called first by the constructor of a system.
+
+        Raises:
+            StylezooError: If a setting is none of its choices; the message names setting and choices.
+        """
+        frame = inspect.currentframe()
+        assert frame is not None
+        self.save_hyperparameters(frame=frame.f_back)
+        for name, hint in get_type_hints(type(self).__init__).items():
+            optional = [h for h in get_args(hint) if get_origin(h) is Literal]  # Literal["a", "b"] | None
+            choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
+            if choices is not None and not (optional and self.hparams[name] is None):
+                check_choice(name, self.hparams[name], choices)
+
+    # Styles
 
     @property
     def styles(self) -> list[str]:
         """The names of the styles that a ``multi`` or ``single`` system was trained on."""
         return []
 
-    @classmethod
-    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-        """Gives the tensors of one public file this system's names, for `stylezoo.import_checkpoint`.
+    def check_styles(self, styles: Sequence[Any]) -> list[Any]:
+        """Checks that these are styles for the system and returns what `encode_style` takes, one entry per style.
 
         Args:
-            tensors: As the file has them.
+            styles: Image tensors, or numbers and names of trained styles.
 
-        Returns:
-            The tensors named as in the state dict of the part (the child module) that they belong to, and the
-            constructor arguments that they need.
+        Raises:
+            StylezooError: If they are not; the message says what the system takes.
         """
-        return tensors, {}
+        if not styles or not all(isinstance(style, Tensor) for style in styles):
+            raise StylezooError(f"{self.system} takes any image as style: give at least one (style, --style).")
+        return list(styles)
 
-    def encode_style(self, style: Any) -> Code:
-        """Turns a style into the code that `decode` paints with."""
-        raise NotImplementedError(f"{type(self).__name__} does not define encode_style.")
+    def read_style(self, style: Any, read: Callable[[Any], Tensor]) -> Any:
+        """Turns what a user gives as style into what `encode_style` takes.
+
+        Args:
+            style: A file, an image, or the number or name of a trained style.
+            read: Reads an image as (3, H, W).
+        """
+        return read(style)
+
+    def example_styles(self, image: Tensor) -> list[Any]:
+        """Returns a style for every style that can be shown: the image itself, or the trained ones by name."""
+        return [image]
+
+    @abstractmethod
+    def encode_style(self, style: Any, *, tile: int | None = None) -> StyleCode:
+        """Encodes a style for `decode`.
+
+        Args:
+            style: See the class.
+            tile: See `decode`.
+        """
+
+    # Inference
 
     def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+        self,
+        content: Tensor,
+        code: StyleCode | list[StyleCode],
+        alpha: float = 1.0,
+        weights: list[float] | None = None,
+        *,
+        tile: int | None = None,
+        **controls: Any,
     ) -> Tensor:
-        """Paints the content with a code, or with a blend of several; (B, 3, H, W), not clamped."""
-        raise NotImplementedError(f"{type(self).__name__} does not define decode.")
+        """Stylizes the content with a style code, or with a blend of several.
 
-    def decode_regions(self, content: Tensor, codes: list[Code], masks: Tensor, alpha: float = 1.0) -> Tensor:
-        """Paints each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped."""
-        raise ValueError(f"{self.system} cannot paint regions with different styles: masks work with adain.")
+        What is blended, and what alpha fades to, is documented at each system's `transfer`.
 
-    def losses(self, content: Tensor, style: Any) -> dict[str, Tensor]:
-        """Weighted loss terms by name; their sum is what training minimizes."""
-        raise NotImplementedError(f"{type(self).__name__} does not define losses.")
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            code: What `encode_style` returned, or a list of such codes to blend.
+            alpha: Strength of the style, 0 to 1.
+            weights: One per code, normalized to sum 1; None weighs the codes equally.
+            tile: Side in pixels of the tiles in which encoder and decoder work, for images that would not fit into memory;
+                the result is the same. None works on whole images.
+            **controls: Further arguments of the system's `transfer`, such as ``level_alphas`` of multi_level_adain.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+
+        Raises:
+            StylezooError: If there are not as many weights as codes, or the system has no such control.
+        """
+        codes = code if isinstance(code, list) else [code]
+        blend = Blend(codes, blending_shares(weights, len(codes)))
+        self.check_controls(alpha, tile)
+        output = self.transfer(self.pad(content), blend, alpha, tile, **controls)
+        return self.postprocess(output[..., : content.shape[-2], : content.shape[-1]])
+
+    def decode_regions(
+        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
+    ) -> Tensor:
+        """Stylizes each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped.
+
+        Raises:
+            StylezooError: If the system cannot.
+        """
+        raise StylezooError(f"{self.system} cannot stylize regions with different styles: masks work with adain.")
+
+    def check_controls(self, alpha: float, tile: int | None) -> None:
+        """Raises a StylezooError if the system does not have a control that is asked for."""
+        if alpha != 1 and self.alpha_is_fixed:
+            raise StylezooError(
+                f"{self.system} stylizes with the strength that it was trained for: leave alpha at 1, got {alpha}."
+            )
+        if tile is not None and not self.supports_tiles:
+            raise StylezooError(f"{self.system} cannot work in tiles: leave tile out or make the image smaller (size).")
+
+    def pad(self, image: Tensor) -> Tensor:
+        """Extends an image to the right and bottom where the network needs it; `decode` crops the output again."""
+        return image
+
+    def postprocess(self, output: Tensor) -> Tensor:
+        """Changes the cropped output of `decode`, where a system has something to change."""
+        return output
+
+    @abstractmethod
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Stylizes a padded content, (B, 3, H, W) -> (B, 3, H, W) or larger to the right and bottom."""
 
     def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
-        """Styles the content, (B, 3, H, W) in [0, 1] -> (B, 3, H, W), not clamped: losses need the gradient.
+        """Stylizes the content, (B, 3, H, W) in [0, 1] -> (B, 3, H, W), not clamped: losses need the gradient.
 
         Args:
             content: (B, 3, H, W).
@@ -123,12 +283,107 @@ class StyleModel(LightningModule):
         """
         return self.decode(content, self.encode_style(style), alpha)
 
+    # Losses
+
+    def losses(self, content: Tensor, style: Any = None, **known: Any) -> dict[str, Tensor]:
+        """Returns weighted loss terms by name; their sum is what training minimizes.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: See the class.
+            **known: Further arguments of the system's `loss_terms`.
+
+        Raises:
+            MissingFileError: If the network of the losses is not on this machine.
+        """
+        self.prepare_losses()
+        terms = self.loss_terms(content, style, **known)
+        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+
+    @abstractmethod
+    def loss_terms(self, content: Tensor, style: Any) -> dict[str, Tensor]:
+        """Returns the loss terms by name, without their weights."""
+
+    def prepare_losses(self) -> None:
+        """Builds what the losses need and inference does without, once; training does so before its first step."""
+        self.build_loss_encoder()
+
+    def build_loss_encoder(self) -> None:
+        """Builds the network of the losses unless it is there."""
+        if "loss_encoder" not in self._modules and "loss_encoder" not in vars(self):
+            self.attach_loss_encoder()
+
+    def attach_loss_encoder(self, name: str | None = None, weights: str | None = None) -> None:
+        """Builds the network of the losses.
+
+        It is the encoder where a system has one with all layers of the losses, else the ``loss_encoder`` of the settings,
+        or another one that is named here, with the options of `loss_encoder_options`.
+
+        Args:
+            name: An encoder's name, see `stylezoo.vgg.VGG`; None takes the system's own.
+            weights: A file for it; None takes the encoder's own.
+        """
+        own = self._modules.get("encoder")
+        assert own is None or isinstance(own, VGG)
+        if own is not None and name is None and weights is None and own.channels.keys() >= {*self.perceptual.layers}:
+            vars(self)["loss_encoder"] = own  # not registered twice
+            return
+        if name is None and weights is None:
+            weights = self.hparams["loss_encoder_weights" if own is None else "encoder_weights"]
+        sizes = {} if own is None else {"ceil_mode": own.ceil_mode}  # so that output and content features fit
+        # Lightning's first validation may ask for it, and training needs its gradients; no random numbers are used up.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            network = VGG(
+                name or self.hparams["loss_encoder" if own is None else "encoder"],
+                weights,
+                **{**sizes, **self.loss_encoder_options},
+            )
+        vars(self).pop("loss_encoder", None)
+        self.loss_encoder = network.to(next(self.parameters()))
+
+    def feature_pair(self, image: Tensor, layers: Iterable[str], loss_layers: Iterable[str]) -> FeaturePair:
+        """Computes the features of an image that the system transfers and those that its losses compare.
+
+        One pass where both networks are one. Where the file of the loss encoder ends before the deepest of
+        ``loss_layers``, the encoder computes the layers beyond.
+
+        Args:
+            image: (B, 3, H, W), padded as the encoder needs it.
+            layers: Of the encoder.
+            loss_layers: Of the loss encoder.
+        """
+        if self.loss_encoder is self.encoder:
+            features = self.encoder(image, {*layers, *loss_layers})
+            return FeaturePair(features, features)
+        beyond = [layer for layer in loss_layers if layer not in self.loss_encoder.channels]
+        features = self.encoder(image, {*layers, *beyond})
+        compared = self.loss_encoder(image, [layer for layer in loss_layers if layer not in beyond])
+        return FeaturePair(features, {**compared, **{layer: features[layer] for layer in beyond}})
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        """Builds the network of the losses before anything that needs it starts."""
+        if stage != "predict" and self.kind != "optimization":
+            self.build_loss_encoder()
+
+    def on_fit_start(self) -> None:
+        """Prepares the losses on the device and in the precision of the run."""
+        self.prepare_losses()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Makes what a step draws (dropout) a function of (seed, batches trained so far, rank): a resumed run goes on."""
+        """Seeds what a step draws (dropout) by (seed, batches trained so far, rank): a resumed run continues exactly."""
         self._seed = torch.initial_seed() if self._seed is None else self._seed
-        trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        key = np.random.SeedSequence((self._seed, trained, self.global_rank))
+        key = np.random.SeedSequence((self._seed, self.trained_batches, self.global_rank))
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+
+    @property
+    def trained_batches(self) -> int:
+        """Number of batches that this run and those that it resumed have trained; 0 outside of a run."""
+        if self._trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[attr-defined]
+        return int(progress.total.processed)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, "train")
@@ -140,11 +395,11 @@ class StyleModel(LightningModule):
         return self._step(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The styled images of a batch, clamped to [0, 1]."""
+        """Returns the stylized images of a batch, clamped to [0, 1]."""
         return self(**batch).clamp(0, 1)  # type: ignore[no-any-return]
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
-        terms = self.losses(**batch)
+        terms = self.losses(**batch) if self.objective is None else self.objective(self, **batch)
         loss = torch.stack(list(terms.values())).sum()
         logged = {f"{stage}/{name}": term for name, term in {**terms, "loss": loss}.items()}
         size = len(batch["content"])
@@ -155,80 +410,50 @@ class StyleModel(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with the system's `schedule`, step by step."""
         self.check_trainable()
-        return self.scheduled(Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"]))
-
-    def scheduled(self, optimizer: Optimizer) -> OptimizerLRSchedulerConfig:
+        optimizer = self.optimizer() if self.optimizer_factory is None else self.optimizer_factory()
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+
+    def optimizer(self) -> Optimizer:
+        """The paper's optimizer: Adam on everything that is trained."""
+        return Adam([p for p in self.parameters() if p.requires_grad], lr=self.lr)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
         """The learning rate lr / (1 + lr_decay * i) at optimizer step i = 0, 1, 2 ..."""
-        return inverse_time_decay(optimizer, self.hparams["lr_decay"])
+        return inverse_time_decay(optimizer, self.lr_decay)
 
     @classmethod
     def check_trainable(cls) -> None:
-        """Raises a ValueError that says what to do instead, if the system has nothing to train."""
+        """Raises a StylezooError that says what to do instead, if the system has nothing to train."""
         if cls.kind == "optimization":
-            raise ValueError(
-                f"{cls.system} optimizes each image by itself and has nothing to train: paint with it (python -m"
+            raise StylezooError(
+                f"{cls.system} optimizes each image by itself and has nothing to train: stylize with it (python -m"
                 f" stylezoo stylize --model {cls.system} --content ... --style ... --output ..., or predict --config"
                 f" experiments/{cls.system}.yaml)."
             )
 
-    @property
-    def loss_network(self) -> VGG:
-        """The frozen network of the losses; built when first asked for, because painting does without it.
+    # Files
 
-        It is the encoder that the system paints with, where that has all layers and the settings do not name another
-        (``loss_encoder``, ``loss_encoder_weights``); else the ``encoder`` of the settings, or the other one, with the
-        options of `loss_network_options`.
+    @classmethod
+    def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
+        """Renames the tensors of one public file, for `stylezoo.import_checkpoint`.
+
+        Args:
+            tensors: As the file has them.
+
+        Returns:
+            The tensors named as in the state dict of the submodule that they belong to, and the constructor arguments
+            that they need.
         """
-        other, file = self.hparams.get("loss_encoder"), self.hparams.get("loss_encoder_weights")
-        own = self.encoder if "encoder" in self._modules else None
-        if own is not None and other is None and file is None and own.channels.keys() >= set(self.perceptual.layers):
-            return own
-        if "_loss_network" not in self._modules:
-            # Lightning's first validation asks for it, and training needs its gradients; a resumed run builds it amid a
-            # step, whose dropout must not notice.
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-                if other is None and file is None:
-                    file = self.hparams["encoder_weights"]
-                sizes = {} if own is None else {"ceil_mode": own.ceil_mode}  # so that painted and content features fit
-                options = {**sizes, **self.loss_network_options}
-                network = VGG(other or self.hparams["encoder"], file, **options)
-                self._check_encoder("_loss_network", network)
-                self._loss_network = network.to(next(self.parameters()))
-        return self._loss_network
-
-    loss_network_options: ClassVar[dict[str, Any]] = {}
-    """How `loss_network` is built: keyword arguments of `stylezoo.vgg.VGG`, such as ``last`` and ``pooling``."""
-
-    def see(self, image: Tensor, own: Iterable[str], layers: Iterable[str]) -> tuple[Features, Features]:
-        """What the encoder sees in an image at the layers ``own``, and the losses at ``layers``.
-
-        One pass where the loss network is the encoder. Of a loss network whose file ends before the deepest of
-        ``layers``, the encoder sees what lies beyond.
-        """
-        if self.loss_network is self.encoder:
-            features = self.encoder(image, {*own, *layers})
-            return features, features
-        beyond = [layer for layer in layers if layer not in self.loss_network.channels]
-        features = self.encoder(image, {*own, *beyond})
-        seen = self.loss_network(image, [layer for layer in layers if layer not in beyond])
-        return features, {**seen, **{layer: features[layer] for layer in beyond}}
-
-    local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights", "loss_encoder_weights"})
-    """Settings that name files of this machine: they stay out of published files, and painting does without them."""
-
-    # Frozen encoders: named in a checkpoint with the sha256 of their weights, never copied into it.
+        return tensors, {}
 
     def encoders(self) -> Iterator[tuple[str, VGG]]:
-        """The frozen encoders by attribute name."""
+        """Yields the frozen encoders with their attribute names. Checkpoints name them with the sha256 of their weights."""
         for name, module in self.named_modules():
             if isinstance(module, VGG):
                 yield name, module
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What training changes: everything but the frozen encoders."""
+        """Returns what training changes: everything but the frozen encoders."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         for name, _ in self.encoders():
@@ -237,7 +462,7 @@ class StyleModel(LightningModule):
         return state  # type: ignore[no-any-return]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Lets the encoders keep the weights they have, also where the model is a part of another module."""
+        """Lets the encoders keep the weights they have, also where the model is a submodule of another one."""
         for name, vgg in self.encoders():
             for key, value in vgg.state_dict(prefix=f"{prefix}{name}.").items():
                 state_dict.setdefault(key, value)
@@ -251,23 +476,37 @@ class StyleModel(LightningModule):
         """Refuses a checkpoint that was trained on other encoder weights.
 
         Raises:
-            ValueError: If an encoder's weights differ; the message names both.
+            StylezooError: If an encoder's weights differ; the message names both.
         """
-        self.resumed = True
-        self._trained_encoders = checkpoint.get("stylezoo", {}).get("encoders", {})
+        legacy.upgrade_checkpoint(self.system, checkpoint)
+        trained = checkpoint.get("stylezoo", {}).get("encoders", {})
         for name, encoder in self.encoders():
-            self._check_encoder(name, encoder)
-
-    def _check_encoder(self, name: str, encoder: VGG) -> None:
-        trained = self._trained_encoders.get(name)
-        if trained is not None and trained["sha256"] != encoder.sha256:
-            raise ValueError(
-                f"This checkpoint was trained on {trained['name']} with sha256 {trained['sha256'][:12]}..., but the"
-                f" encoder here is {encoder.name} with sha256 {encoder.sha256[:12]}...: give the file it was trained"
-                " with (encoder_weights)."
-            )
+            if name in trained and trained[name]["sha256"] != encoder.sha256:
+                raise StylezooError(
+                    f"This checkpoint was trained on {trained[name]['name']} with sha256 {trained[name]['sha256'][:12]}...,"
+                    f" but the encoder here is {encoder.name} with sha256 {encoder.sha256[:12]}...: give the file it was"
+                    f" trained with ({name}_weights)."
+                )
 
 
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:
     """lr / (1 + decay * i), torch7's learningRateDecay, set before step i (naoto0804/pytorch-AdaIN@47950d0 train.py)."""
     return LambdaLR(optimizer, lambda i: 1 / (1 + decay * i))
+
+
+def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Normalizes blending weights to sum 1; None stands for equal weights.
+
+    >>> blending_shares([1, 3], 2), blending_shares(None, 2)
+    ([0.25, 0.75], [0.5, 0.5])
+
+    Raises:
+        StylezooError: If there are not as many weights as styles, or they sum to 0.
+    """
+    weights = [1.0] * count if weights is None else [float(w) for w in weights]
+    if len(weights) != count:
+        raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
+    total = sum(weights)
+    if abs(total) < 1e-12 or not np.isfinite(total):
+        raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
+    return [w / total for w in weights]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
-from stylezoo import weights
-
-if TYPE_CHECKING:
-    from stylezoo.module import StyleModel
-
-Kind = Literal["arbitrary", "multi", "single", "optimization"]
-"""What a system takes as style: any image, one of its trained styles, nothing, or images it optimizes towards."""
-
-KINDS: tuple[Kind, ...] = ("arbitrary", "multi", "single", "optimization")
+from stylezoo import legacy, weights
+from stylezoo.errors import StylezooError, check_choice, did_you_mean
+from stylezoo.module import Kind, StyleModel
 
 _INSTALLED = Path(__file__).with_name("experiments")
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
@@ -30,21 +23,27 @@ _SYSTEMS: dict[str, type[StyleModel]] = {}
 M = TypeVar("M", bound="type[StyleModel]")
 
 
-def register(name: str, *, paper: str, year: int, kind: Kind, code: str | None = None) -> Callable[[M], M]:
+def register(
+    name: str, *, paper: str, year: int, kind: Kind, reference: str | None = None, code: str | None = None
+) -> Callable[[M], M]:
     """Class decorator that adds a system to the zoo.
 
     Args:
         name: What users type, also the name of its recipe ``experiments/<name>.yaml``.
         paper: Address of the paper.
         year: Year of the paper.
-        kind: See `Kind`.
-        code: The reference implementation, ``owner/repository@commit``.
+        kind: See `stylezoo.module.Kind`.
+        reference: The reference implementation, ``owner/repository@commit``.
+        code: The former name of ``reference``.
     """
+    if code is not None:
+        legacy.warn("register's argument code", "reference")
+        reference = code
 
     def add(cls: M) -> M:
         if name in _SYSTEMS and _SYSTEMS[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"The name {name!r} is taken by {_SYSTEMS[name].__qualname__}: choose another.")
-        cls.system, cls.paper, cls.year, cls.kind, cls.code = name, paper, year, kind, code
+            raise StylezooError(f"The name {name!r} is taken by {_SYSTEMS[name].__qualname__}: choose another.")
+        cls.system, cls.paper, cls.year, cls.kind, cls.reference = name, paper, year, kind, reference
         _SYSTEMS[name] = cls
         return cls
 
@@ -61,13 +60,13 @@ def get(name: str) -> type[StyleModel]:
     """The class of a system.
 
     Raises:
-        ValueError: If there is none of that name; the message names the closest.
+        StylezooError: If there is none of that name; the message names the closest.
     """
     known = systems()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the zoo has {', '.join(known)}."
-        raise ValueError(f"There is no system {name!r}: {hint}")
+        close = did_you_mean(name, known)
+        hint = f"did you mean {close!r}?" if close else f"the zoo has {', '.join(known)}."
+        raise StylezooError(f"There is no system {name!r}: {hint}")
     return known[name]
 
 
@@ -80,14 +79,22 @@ def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]
             folder, and recipes of systems that optimize, if what they see with is here.
 
     Raises:
-        ValueError: If there is no such kind.
+        StylezooError: If there is no such kind.
     """
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"There is no kind {kind!r}: choose one of {', '.join(KINDS)}.")
+    kind = _current_kind(kind)
     names = [name for name, cls in systems().items() if kind in (None, cls.kind)]
     if not pretrained:
         return names
     return [entry.tag for entry in pretrained_models() if entry.system in names and entry.missing is None]
+
+
+def _current_kind(kind: str | None) -> Kind | None:
+    if kind == "optimisation":
+        legacy.warn("the kind optimisation", "optimization")
+        return "optimization"
+    if kind is not None:
+        check_choice("kind", kind, Kind)
+    return kind  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -128,16 +135,3 @@ def optimization_recipes() -> dict[str, Path]:
     for name in names:
         recipes |= {f"{name}.{path.stem.removeprefix(f'{name}_')}": path for path in RECIPES.glob(f"{name}_*.yaml")}
     return recipes
-
-
-def create_model(name: str, **init_args: Any) -> StyleModel:
-    """An untrained model.
-
-    Args:
-        name: One of `list_models()`.
-        **init_args: Arguments of the system's class.
-
-    Raises:
-        ValueError: If there is no such system.
-    """
-    return get(name)(**init_args)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def tiled(
     function: Callable[[Tensor], dict[str, Tensor]],
     x: Tensor,
-    tile: int,
+    tile: int | None,
+    *,
     halo: int,
     stride: int,
     scales: dict[str, Fraction],
@@ -27,7 +28,8 @@ def tiled(
     Args:
         function: Maps (B, C, h, w) to named maps; what it does is local and, but for borders, the same everywhere.
         x: (B, C, H, W).
-        tile: Side of a tile's inside, rounded up to a multiple of ``stride``.
+        tile: Side of a tile's inside, rounded up to a multiple of ``stride``; None, or one that is not smaller than ``x``,
+            computes ``function(x)`` at once.
         halo: How far the function looks around a position of its coarsest output, in positions of ``x``.
         stride: Tiles begin at multiples of it, where all outputs have a position.
         scales: Size of each output relative to ``x``.
@@ -36,6 +38,8 @@ def tiled(
     Returns:
         What ``function(x)`` returns.
     """
+    if tile is None or max(x.shape[-2:]) <= tile:
+        return function(x)
     tile, halo = -(-tile // stride) * stride, -(-halo // stride) * stride
     height, width = x.shape[-2:]
     joined: dict[str, Tensor] = {}
@@ -61,15 +65,3 @@ def tiled(
 
 def _ceil(number: Fraction) -> int:
     return -(-number.numerator // number.denominator)
-
-
-def set_tile(model: nn.Module, tile: int | None) -> int:
-    """Makes the parts of a model that can be tiled work in tiles of that many pixels; None switches it off.
-
-    Returns:
-        How many parts there are.
-    """
-    parts = [module for module in model.modules() if hasattr(module, "tile")]
-    for part in parts:
-        part.tile = tile  # type: ignore[assignment]
-    return len(parts)

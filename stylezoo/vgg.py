@@ -160,7 +160,6 @@ class VGG(nn.Module):
         flavor = FLAVORS[self.flavor]
         self.padding = padding or flavor.padding
         self.pooling = pooling
-        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
         self.ceil_mode = flavor.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights if isinstance(weights, str) else "its own"
@@ -260,12 +259,20 @@ class VGG(nn.Module):
             return image
         return F.pad(image, (0, new_width - width, 0, new_height - height), mode="replicate")
 
-    def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
+    def pad_small(self, image: Tensor, layer: str) -> Tensor:
+        """Extends an image as `pad` does, but only where a side is shorter than two positions of ``layer``.
+
+        This is for styles: their statistics need no multiple of the stride, and no border that is counted twice.
+        """
+        return image if min(image.shape[-2:]) >= 2 ** _block(layer) else self.pad(image, layer)
+
+    def forward(self, image: Tensor, layers: Iterable[str], tile: int | None = None) -> Features:
         """Computes the named activations in one pass that stops at the deepest of them.
 
         Args:
             image: (B, 3, H, W), RGB in [0, 1] (values outside are allowed: nothing is clamped).
             layers: Names such as ``relu4_1`` (after the ReLU) or ``conv4_2`` (before it).
+            tile: Side of the tiles in pixels, see `stylezoo.tiling`; None computes the image at once.
 
         Returns:
             {name: (B, C, H', W')} in network order.
@@ -284,8 +291,8 @@ class VGG(nn.Module):
                 f"{self.name} has no {', '.join(missing)} here: its weights hold {', '.join(self.channels)};"
                 " give a file that reaches deeper (encoder_weights)."
             )
-        if self.tile is not None and max(image.shape[-2:]) > self.tile:
-            return self._forward_tiled(image, wanted, self.tile)
+        if tile is not None and max(image.shape[-2:]) > tile:
+            return self._forward_tiled(image, wanted, tile)
         return self._forward(image, wanted)
 
     def continued(self, features: Tensor, after: str, layers: Iterable[str]) -> Features:

@@ -112,7 +112,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 THIN = "vgg19_random/8"
-NARROW = {"encoder": THIN, "width": 0.25, "ngf": 32, "layers": 1}
+NARROW = {"encoder": THIN, "loss_encoder": THIN, "width": 0.25, "ngf": 32, "layers": 1}
 """Settings that make small networks of those systems that have them."""
 FEW = {"predictor": "mobilenet_v2", "iterations": 12}
 """The same of tests without a recipe. Iterations: enough to leave the content, few enough for rounding not to grow."""

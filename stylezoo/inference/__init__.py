@@ -1,5 +1,8 @@
 """From a model to images: `Stylizer` for batches, `stylize` for one image."""
 
+from typing import Any
+
+from stylezoo import legacy
 from stylezoo.inference.stylizer import (
     FINGERPRINT_TOLERANCE,
     SMALLEST_SIDE,
@@ -7,7 +10,6 @@ from stylezoo.inference.stylizer import (
     PreserveColor,
     Style,
     Stylizer,
-    check_styles,
     fingerprint,
     load_image,
     load_masks,
@@ -22,10 +24,18 @@ __all__ = [
     "PreserveColor",
     "Style",
     "Stylizer",
-    "check_styles",
     "fingerprint",
     "load_image",
     "load_masks",
     "load_styles",
     "stylize",
 ]
+
+_RENAMED = {"Painter": "Stylizer", "Picture": "ImageLike", "load_picture": "load_image"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        legacy.warn(f"stylezoo.inference.{name}", _RENAMED[name])
+        return globals()[_RENAMED[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,10 +14,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
+from stylezoo.errors import StylezooError, check_choice
 from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
-from stylezoo.layers import normalized_weights
-from stylezoo.module import StyleModel
-from stylezoo.tiling import set_tile
+from stylezoo.module import StyleModel, blending_shares
 
 PreserveColor = Literal["none", "coral", "luminance"]
 ImageLike = str | Path | Image.Image | Tensor
@@ -30,7 +29,7 @@ SMALLEST_SIDE = 16
 
 
 class Stylizer:
-    """A model together with one style, or several to blend or to spread over regions.
+    """A model together with one style, or with several to blend or to spread over regions.
 
     Args:
         model: Any system; switched to eval mode.
@@ -39,14 +38,14 @@ class Stylizer:
         alpha: Strength, 0 to 1.
         style_weights: One per style, normalized to sum 1; None blends equally.
         preserve_color: ``coral`` gives the styles the content's colors before they are encoded (where the model takes
-            no style image: recolors the output), so that colors stay and contrast follows the style;
-            ``luminance`` takes only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
+            no style image: recolors the output), so that colors stay and contrast follows the style; ``luminance`` takes
+            only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
         masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
         tile: Side in pixels of the tiles in which encoder and decoder work, for images that would not fit into
             memory; the result is the same. None works on whole images.
 
     Raises:
-        ValueError: If the controls do not fit each other or the model.
+        StylezooError: If the controls do not fit each other or the model.
     """
 
     def __init__(
@@ -60,66 +59,55 @@ class Stylizer:
         masks: Tensor | None = None,
         tile: int | None = None,
     ) -> None:
-        if preserve_color not in ("none", "coral", "luminance"):
-            raise ValueError(f"preserve_color is none, coral or luminance, not {preserve_color!r}.")
+        check_choice("preserve_color", preserve_color, PreserveColor)
         if not (math.isfinite(alpha) and 0 <= alpha <= 1):
-            raise ValueError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
-        check_styles(model, styles)
+            raise StylezooError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
         if tile is not None and tile < 1:
-            raise ValueError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
-        if not set_tile(model, tile) and tile is not None:
-            raise ValueError(f"{model.system} cannot work in tiles: leave tile out or make the image smaller (size).")
+            raise StylezooError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
+        model.check_controls(alpha, tile)
+        styles = model.check_styles(styles)
         self.model = model.eval()
-        self.alpha = alpha
-        self.preserve_color = preserve_color
+        self.alpha, self.tile, self.preserve_color = alpha, tile, preserve_color
         self.masks = masks if masks is None else masks.to(model.device)
-        if model.kind == "single":
-            styles = [None]
-        self.weights = normalized_weights(None if style_weights is None else list(style_weights), len(styles))
-        self.pictures = [s.reshape(1, *s.shape[-3:]).to(model.device) for s in styles if isinstance(s, Tensor)]
+        self.weights = blending_shares(style_weights, len(styles))
+        styles = [s.reshape(1, *s.shape[-3:]).to(model.device) if is_image(s) else s for s in styles]
         # Styles that are recolored depend on the content, all others are encoded once.
-        self.recolor_styles = preserve_color == "coral" and bool(self.pictures)
+        self.recolored = styles if preserve_color == "coral" and all(map(is_image, styles)) else []
         with torch.inference_mode():
-            self.codes = [] if self.recolor_styles else [model.encode_style(s) for s in self.pictures or styles]
+            self.codes = [] if self.recolored else [model.encode_style(style, tile=tile) for style in styles]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
-        """Paints a batch of images of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
+        """Stylizes a batch of images of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
 
         Raises:
-            ValueError: If the images are smaller than 16 pixels.
+            StylezooError: If the images are smaller than 16 pixels.
         """
         contents = contents.to(self.model.device)
         if min(contents.shape[-2:]) < SMALLEST_SIDE:
             height, width = contents.shape[-2:]
-            raise ValueError(f"A content image of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed.")
+            raise StylezooError(
+                f"A content image of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed."
+            )
         codes = self.codes
-        if self.recolor_styles:
-            colored = ([coral(picture[0], content).clamp(0, 1) for content in contents] for picture in self.pictures)
-            codes = [self.model.encode_style(torch.stack(batch)) for batch in colored]
+        if self.recolored:
+            recolored = ([coral(image[0], content).clamp(0, 1) for content in contents] for image in self.recolored)
+            codes = [self.model.encode_style(torch.stack(batch), tile=self.tile) for batch in recolored]
         if self.masks is not None:
-            output = self.model.decode_regions(contents, codes, self.masks, self.alpha)
+            output = self.model.decode_regions(contents, codes, self.masks, self.alpha, tile=self.tile)
         else:
-            output = self.model.decode(contents, codes, self.alpha, self.weights)
+            output = self.model.decode(contents, codes, self.alpha, self.weights, tile=self.tile)
         output = output.clamp(0, 1)
         if self.preserve_color == "luminance":
             return keep_luminance(output, contents)
-        if self.preserve_color == "coral" and not self.recolor_styles:
+        if self.preserve_color == "coral" and not self.recolored:
             return torch.stack([coral(o, c) for o, c in zip(output, contents, strict=True)]).clamp(0, 1)
         return output
 
 
-def check_styles(model: StyleModel, styles: Sequence[Style]) -> None:
-    """Raises a ValueError that names what the model takes, if these are no styles for it."""
-    names = ", ".join(model.styles)
-    if model.kind in ("arbitrary", "optimization"):
-        if not styles or not all(isinstance(s, Tensor) for s in styles):
-            raise ValueError(f"{model.system} paints with any image as style: give at least one (style, --style).")
-    elif model.kind == "multi":
-        if not styles or any(isinstance(s, Tensor) for s in styles):
-            raise ValueError(f"{model.system} paints with the styles it was trained on, by number or name: {names}.")
-    elif styles:
-        raise ValueError(f"{model.system} paints with the one style it was trained on ({names}): leave style out.")
+def is_image(style: Any) -> bool:
+    """Whether a style is an image, not the number or name of a trained style, nor weights over these."""
+    return isinstance(style, Tensor) and style.ndim >= 3
 
 
 def stylize(
@@ -157,8 +145,8 @@ def stylize(
 
     Raises:
         ImageError: If an image cannot be read.
-        ValueError: If the controls do not fit.
-        FileNotFoundError: If the model is not there.
+        StylezooError: If the controls do not fit.
+        MissingFileError: If the model is not there.
     """
     if not isinstance(model, StyleModel):
         model = load_model(model)
@@ -193,9 +181,8 @@ def fingerprint(model: StyleModel) -> list[float]:
     y, x = torch.meshgrid(torch.arange(64) / 64, torch.arange(64) / 64, indexing="ij")
     content = torch.stack([0.5 + 0.45 * torch.sin(6.2832 * (x * (c + 1) + y * (3 - c)) + c) for c in range(3)])
     style = torch.stack([0.5 + 0.45 * torch.cos(6.2832 * (x * (7 - 2 * c) - y * (c + 5))) for c in range(3)])
-    styles: dict[str, list[Style]] = {"multi": [0], "single": []}
-    painted = Stylizer(model, styles.get(model.kind, [style]))(content[None])
-    return [round(float(mean), 4) for mean in adaptive_avg_pool2d(painted[0], 4).flatten()]
+    (output,) = Stylizer(model, model.example_styles(style)[:1])(content[None])
+    return [round(float(mean), 4) for mean in adaptive_avg_pool2d(output, 4).flatten()]
 
 
 FINGERPRINT_TOLERANCE = 2e-3
@@ -213,9 +200,7 @@ def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int 
     Raises:
         ImageError: If an image cannot be read.
     """
-    if model.kind in ("multi", "single"):
-        return [int(s) if isinstance(s, str) and s.isdecimal() else s for s in styles]  # type: ignore[misc]
-    return [load_image(s, size) for s in styles]  # type: ignore[arg-type]
+    return [model.read_style(style, lambda image: load_image(image, size)) for style in styles]
 
 
 def load_image(picture: ImageLike, size: int | None = None) -> Tensor:
@@ -223,11 +208,11 @@ def load_image(picture: ImageLike, size: int | None = None) -> Tensor:
 
     Raises:
         ImageError: If a file cannot be read.
-        ValueError: If a tensor has another shape.
+        StylezooError: If a tensor has another shape.
     """
     if isinstance(picture, Tensor):
         if picture.shape[-3:-2] != (3,) or picture.ndim not in (3, 4) or (picture.ndim == 4 and len(picture) != 1):
-            raise ValueError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
+            raise StylezooError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
         tensor = picture.reshape(picture.shape[-3:]).float()
     else:
         image = picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture, min_side=size)
@@ -241,7 +226,7 @@ def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
     """Region masks of ``count`` styles as (count, H, W); None if there are none.
 
     Raises:
-        ValueError: If the number or the sizes of the masks do not fit.
+        StylezooError: If the number or the sizes of the masks do not fit.
     """
     if not masks:
         return None
@@ -249,7 +234,9 @@ def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
     if len(maps) == 1 and count == 2:
         maps.append(1 - maps[0])
     if len(maps) != count:
-        raise ValueError(f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two).")
+        raise StylezooError(
+            f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two)."
+        )
     if len({m.shape for m in maps}) > 1:
-        raise ValueError("The masks differ in size: they all cover the content, so make them equally large.")
+        raise StylezooError("The masks differ in size: they all cover the content, so make them equally large.")
     return torch.stack(maps)

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo.bases import FeatureTransferModel
-from stylezoo.layers import MirroredDecoder, adain, normalized_weights
+from stylezoo.errors import StylezooError
+from stylezoo.layers import MirroredDecoder, adain
 from stylezoo.losses import PerceptualLoss, mean_std
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
-from stylezoo.vgg import VGG, Features
+from stylezoo.vgg import VGG
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
@@ -33,7 +34,7 @@ LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
     paper="https://arxiv.org/abs/1703.06868",
     year=2017,
     kind="arbitrary",
-    code="naoto0804/pytorch-AdaIN@47950d0",
+    reference="naoto0804/pytorch-AdaIN@47950d0",
 )
 class AdaIN(FeatureTransferModel):
     """AdaIN (Huang & Belongie 2017).
@@ -45,13 +46,8 @@ class AdaIN(FeatureTransferModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes the encoder's own.
-        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
-            Layers that its file does not reach stay the encoder's.
-        loss_encoder_weights: A file for it; None takes its own.
+        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -62,50 +58,33 @@ class AdaIN(FeatureTransferModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
-        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
-        loss_encoder: str | None = None,
-        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as mean and standard deviation of its relu4_1 features, each (B, 512, 1, 1)."""
-        mean, std = mean_std(self._features(style))
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns mean and standard deviation of the style's relu4_1 features, each (B, 512, 1, 1)."""
+        mean, std = mean_std(self.features(self.pad(style), tile))
         return {"mean": mean, "std": std}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the statistics of styles; alpha 0 decodes the content's own features (section 7.3)."""
+        features, code = self.features(content, tile), style.code()
+        target = adain(features, code["mean"], code["std"])
+        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features, tile)
+        return output
+
+    def decode_regions(
+        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
     ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their statistics are.
-            alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        features = self._features(content)
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        mean = torch.stack([w * c["mean"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        std = torch.stack([w * c["std"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        return self._paint(content, features, adain(features, mean, std), alpha)
-
-    def decode_regions(self, content: Tensor, codes: list[Code], masks: Tensor, alpha: float = 1.0) -> Tensor:
-        """Paints each region of the content with a style of its own (section 7.3, spatial control).
+        """Stylizes each region of the content with a style of its own (section 7.3, spatial control).
 
         As in xunhuang1995/AdaIN-style@6d8ac28 test.lua ``-mask``: masks are resized (nearest) to the features, and the
         content's statistics are those of the region.
@@ -115,29 +94,28 @@ class AdaIN(FeatureTransferModel):
             codes: One per region.
             masks: (K, H, W) or (B, K, H, W), one map per code; each position takes the code whose map is largest there.
             alpha: Strength, 0 to 1.
+            tile: See `decode`.
 
         Returns:
             (B, 3, H, W), not clamped.
 
         Raises:
-            ValueError: If masks and codes do not fit.
+            StylezooError: If masks and codes do not fit.
         """
-        features = self._features(content)
-        return self._paint(content, features, _adain_by_region(features, codes, masks), alpha)
-
-    def _paint(self, content: Tensor, features: Tensor, target: Tensor, alpha: float) -> Tensor:
-        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features)
+        features = self.features(self.pad(content), tile)
+        target = _adain_by_region(features, codes, masks)
+        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features, tile)
         return output[..., : content.shape[-2], : content.shape[-1]]
 
-    def transfer(self, content: Features, style: Features) -> Tensor:
-        """The content's features with the style's mean and standard deviation (section 5, equation 8)."""
-        return adain(content["relu4_1"], *mean_std(style["relu4_1"]))
+    def match(self, content: Tensor, style: Tensor) -> Tensor:
+        """Returns the content's features with the style's mean and standard deviation (section 5, equation 8)."""
+        return adain(content, *mean_std(style))
 
 
-def _adain_by_region(features: Tensor, codes: list[Code], masks: Tensor) -> Tensor:
+def _adain_by_region(features: Tensor, codes: list[StyleCode], masks: Tensor) -> Tensor:
     masks = masks if masks.ndim == 4 else masks.unsqueeze(0)
     if masks.ndim != 4 or masks.shape[1] != len(codes) or masks.shape[0] not in (1, features.shape[0]):
-        raise ValueError(
+        raise StylezooError(
             f"{len(codes)} styles need masks of shape ({len(codes)}, H, W) or (B, {len(codes)}, H, W),"
             f" not {tuple(masks.shape)}."
         )

@@ -18,7 +18,7 @@ the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,20 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stylezoo.bases import TrainedStyles
 from stylezoo.checkpoints import load_model
+from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.images import list_images
-from stylezoo.layers import (
-    ConditionalTransformer,
-    check_full_strength,
-    measure_styles,
-    normalized_weights,
-    oihw,
-    read_style,
-)
-from stylezoo.losses import Moments, PerceptualLoss
-from stylezoo.module import Code
+from stylezoo.layers import ConditionalTransformer, oihw, read_style
+from stylezoo.losses import PerceptualLoss
+from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel
 from stylezoo.weights import Tensors
 
 CHANNELS = (32, 64, 128, 64, 32)
@@ -71,9 +65,9 @@ class Transformer(ConditionalTransformer):
     paper="https://arxiv.org/abs/1610.07629",
     year=2017,
     kind="multi",
-    code="magenta/magenta@526d3eb image_stylization",
+    reference="magenta/magenta@526d3eb image_stylization",
 )
-class CIN(FittedModel):
+class CIN(TrainedStyles):
     """Conditional instance normalization (Dumoulin et al. 2017): one network for many styles.
 
     A style is the number or the name of a trained one, a list or a tensor (B,) of such, or weights over all styles, (N,) or
@@ -100,10 +94,8 @@ class CIN(FittedModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops on which the convolutions' inputs are measured that `WhitenedAdam`
-            decorrelates, see `stylezoo.training.initialization.FittedModel`; the learning rate is then some 1e-2. 0 for Adam.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         ValueError: If there are no styles, or ``finetune`` is a model of another shape, or ``finetune_from`` something
@@ -111,8 +103,8 @@ class CIN(FittedModel):
     """
 
     # Average pooling: vgg.py. The weights are caffe's, which slim's checkpoint holds in RGB order.
-    loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}
-    local_settings = FittedModel.local_settings | {"styles", "finetune"}
+    loss_encoder_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}
+    local_settings = TrainedStyles.local_settings | {"styles", "finetune"}
 
     def __init__(
         self,
@@ -133,27 +125,26 @@ class CIN(FittedModel):
         style_loss: str = "gram_magenta",
         lr: float = 1e-3,
         lr_decay: float = 0.0,
-        first_pictures: int = 0,
-        encoder: str = "vgg16_caffe",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg16_caffe",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        if finetune_from not in ("ones", "average"):
-            raise ValueError(f"finetune_from is ones or average, not {finetune_from!r}.")
-        names = list(style_names) if style_names is not None else list(style_pictures(styles))
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.style_folder, self.style_size, self.seed = styles, style_size, seed
+        self.style_coefficients = style_coefficients or {}
+        names = list(style_names) if style_names is not None else list(style_files(styles))
         self.hparams["style_names"] = names
         self.hparams["channels"] = list(channels)
-        for name in style_coefficients or {}:
+        for name in self.style_coefficients:
             if name not in names:
-                raise ValueError(f"style_coefficients name {name!r}, but the styles are {', '.join(names)}.")
+                raise StylezooError(f"style_coefficients name {name!r}, but the styles are {', '.join(names)}.")
         self.transformer = Transformer(tuple(int(width * c) for c in channels), blocks, len(names))
         if finetune is not None:
             self._take_convs(finetune, finetune_from)
             self.hparams["finetune"] = None  # done: the model loads without the other one
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
-        self._measured: dict[str, Moments] = {}
 
     def _take_convs(self, path: str, start: str) -> None:
         """Takes over the convolutions of another model and freezes them."""
@@ -162,7 +153,7 @@ class CIN(FittedModel):
         theirs = list(other.transformer.convs()) if isinstance(other, CIN) else []
         if [c.weight.shape for c in theirs] != [c.weight.shape for c in convs]:
             shape = ", ".join(f"{key} {other.hparams.get(key)}" for key in ("width", "channels", "blocks"))
-            raise ValueError(
+            raise StylezooError(
                 f"finetune takes over a cin of the same shape, but {path} is a {other.system} with {shape}."
             )
         for conv, their in zip(convs, theirs, strict=True):
@@ -197,7 +188,7 @@ class CIN(FittedModel):
             key for key in [*wanted, *(f"{n}/{k}" for n in norms for k in ("gamma", "beta"))] if key not in tensors
         ]
         if missing:
-            raise ValueError(f"This checkpoint of image_stylization lacks {missing[0]}.")
+            raise StylezooError(f"This checkpoint of image_stylization lacks {missing[0]}.")
         renamed = {f"{ours}.weight": oihw(tensors[key]) for ours, key in zip(layers, wanted, strict=True)}
         renamed["scale"] = torch.cat([tensors[f"{norm}/gamma"] for norm in norms], 1)
         renamed["shift"] = torch.cat([tensors[f"{norm}/beta"] for norm in norms], 1)
@@ -208,14 +199,25 @@ class CIN(FittedModel):
             "style_names": [f"style{i}" for i in range(len(renamed["scale"]))],
         }
 
-    def encode_style(self, style: Any) -> Code:
-        """The scales and shifts of styles, each (B, 1603).
+    def check_styles(self, styles: Sequence[Any]) -> list[Any]:
+        if not styles or any(isinstance(style, Tensor) and style.ndim > 2 for style in styles):
+            raise StylezooError(
+                f"{self.system} stylizes with the styles that it was trained on, by number or name: {', '.join(self.styles)}."
+            )
+        return list(styles)
+
+    def example_styles(self, image: Tensor) -> list[Any]:
+        return list(self.styles)
+
+    def encode_style(self, style: Any, *, tile: int | None = None) -> StyleCode:
+        """Returns the scales and shifts of styles, each (B, 1603).
 
         Args:
             style: See the class.
+            tile: Without effect.
 
         Raises:
-            ValueError: If there is no such style.
+            StylezooError: If there is no such style.
         """
         scale, shift = self.transformer.scale, self.transformer.shift
         if isinstance(style, (list, tuple)):
@@ -224,7 +226,7 @@ class CIN(FittedModel):
         if isinstance(style, Tensor) and style.is_floating_point():
             mix = style.reshape(-1, style.shape[-1]) if style.ndim in (1, 2) else None
             if mix is None or mix.shape[1] != len(scale):
-                raise ValueError(
+                raise StylezooError(
                     f"Weights over the {len(scale)} styles of cin have the shape ({len(scale)},) or (B, {len(scale)}), not"
                     f" {tuple(style.shape)}; it paints with the styles it was trained on: {', '.join(self.styles)}."
                 )
@@ -245,105 +247,66 @@ class CIN(FittedModel):
             style = torch.tensor([style])
         if not isinstance(style, Tensor) or style.ndim > 1 or not ((style >= 0) & (style < count)).all():
             asked = tuple(style.shape) if isinstance(style, Tensor) and style.ndim > 1 else style
-            raise ValueError(
+            raise StylezooError(
                 f"cin has no style {asked}: it has {count}, by number from 0 or by name: {', '.join(names)}."
             )
         return style.reshape(-1).to(self.device)
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their scales and shifts are.
-            alpha: 1; the network knows one strength.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: If alpha is not 1, or there are not as many weights as codes.
-        """
-        check_full_strength("cin", alpha)
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        scale = torch.stack([w * c["scale"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        shift = torch.stack([w * c["shift"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        output: Tensor = self.transformer(content, scale, shift)
-        return output[..., : content.shape[-2], : content.shape[-1]]
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the scales and shifts of styles (section 3.3); the output is in [0, 1]."""
+        code = style.code()
+        output: Tensor = self.transformer(content, code["scale"], code["shift"])
+        return output
 
     def forward(self, content: Tensor, style: Any = None, alpha: float = 1.0) -> Tensor:
-        """Styles the content, (B, 3, H, W) -> (B, 3, H, W) in [0, 1]; see the class for ``style``."""
+        """Stylizes the content, (B, 3, H, W) -> (B, 3, H, W) in [0, 1]; see the class for ``style``."""
         return super().forward(content, self._in_turn(len(content)) if style is None else style, alpha)
 
-    def restore(self, image: Tensor) -> Tensor:
-        """Images in the styles in turn: what the convolutions see of them."""
-        restored: Tensor = self(image)
-        return restored
-
-    def inputs(self, parameter: nn.Parameter) -> int:
-        """Scales and shifts change one number each."""
-        return 1
-
-    def losses(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style`` (section 2, equation 4, and learning.py).
+    def loss_terms(self, content: Tensor, style: Any = None) -> dict[str, Tensor]:
+        """Loss terms ``content`` and ``style`` (section 2, equation 4, and learning.py).
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: A number, a name, or a tensor (B,) of numbers; without one, styles in turn.
 
         Raises:
-            ValueError: If there is no such style, or no folder of ``styles``.
-            FileNotFoundError: If a style's image is not there.
+            StylezooError: If there is no such style, or no folder of ``styles``.
+            MissingFileError: If a style's image does not exist.
         """
-        ids = self._in_turn(len(content)) if style is None else self._numbers(style).expand(len(content))
-        output = self(content, ids)
-        network = self.loss_network
+        numbers = self._in_turn(len(content)) if style is None else self._numbers(style).expand(len(content))
+        output = self(content, numbers)
         with torch.no_grad():
-            content_features = network(content, self.perceptual.content_layers)
-        features = network(output, self.perceptual.layers)
-        terms = self.perceptual(features, content=content_features)
-        targets = {name: moments.to(self.device)[ids] for name, moments in self._targets().items()}
-        factors = self.hparams["style_coefficients"]
-        if not factors:
-            terms |= self.perceptual(features, style=targets)
-        else:  # a style's factor is on the losses of its own images
-            each = [
-                factors.get(self.styles[int(number)], 1.0)
-                * self.perceptual(
-                    {name: f[i : i + 1] for name, f in features.items()},
-                    style={name: moments[i : i + 1] for name, moments in targets.items()},
-                )["style"]
-                for i, number in enumerate(ids)
-            ]
-            terms["style"] = torch.stack(each).mean()
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+            content_feats = self.loss_encoder(content, self.perceptual.content_layers)
+        features = self.loss_encoder(output, self.perceptual.layers)
+        terms = self.perceptual(features, content=content_feats)
+        targets = self.style_targets(numbers)
+        if not self.style_coefficients:
+            return terms | self.perceptual(features, style=targets)
+        each = []  # a style's coefficient is on the losses of its own images
+        for index, number in enumerate(numbers):
+            one = slice(index, index + 1)
+            own = self.perceptual(
+                {n: f[one] for n, f in features.items()}, style={n: m[one] for n, m in targets.items()}
+            )
+            each.append(self.style_coefficients.get(self.styles[int(number)], 1.0) * own["style"])
+        return {**terms, "style": torch.stack(each).mean()}
 
-    def _targets(self) -> dict[str, Moments]:
-        """The moments of all styles at every style layer."""
-        if not self._measured:
-            folder = self.hparams["styles"]
-            paths = style_pictures(folder)
-            for name in self.styles:
-                if name not in paths:
-                    raise FileNotFoundError(
-                        f"There is no image of the style {name!r} in {folder}: training needs the images of all"
-                        f" its styles ({', '.join(self.styles)})."
-                    )
-            pictures = (read_style(paths[name], self.hparams["style_size"]) for name in self.styles)
-            self._measured = measure_styles(self.loss_network, pictures, self.perceptual.style_layers)
-        return self._measured
+    def style_images(self) -> list[Tensor]:
+        paths = style_files(self.style_folder)
+        for name in self.styles:
+            if name not in paths:
+                raise MissingFileError(
+                    f"There is no image of the style {name!r} in {self.style_folder}: training needs the images of all its"
+                    f" styles ({', '.join(self.styles)})."
+                )
+        return [read_style(paths[name], self.style_size) for name in self.styles]
 
     # Which image gets which style
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """A style drawn for every image, a function of (seed, batches trained so far, rank): a resumed run goes on."""
-        trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        ids = self.draw(len(batch["content"]), trained, self.global_rank)
-        return super().training_step({**batch, "style": ids}, batch_idx)
+        numbers = self.draw(len(batch["content"]), self.trained_batches, self.global_rank)
+        return super().training_step({**batch, "style": numbers}, batch_idx)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         return super().validation_step(self._with_styles(batch, batch_idx), batch_idx)
@@ -357,7 +320,7 @@ class CIN(FittedModel):
 
     def draw(self, count: int, batch: int, rank: int) -> Tensor:
         """Independent styles for the images of a training batch, (count,)."""
-        generator = np.random.default_rng((self.hparams["seed"], batch, rank))
+        generator = np.random.default_rng((self.seed, batch, rank))
         return torch.from_numpy(generator.integers(len(self.styles), size=count)).to(self.device)
 
     def _with_styles(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -376,13 +339,13 @@ class CIN(FittedModel):
         super().on_load_checkpoint(checkpoint)
         trained = checkpoint.get("hyper_parameters", {}).get("style_names", self.styles)
         if trained != self.styles:
-            raise ValueError(
+            raise StylezooError(
                 f"This checkpoint was trained on the styles {', '.join(trained)}, but there are"
                 f" {', '.join(self.styles)} here: give the folder that it was trained with (styles)."
             )
 
 
-def style_pictures(folder: str | None) -> dict[str, Path]:
+def style_files(folder: str | None) -> dict[str, Path]:
     """The images of a folder by the names of the styles: those of the files, without suffix where that is enough.
 
     Raises:
@@ -390,10 +353,10 @@ def style_pictures(folder: str | None) -> dict[str, Path]:
         FileNotFoundError: If there are no images in it.
     """
     if folder is None:
-        raise ValueError("cin learns the styles of a folder of images: name it (styles, --model.styles FOLDER).")
+        raise StylezooError("cin learns the styles of a folder of images: name it (styles, --model.styles FOLDER).")
     paths = list_images(folder, recursive=False)
     if not paths:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There are no style images in {folder}: training needs one per style it is to learn, so put some there or"
             " name another folder in the recipe."
         )

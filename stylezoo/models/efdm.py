@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo.bases import FeatureTransferModel
-from stylezoo.layers import MirroredDecoder, normalized_weights
+from stylezoo.layers import MirroredDecoder
 from stylezoo.losses import PerceptualLoss, at_least_float32
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
-from stylezoo.vgg import VGG, Features
+from stylezoo.vgg import VGG
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
@@ -52,7 +52,7 @@ def quantiles(ordered: Tensor, count: int) -> Tensor:
     return F.interpolate(ordered, size=count, mode="linear", align_corners=False)
 
 
-def match(content: Tensor, ordered: Tensor) -> Tensor:
+def match_distribution(content: Tensor, ordered: Tensor) -> Tensor:
     """Exact feature distribution matching: the content's ranks with the style's values, channel by channel.
 
     Args:
@@ -83,7 +83,7 @@ def distribution_loss(output: Tensor, style: Tensor) -> Tensor:
     paper="https://arxiv.org/abs/2203.07740",
     year=2022,
     kind="arbitrary",
-    code="YBZh/EFDM@80e26bd",
+    reference="YBZh/EFDM@80e26bd",
 )
 class EFDM(FeatureTransferModel):
     """Exact feature distribution matching (Zhang et al. 2022).
@@ -95,13 +95,8 @@ class EFDM(FeatureTransferModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes the encoder's own.
-        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
-            Layers that its file does not reach stay the encoder's.
-        loss_encoder_weights: A file for it; None takes its own.
+        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -112,51 +107,30 @@ class EFDM(FeatureTransferModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
-        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
-        loss_encoder: str | None = None,
-        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
         self.decoder = MirroredDecoder(self.encoder.channels)
         measure = distribution_loss if style_loss == "efdm" else style_loss
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=measure)
         self.loss_weights = {"content": content_weight, "style": style_weight}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as the sorted values of its relu4_1 features, (B, 512, positions)."""
-        return {"sorted": sorted_values(self._features(style))}
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the sorted values of the style's relu4_1 features, (B, 512, positions)."""
+        return {"sorted": sorted_values(self.features(self.pad(style), tile))}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: the matched features are, which is the
-                same as blending the quantiles.
-            alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        features = self._features(content)
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the quantiles of styles, which blends the matched features; alpha 0 decodes the content's own."""
+        features = self.features(content, tile)
         count = features.shape[-2] * features.shape[-1]
-        ordered = torch.stack([w * quantiles(c["sorted"], count) for w, c in zip(shares, codes, strict=True)]).sum(0)
-        output: Tensor = self.decoder(alpha * match(features, ordered) + (1 - alpha) * features)
-        return output[..., : content.shape[-2], : content.shape[-1]]
+        ordered = style.sum(lambda code: quantiles(code["sorted"], count))
+        output: Tensor = self.decoder(alpha * match_distribution(features, ordered) + (1 - alpha) * features, tile)
+        return output
 
-    def transfer(self, content: Features, style: Features) -> Tensor:
-        """The content's features with the style's values, see `match`."""
-        features = content["relu4_1"]
-        return match(features, quantiles(sorted_values(style["relu4_1"]), features.shape[-2] * features.shape[-1]))
+    def match(self, content: Tensor, style: Tensor) -> Tensor:
+        """Returns the content's features with the style's values, see `match_distribution`."""
+        return match_distribution(content, quantiles(sorted_values(style), content.shape[-2] * content.shape[-1]))

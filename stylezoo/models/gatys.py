@@ -27,17 +27,18 @@ content is shrunk to its long side and a smaller one stays, where the references
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
-from stylezoo.layers import normalized_weights
 from stylezoo.losses import Moments, PerceptualLoss, total_variation
-from stylezoo.module import Code, Iteration, StyleModel
+from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, parse_name
 
@@ -52,12 +53,40 @@ TV = Literal["absolute", "corners", "nine_point"]
 Init = Literal["content", "noise"]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How an image is optimized, see `Gatys`."""
+
+    tv: TV
+    normalize_gradients: bool
+    init: Init
+    init_image: str | None
+    noise: float
+    seed: int
+    optimizer: Literal["lbfgs", "adam"]
+    lr: float
+    betas: tuple[float, float]
+    history: int
+    iterations: int
+    first_iterations: int | None
+    min_scale: int | None
+    average: float
+    clamp: bool
+    style_scale: float
+    pixel_range: float
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "history", "pixel_range", "style_scale"):
+            if getattr(self, name) <= 0:
+                raise StylezooError(f"{name} must be greater than 0, got {getattr(self, name)}.")
+
+
 @register(
     "gatys",
     paper="https://arxiv.org/abs/1508.06576",
     year=2016,
     kind="optimization",
-    code="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
+    reference="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
 )
 class Gatys(StyleModel):
     """Gatys et al. 2016: the image itself is optimized. The defaults are those of ``experiments/gatys.yaml``.
@@ -97,10 +126,11 @@ class Gatys(StyleModel):
         encoder_weights: A file for it; None takes the encoder's own.
 
     Raises:
-        ValueError: If a setting is none of these.
+        StylezooError: If a setting is none of these.
     """
 
     local_settings = StyleModel.local_settings | {"init_image"}
+    supports_tiles = True
 
     def __init__(
         self,
@@ -134,14 +164,9 @@ class Gatys(StyleModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
         self.hparams["betas"] = list(betas)
-        for name, known in (("tv", TV), ("init", Init), ("optimizer", Literal["lbfgs", "adam"]), ("pooling", Pooling)):
-            if self.hparams[name] not in get_args(known):
-                raise ValueError(f"{name} is one of {', '.join(get_args(known))}, not {self.hparams[name]!r}.")
-        for name in ("iterations", "history", "pixel_range", "style_scale"):
-            if self.hparams[name] <= 0:
-                raise ValueError(f"{name} is greater than 0, not {self.hparams[name]}.")
+        self.settings = Settings(**{field.name: self.hparams[field.name] for field in fields(Settings)})
         self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss, style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
         order = conv_names(parse_name(encoder)[0])
@@ -149,72 +174,131 @@ class Gatys(StyleModel):
         self.encoder = VGG(encoder, encoder_weights, last=deepest, pooling=pooling, first_padding=first_padding)
         self._deepest = deepest
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style image itself, (B, 3, H, W): how it is measured depends on the content's size and on the scale."""
-        return {"picture": style}
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the style image itself, (B, 3, H, W): its moments depend on the content's size and on the scale."""
+        return {"image": style}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Optimizes an image for each content, one after the other; works in inference mode too.
 
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices (means,
-                covariances) are.
-            alpha: Strength, 0 to 1: the rest of the blend is the content's own Gram matrices.
-            weights: One per code, normalized to sum 1; None weighs them equally.
+        Gram matrices (means, covariances) of styles are blended; below alpha 1 the rest is the content's own.
 
         Returns:
             (B, 3, H, W), without a gradient; not clamped, unless each step is.
 
         Raises:
-            ValueError: If there are not as many weights as codes, or the optimization diverges.
+            StylezooError: If the optimization diverges.
         """
-        codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
-        outputs = []
+        outputs, run = [], ImageOptimization(self, tile).run
         with torch.inference_mode(False), torch.enable_grad():
             # Clones: tensors that were made in inference mode take no part in graphs.
-            contents, pictures = content.detach().clone(), [c["picture"].detach().clone() for c in codes]
-            for number in range(len(contents)):
-                own = slice(number, number + 1)
-                styles = [p[own] if len(p) > 1 else p for p in pictures]
-                outputs.append(self._optimize(number, contents[own], styles, shares, 1 - alpha))
+            contents, images = content.detach().clone(), [c["image"].detach().clone() for c in style.codes]
+            for index in range(len(contents)):
+                one = slice(index, index + 1)
+                styles = [image[one] if len(image) > 1 else image for image in images]
+                shares = [alpha * share for share in style.shares]
+                outputs.append(run(index, contents[one], styles, shares, 1 - alpha))
         return torch.cat(outputs)
 
-    def losses(self, content: Tensor, style: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of an image.
+    def losses(self, content: Tensor, style: Any, image: Tensor | None = None) -> dict[str, Tensor]:
+        """Returns weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of an image.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B or 1, 3, H', W'), RGB in [0, 1].
-            image: The image to judge, (B, 3, H, W), which gradients flow to; None paints it first.
+            image: What is compared, (B, 3, H, W), with its gradient; None stylizes the content first.
         """
         image = self(content, style) if image is None else image
-        content_targets, style_targets = self._targets(content, [style], [1.0], 0.0)
+        targets = self.targets(content, [style], [1.0], 0.0)
         if len(style) < len(content):
-            style_targets = {name: Moments.cat([m] * len(content)) for name, m in style_targets.items()}
-        return self._terms(image, content_targets, style_targets)
+            targets = (targets[0], {name: Moments.cat([m] * len(content)) for name, m in targets[1].items()})
+        return self.terms(image, targets)
 
-    def _optimize(self, number: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
-        """Paints one content, (1, 3, H, W) -> (1, 3, H, W); ``own`` is the share of the content's own style."""
-        settings = self.hparams
-        sides = scales(settings["min_scale"], max(content.shape[-2:]))
-        counts = [settings["iterations"]] * len(sides)
-        counts[0] = settings["first_iterations"] or counts[0]
+    @torch.no_grad()
+    def targets(
+        self, content: Tensor, styles: list[Tensor], shares: list[float], own: float, tile: int | None = None
+    ) -> Targets:
+        """Returns what the features of the image should be, and what moments they should have.
+
+        Args:
+            content: (B, 3, H, W).
+            styles: Style images, each (B or 1, 3, H', W').
+            shares: One per style.
+            own: The share of the content's own moments.
+            tile: Side of the tiles in pixels.
+        """
+        content_layers, style_layers = self.perceptual.content_layers, self.perceptual.style_layers
+        side = round(max(content.shape[-2:]) * self.settings.style_scale)
+        features = self._features(content, [*content_layers, *(style_layers if own else ())], tile)
+        measured = []
+        for style in styles:
+            style_feats = self._features(shrunk(style, side), [*style_layers], tile)
+            measured.append({name: Moments.of(f) for name, f in style_feats.items()})
+        if own:
+            measured.append({name: Moments.of(features[name]) for name in style_layers})
+            shares = [*shares, own]
+        blend = {name: blended([m[name] for m in measured], shares) for name in style_layers}
+        return {name: features[name] for name in content_layers}, blend
+
+    def terms(self, image: Tensor, targets: Targets, tile: int | None = None) -> dict[str, Tensor]:
+        """Returns the weighted loss terms of an image (B, 3, H, W) against `targets`."""
+        loss, weights = self.perceptual, self.loss_weights
+        features = self._features(image, loss.layers, tile)
+        for_content = for_style = features
+        if self.settings.normalize_gradients:
+            for_content = {
+                n: even_gradient(features[n], weights["content"] * w) for n, w in loss.content_layers.items()
+            }
+            for_style = {n: even_gradient(features[n], weights["style"] * w) for n, w in loss.style_layers.items()}
+        terms = loss(for_content, content=targets[0]) | loss(for_style, style=targets[1])
+        if weights["tv"]:
+            terms["tv"] = TOTAL_VARIATIONS[self.settings.tv](image * self.settings.pixel_range)
+        return {name: weights[name] * term for name, term in terms.items()}
+
+    def _features(self, image: Tensor, layers: list[str], tile: int | None) -> Features:
+        if self.encoder.ceil_mode:  # a reflecting convolution needs two pixels to reflect
+            image = self.encoder.pad(image, self._deepest)
+        features: Features = self.encoder(image, layers, tile)
+        return features
+
+
+class ImageOptimization:
+    """One run: an image whose features approach those of a content and the moments of styles.
+
+    Args:
+        model: Its settings, loss and encoder.
+        tile: Side of the tiles in pixels.
+    """
+
+    def __init__(self, model: Gatys, tile: int | None) -> None:
+        self.model, self.settings, self.tile = model, model.settings, tile
+
+    def run(self, index: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
+        """Optimizes the image of one content, (1, 3, H, W) -> (1, 3, H, W).
+
+        Args:
+            index: Number of the content in its batch, for `StyleModel.on_iteration`.
+            content: RGB in [0, 1].
+            styles: Style images.
+            shares: One per style.
+            own: The share of the content's own style.
+        """
+        settings = self.settings
+        sides = scales(settings.min_scale, max(content.shape[-2:]))
+        counts = [settings.iterations] * len(sides)
+        counts[0] = settings.first_iterations or counts[0]
         image: Tensor | None = None
         optimizer: Optimizer | None = None
         done = 0
         for side, count in zip(sides, counts, strict=True):
             small = shrunk(content, side)
-            targets = self._targets(small, styles, shares, own)
+            targets = self.model.targets(small, styles, shares, own, self.tile)
             image = self._start(small) if image is None else F.interpolate(image, small.shape[-2:], mode="bicubic")
-            image = image.clamp(0, 1) if settings["clamp"] else image
+            image = image.clamp(0, 1) if settings.clamp else image
             pixels = self._to_pixels(image).requires_grad_()
             optimizer = self._optimizer(pixels, optimizer)
             scale = self._gradient_scale(pixels, targets)
-            mean = Average(settings["average"], pixels)
+            mean = Average(settings.average, pixels)
             for _ in range(count):
                 loss = self._iterate(pixels, optimizer, targets, scale)
                 mean.update(pixels)
@@ -222,15 +306,15 @@ class Gatys(StyleModel):
                 done += 1
                 if not loss < float("inf"):
                     _diverged(done, sum(counts), loss)
-                if self.on_iteration is not None:
-                    self.on_iteration(Iteration(number, done, sum(counts), loss, image[0].clamp(0, 1)))
+                if self.model.on_iteration is not None:
+                    self.model.on_iteration(Iteration(index, done, sum(counts), loss, image[0].clamp(0, 1)))
         assert image is not None
         if not image.isfinite().all():
             _diverged(done, sum(counts), float("nan"))
         return image
 
     def _iterate(self, pixels: Tensor, optimizer: Optimizer, targets: Targets, scale: float) -> float:
-        """One step of the optimizer; the loss before it."""
+        """Takes one step of the optimizer and returns the loss before it."""
 
         def closure() -> Tensor:
             loss, gradient = self._gradient(pixels, targets)
@@ -238,42 +322,43 @@ class Gatys(StyleModel):
             return loss
 
         loss = float(optimizer.step(closure))  # type: ignore[arg-type]
-        if self.hparams["clamp"] and isinstance(optimizer, Adam):  # L-BFGS would take it for a change of the function
+        if self.settings.clamp and isinstance(optimizer, Adam):  # L-BFGS would take it for a change of the function
             with torch.no_grad():
                 pixels.copy_(self._to_pixels(self._to_image(pixels).clamp(0, 1)))
         return loss
 
     def _gradient(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The loss and its gradient."""
-        loss = torch.stack(list(self._terms(self._to_image(pixels), *targets).values())).sum()
+        """Returns the loss and its gradient."""
+        terms = self.model.terms(self._to_image(pixels), targets, self.tile)
+        loss = torch.stack(list(terms.values())).sum()
         return loss.detach(), torch.autograd.grad(loss, [pixels])[0]
 
     def _gradient_scale(self, pixels: Tensor, targets: Targets) -> float:
-        """What gradients are multiplied by: for L-BFGS so that the first is one gray level on average.
+        """Returns what gradients are multiplied by: for L-BFGS so that the first is one gray level on average.
 
         Its steps do not depend on it but for torch's absolute limits: where curvatures are small it would never start, and
         where they are negative it steps by the gradient itself.
         """
-        if self.hparams["optimizer"] == "adam":
+        if self.settings.optimizer == "adam":
             return 1.0
         level = float(self._gradient(pixels, targets)[1].abs().mean())
-        return float(self.hparams["pixel_range"]) / 255 / max(level, 1e-10)
+        return self.settings.pixel_range / 255 / max(level, 1e-10)
 
     def _to_pixels(self, image: Tensor) -> Tensor:
-        """The image in the space of the optimizer: white less the mean color of ImageNet, times ``pixel_range``."""
-        return (image - mean_color(image)) * float(self.hparams["pixel_range"])
+        """The image in the space of the optimizer: minus the mean color of ImageNet, times ``pixel_range``."""
+        return (image - mean_color(image)) * self.settings.pixel_range
 
     def _to_image(self, pixels: Tensor) -> Tensor:
-        return pixels / float(self.hparams["pixel_range"]) + mean_color(pixels)
+        return pixels / self.settings.pixel_range + mean_color(pixels)
 
     def _optimizer(self, pixels: Tensor, previous: Optimizer | None) -> Optimizer:
-        """An optimizer of the pixels; Adam goes on with the moments it had at the previous scale."""
-        settings = self.hparams
-        if settings["optimizer"] == "lbfgs":
-            # One evaluation a step, so that each is seen, and no tolerance that would end the run early.
+        """An optimizer of the pixels; Adam continues with the moments that it had at the previous scale."""
+        settings = self.settings
+        if settings.optimizer == "lbfgs":
+            # One evaluation a step, so that each is reported, and no tolerance that would end the run early.
             once: dict[str, Any] = {"max_iter": 1, "tolerance_grad": 0, "tolerance_change": 0}
-            return LBFGS([pixels], settings["lr"], history_size=settings["history"], **once)
-        adam = Adam([pixels], settings["lr"], betas=tuple(settings["betas"]))
+            return LBFGS([pixels], settings.lr, history_size=settings.history, **once)
+        adam = Adam([pixels], settings.lr, betas=settings.betas)
         if previous is not None:
             (old,) = previous.state.values()
             size = pixels.shape[-2:]
@@ -286,51 +371,15 @@ class Gatys(StyleModel):
 
     def _start(self, content: Tensor) -> Tensor:
         """The first image, as large as the content."""
-        path = self.hparams["init_image"]
-        if path is not None:
-            picture = to_tensor(read_image(path)).unsqueeze(0).to(content)
-            return resized(picture, (content.shape[-2], content.shape[-1]))
-        if self.hparams["init"] == "content":
+        settings = self.settings
+        if settings.init_image is not None:
+            image = to_tensor(read_image(settings.init_image)).unsqueeze(0).to(content)
+            return resized(image, (content.shape[-2], content.shape[-1]))
+        if settings.init == "content":
             return content.clone()
-        generator = torch.Generator().manual_seed(self.hparams["seed"])
-        noise = torch.randn(content.shape, generator=generator).to(content) * self.hparams["noise"]
+        generator = torch.Generator().manual_seed(settings.seed)
+        noise = torch.randn(content.shape, generator=generator).to(content) * settings.noise
         return self._to_image(noise)
-
-    @torch.no_grad()
-    def _targets(self, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Targets:
-        """What the features of the image should be, and what moments they should have."""
-        content_layers, style_layers = self.perceptual.content_layers, self.perceptual.style_layers
-        side = round(max(content.shape[-2:]) * self.hparams["style_scale"])
-        measured = [self._moments(shrunk(style, side)) for style in styles]
-        features = self._features(content, [*content_layers, *(style_layers if own else ())])
-        if own:
-            measured.append({name: Moments.of(features[name]) for name in style_layers})
-            shares = [*shares, own]
-        blend = {name: blended([m[name] for m in measured], shares) for name in style_layers}
-        return {name: features[name] for name in content_layers}, blend
-
-    def _terms(self, image: Tensor, content: Features, style: dict[str, Moments]) -> dict[str, Tensor]:
-        loss, weights = self.perceptual, self.loss_weights
-        features = self._features(image, loss.layers)
-        for_content = for_style = features
-        if self.hparams["normalize_gradients"]:
-            for_content = {
-                n: even_gradient(features[n], weights["content"] * w) for n, w in loss.content_layers.items()
-            }
-            for_style = {n: even_gradient(features[n], weights["style"] * w) for n, w in loss.style_layers.items()}
-        terms = loss(for_content, content=content) | loss(for_style, style=style)
-        if weights["tv"]:
-            terms["tv"] = TOTAL_VARIATIONS[self.hparams["tv"]](image * self.hparams["pixel_range"])
-        return {name: weights[name] * term for name, term in terms.items()}
-
-    def _moments(self, style: Tensor) -> dict[str, Moments]:
-        return {name: Moments.of(f) for name, f in self._features(style, [*self.perceptual.style_layers]).items()}
-
-    def _features(self, image: Tensor, layers: list[str]) -> Features:
-        if self.encoder.ceil_mode:  # a reflecting convolution needs two pixels to reflect
-            image = self.encoder.pad(image, self._deepest)
-        features: Features = self.encoder(image, layers)
-        return features
 
 
 def mean_color(image: Tensor) -> Tensor:
@@ -460,7 +509,7 @@ class _EvenGradient(torch.autograd.Function):
 
 
 def _diverged(step: int, steps: int, loss: float) -> NoReturn:
-    raise ValueError(
+    raise StylezooError(
         f"gatys diverged at iteration {step} of {steps} (loss {loss}): check that content and style hold numbers, then"
         " try optimizer: adam, a smaller lr, smaller weights, or stronger noise to start from."
     )

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from stylezoo.bases import SingleStyleModel
+from stylezoo.errors import StylezooError
 from stylezoo.layers import RESIDUAL_BLOCKS, JohnsonTransformer, Norm, Padding, Upsample, oihw, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
@@ -48,7 +49,7 @@ STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
     paper="https://arxiv.org/abs/1603.08155",
     year=2016,
     kind="single",
-    code="pytorch/examples@77f55b9",
+    reference="pytorch/examples@77f55b9",
 )
 class Johnson(SingleStyleModel):
     """Johnson et al. 2016: one network per style.
@@ -78,11 +79,8 @@ class Johnson(SingleStyleModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
-
-    Raises:
-        ValueError: If a setting is none of these.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -107,13 +105,14 @@ class Johnson(SingleStyleModel):
         style_loss: str = "gram_johnson",
         lr: float = 1e-3,
         lr_decay: float = 0.0,
-        encoder: str = "vgg16_torchvision",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg16_torchvision",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(Norm, norm, Upsample, upsample, Padding, padding, Tail, tail, Pixels, pixels)
-        self.save_hyperparameters()
-        self.name_style()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.set_style(style_image, style_name, style_size)
+        self.tail, self.pixels = tail, pixels
         self.transformer = JohnsonTransformer(norm, upsample, padding, width, norm_last, norm_eps)
         if norm_init == "uniform":
             uniform_scales(self.transformer)
@@ -135,20 +134,19 @@ class Johnson(SingleStyleModel):
             return renamed, {"width": len(tensors["conv1.conv2d.weight"]) / 32}
         return tensors, {}
 
-    def paint(self, content: Tensor) -> Tensor:
+    def generate(self, content: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)), RGB, not clamped."""
         return self._to_rgb(self.transformer(self._to_pixels(content)))
 
     def _to_pixels(self, image: Tensor) -> Tensor:
-        """RGB in [0, 1] as the network sees colors."""
-        pixels = self.hparams["pixels"]
-        if pixels == "bgr255":
+        """RGB in [0, 1] in the colors of the network."""
+        if self.pixels == "bgr255":
             return 255 * image.flip(1) - image.new_tensor(CAFFE_MEAN_BGR)[:, None, None]
-        return 255 * image if pixels == "rgb255" else image
+        return 255 * image if self.pixels == "rgb255" else image
 
     def _to_rgb(self, output: Tensor) -> Tensor:
         """What the last convolution returned as RGB in [0, 1]."""
-        tail, pixels = self.hparams["tail"], self.hparams["pixels"]
+        tail, pixels = self.tail, self.pixels
         if tail == "scaled_tanh":
             output = (torch.tanh(output) + 1) / 2
             return output.flip(1) if pixels == "bgr255" else output
@@ -159,12 +157,6 @@ class Johnson(SingleStyleModel):
         if pixels == "bgr255":
             return (output + output.new_tensor(CAFFE_MEAN_BGR)[:, None, None]).flip(1) / 255
         return output / 255 if pixels == "rgb255" else output
-
-
-def _check_choices(*choices: Any) -> None:
-    for kind, value in zip(choices[::2], choices[1::2], strict=True):
-        if value not in kind.__args__:
-            raise ValueError(f"johnson has no {value!r} here: choose one of {', '.join(kind.__args__)}.")
 
 
 def _public_name(key: str) -> str:
@@ -193,7 +185,7 @@ def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
             tensors.get("Variable" + (f"_{n}" if n else "")) for n in range(3 * index, 3 * index + 3)
         )
         if kernel is None or shift is None or scale is None:
-            raise ValueError(f"These are not the 48 tensors of a fast-style-transfer network: {name} is missing.")
+            raise StylezooError(f"These are not the 48 tensors of a fast-style-transfer network: {name} is missing.")
         renamed[f"{name}.conv.weight"] = oihw(kernel)
         renamed[f"{name}.conv.bias"] = torch.zeros_like(shift)
         renamed[f"{name}.norm.weight"], renamed[f"{name}.norm.bias"] = scale, shift

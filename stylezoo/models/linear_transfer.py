@@ -31,13 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
-from stylezoo.layers import MirroredDecoder, normalized_weights
+from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.layers import MirroredDecoder
 from stylezoo.losses import PerceptualLoss, gram, mean_std
-from stylezoo.module import Code, StyleModel
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel, mirrored
-from stylezoo.training.least_squares import Goal
-from stylezoo.vgg import VGG, Features, parse_name
+from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
@@ -88,22 +87,6 @@ class Transformation(nn.Module):
         self.compress = nn.Conv2d(channels, SIZE, 1)
         self.unzip = nn.Conv2d(SIZE, channels, 1)
 
-    @torch.no_grad()
-    def start_from(self, features: Tensor) -> None:
-        """Weights of no paper, to start from: the principal components of features (B, C, H, W), each of variance 1,
-        and for both matrices the identity."""
-        centerd = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
-        variances, axes = torch.linalg.eigh(centerd @ centerd.T / centerd.shape[1])
-        variances, axes = variances[-SIZE:].clamp_min(1e-12), axes[:, -SIZE:]
-        self.compress.weight.copy_((axes / variances.sqrt()).T[..., None, None])
-        self.unzip.weight.copy_((axes * variances.sqrt())[..., None, None])
-        for net in (self.snet, self.cnet):
-            net.fc.weight.mul_(0.1)
-            net.fc.bias.copy_(torch.eye(SIZE).flatten())
-        for conv in (self.compress, self.unzip):
-            assert conv.bias is not None
-            conv.bias.zero_()
-
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """The style's half of the matrix (B, 32, 32), and its mean (B, C, 1, 1), from its features (B, C, h, w)."""
         mean, _ = mean_std(style)
@@ -115,9 +98,9 @@ class Transformation(nn.Module):
         content = content - mean
         return self.transfer(content, style_matrix @ self.cnet(content)) + style_mean
 
-    def transfer(self, centerd: Tensor, matrix: Tensor) -> Tensor:
+    def transfer(self, centered: Tensor, matrix: Tensor) -> Tensor:
         """Compressed to 32 channels, multiplied by a matrix (B or 1, 32, 32), and unzipped; (B, C, H, W)."""
-        compressed = self.compress(centerd)
+        compressed = self.compress(centered)
         unzipped: Tensor = self.unzip((matrix @ compressed.flatten(2)).reshape(compressed.shape))
         return unzipped
 
@@ -127,9 +110,9 @@ class Transformation(nn.Module):
     paper="https://arxiv.org/abs/1808.04537",
     year=2019,
     kind="arbitrary",
-    code="sunshineatnoon/LinearStyleTransfer@188e8e5",
+    reference="sunshineatnoon/LinearStyleTransfer@188e8e5",
 )
-class LinearTransfer(FittedModel):
+class LinearTransfer(StyleModel):
     """Linear transfer (Li et al. 2019).
 
     Args:
@@ -139,29 +122,26 @@ class LinearTransfer(FittedModel):
         style_weight: Weight of the style loss.
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         style_layers: Weight of each layer in the style loss.
-        stretch: Whether images are painted as the reference saves them: clamped, and each stretched to the range
+        stretch: Whether outputs are those that the reference saves: clamped, and each stretched to the range
             from 0 to 1.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes the encoder's own.
+        encoder_weights: A file for it; None takes its own.
         decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
-            restores images of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that, the first
-            images are what a decoder is fitted to. Only training needs it.
-        loss_encoder: Another network for the losses; None takes the encoder, built up to relu4_1.
-        loss_encoder_weights: A file for it; None takes its own.
+            restores images of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that,
+            training has to initialize a decoder (`stylezoo.training.LeastSquares`). Only training needs it.
 
     Raises:
-        ValueError: If neither layer is transferred, or the decoder's file does not fit.
-        FileNotFoundError: If a file is not there.
+        StylezooError: If neither layer is transferred, or the decoder's file does not fit.
+        MissingFileError: If a file is not there.
     """
 
     local_settings = StyleModel.local_settings | {"decoder_weights"}
-    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu4_1", "ceil_mode": False}
+    supports_tiles = True
+    loss_encoder_options: ClassVar[dict[str, Any]] = {"last": "relu4_1", "ceil_mode": False}
 
     def __init__(
         self,
@@ -174,18 +154,17 @@ class LinearTransfer(FittedModel):
         stretch: bool = False,
         lr: float = 1e-4,
         lr_decay: float = 1e-5,
-        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
         decoder_weights: str | None = None,
-        loss_encoder: str | None = None,
-        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.stretch = stretch
         self.levels = [name for name, on in (("relu3_1", relu3_1), ("relu4_1", relu4_1)) if on]
         if not self.levels:
-            raise ValueError("linear_transfer transfers features of relu4_1, of relu3_1 or of both: switch one on.")
+            raise StylezooError("linear_transfer transfers features of relu4_1, of relu3_1 or of both: switch one on.")
         deepest = self.levels[-1]
         self.encoder = VGG(encoder, encoder_weights, last=deepest, ceil_mode=False)
         channels = self.encoder.channels
@@ -194,17 +173,17 @@ class LinearTransfer(FittedModel):
         if relu4_1:
             self.matrix4_1 = Transformation(channels["relu4_1"])
         self.decoder = MirroredDecoder(channels, "relu4_1" if relu4_1 else "relu3_1").requires_grad_(False)
-        self._prepare_decoder(deepest, encoder, decoder_weights)
+        self._load_decoder(deepest, encoder, decoder_weights)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
 
-    def _prepare_decoder(self, layer: str, encoder: str, file: str | None) -> None:
-        self._decoder_loaded = False
+    def _load_decoder(self, layer: str, encoder: str, file: str | None) -> None:
+        self.decoder_is_trained = False
         self.decoder.register_load_state_dict_post_hook(self._decoder_was_loaded)  # type: ignore[no-untyped-call]
         own = weight_files.folder() / DECODER_FILES[layer]
         if file is None and encoder in DECODED and own.is_file():
             file = str(own)
-        if file is None:  # an import or a checkpoint brings one; until then nine layers shall neither fade nor blow up
+        if file is None:  # an import or a checkpoint brings one; until then nine layers must neither fade nor explode
             for parameter in self.decoder.parameters():
                 if parameter.ndim == 4:
                     nn.init.xavier_normal_(parameter)
@@ -214,7 +193,7 @@ class LinearTransfer(FittedModel):
         try:
             self.decoder.load_state_dict(within or tensors)
         except RuntimeError as error:
-            raise ValueError(
+            raise StylezooError(
                 f"{file} holds no decoder from {layer} of {encoder}: give {DECODER_FILES[layer]}, or a model of the zoo"
                 " whose decoder starts there (decoder_weights)."
             ) from error
@@ -222,40 +201,30 @@ class LinearTransfer(FittedModel):
     def _decoder_was_loaded(self, _: nn.Module, keys: Any) -> None:
         missing = {key.removeprefix("decoder.") for key in keys.missing_keys}
         if missing.isdisjoint(self.decoder.state_dict()):
-            self._decoder_loaded = True
+            self.decoder_is_trained = True
 
     def on_fit_start(self) -> None:
         """Refuses to train on a decoder that cannot restore images; with random encoders it warns.
 
         Raises:
-            FileNotFoundError: If the decoder has no weights; the message says where they are looked for.
+            MissingFileError: If the decoder has no weights; the message says where they are looked for.
         """
-        if self._decoder_loaded or self.hparams["first_pictures"]:
+        super().on_fit_start()
+        if self.decoder_is_trained:
             return
         name = DECODER_FILES[self.levels[-1]]
-        if parse_name(self.hparams["encoder"])[1] == "random":
+        if self.encoder.flavor == "random":
             warnings.warn(
-                "linear_transfer is trained on a finished decoder, but here it is random and will paint noise: name a"
-                " trained adain model of the same encoder (decoder_weights).",
+                "linear_transfer is trained on a finished decoder, but here it is random and its outputs will be noise: name"
+                " a trained adain model of the same encoder (decoder_weights).",
                 stacklevel=2,
             )
         else:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"linear_transfer is trained on a finished decoder, which is not there: put the reference's {name} at"
                 f" {weight_files.folder() / name}, or name a file that you have (--model.decoder_weights PATH,"
                 " decoder_weights=...)."
             )
-
-    def goals(self) -> list[Goal]:
-        """A decoder that no file brought restores images; the matrices have no goal of their own."""
-        return [] if self._decoder_loaded else mirrored(self.decoder)
-
-    def first_weights(self, images: Tensor) -> None:
-        """Principal components at each layer, and matrices that change nothing yet."""
-        for layer in self.levels:
-            parts = torch.split(images, 16)
-            features = torch.cat([self.encoder(part, [layer])[layer] for part in parts])
-            self._matrix(layer).start_from(features)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -270,63 +239,49 @@ class LinearTransfer(FittedModel):
             return tensors, {"relu4_1" if len(tensors["unzip.weight"]) == 512 else "relu3_1": True}
         return tensors, {}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
         (B, 512, 1, 1) ..."""
-        return self._encode(self.encoder(self._style(style), self.levels))
+        return self._encode(self.encoder(self.encoder.pad_small(style, "relu4_1"), self.levels, tile))
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
+    def pad(self, image: Tensor) -> Tensor:
+        return self.encoder.pad(image, self.levels[-1])
 
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their matrices and means are.
-            alpha: Strength, 0 (the content as the decoder restores it) to 1, at each transferred layer.
-            weights: One per code, normalized to sum 1; None weighs them equally.
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the matrices and means of styles; alpha 0 decodes the content's own features, at each layer."""
+        features: Features = self.encoder(content, self.levels[:1], tile)
+        return self._decoded(features, style.code(), alpha, tile)
 
-        Returns:
-            (B, 3, H, W), not clamped unless it is stretched.
+    def postprocess(self, output: Tensor) -> Tensor:
+        """Stretches the output if the settings ask for it."""
+        return stretch(output) if self.stretch else output
 
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        blend = {
-            name: torch.stack([w * c[name] for w, c in zip(shares, codes, strict=True)]).sum(0) for name in codes[0]
-        }
-        padded = self.encoder.pad(content, self.levels[-1])
-        output = self._paint(self.encoder(padded, self.levels[:1]), blend, alpha)
-        output = output[..., : content.shape[-2], : content.shape[-1]]
-        return stretch(output) if self.hparams["stretch"] else output
+    def matrix(self, layer: str) -> Transformation:
+        """Returns the learned linear map at a layer."""
+        matrix: Transformation = getattr(self, layer.replace("relu", "matrix"))
+        return matrix
 
-    def _encode(self, style: Features) -> Code:
+    def _encode(self, style: Features) -> StyleCode:
         code = {}
         for layer in self.levels:
             level = layer.removeprefix("relu")
-            code[f"matrix{level}"], code[f"mean{level}"] = self._matrix(layer).encode(style[layer])
+            code[f"matrix{level}"], code[f"mean{level}"] = self.matrix(layer).encode(style[layer])
         return code
 
-    def _paint(self, content: Features, code: Code, alpha: float = 1.0) -> Tensor:
-        """An image of the padded content's size, from the content's features at the first transferred layer."""
+    def _decoded(self, content: Features, code: StyleCode, alpha: float = 1.0, tile: int | None = None) -> Tensor:
+        """Returns an image of the padded content's size, from the content's features at the first transferred layer."""
         x = features = content[self.levels[0]]
         for layer in self.levels:
             if layer != self.levels[0]:
                 features = self.encoder.continued(x, self.levels[0], [layer])[layer]
             level = layer.removeprefix("relu")
-            transferred = self._matrix(layer)(features, code[f"matrix{level}"], code[f"mean{level}"])
+            transferred = self.matrix(layer)(features, code[f"matrix{level}"], code[f"mean{level}"])
             x = alpha * transferred + (1 - alpha) * features
-        output: Tensor = self.decoder(x)
+        output: Tensor = self.decoder(x, tile)
         return output
 
-    def _matrix(self, layer: str) -> Transformation:
-        matrix: Transformation = getattr(self, layer.replace("relu", "matrix"))
-        return matrix
-
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style``.
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content`` and ``style``.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -334,16 +289,11 @@ class LinearTransfer(FittedModel):
         """
         layers = self.perceptual.layers
         with torch.no_grad():
-            padded = self.encoder.pad(content, "relu4_1")
-            own_content, content_features = self.see(padded, self.levels, ["relu4_1"])
-            own_style, style_features = self.see(self._style(style), self.levels, layers)
-        _, output_features = self.see(self._paint(own_content, self._encode(own_style)), [], layers)
-        terms = self.perceptual(output_features, content=content_features, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _style(self, style: Tensor) -> Tensor:
-        """A style's statistics need no multiple of 8, and no border that is counted twice: only tiny ones are extended."""
-        return style if min(style.shape[-2:]) >= 16 else self.encoder.pad(style, "relu4_1")
+            content_feats = self.feature_pair(self.encoder.pad(content, "relu4_1"), self.levels, ["relu4_1"])
+            style_feats = self.feature_pair(self.encoder.pad_small(style, "relu4_1"), self.levels, layers)
+        output = self._decoded(content_feats.encoder, self._encode(style_feats.encoder))
+        output_feats = self.feature_pair(output, [], layers).loss_encoder
+        return self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
 
 
 def stretch(image: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ top-left crop).
   pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
   per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
-- Mobile: the reference distils MobileNet-V2 first, then trains the rest with it frozen; here both are trained at once,
-  or the predictor alone with a weight of 0 on all losses but the distillation and then the rest (``freeze_predictor``).
+- Mobile: the reference distils MobileNet-V2 from a trained Inception-v3 first, then trains the rest with it frozen. Both
+  are options of training (`stylezoo.training`: ``objective`` and ``freeze``); by themselves, both networks train at once.
 The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
 images in [-1, 1] where this network sees [0, 1].
 """
@@ -27,7 +27,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,13 +38,11 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
-from stylezoo.checkpoints import load_model
-from stylezoo.layers import ConditionalTransformer, normalized_weights, oihw
+from stylezoo.errors import StylezooError
+from stylezoo.layers import ConditionalTransformer, oihw
 from stylezoo.losses import PerceptualLoss, at_least_float32
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.identity_transformer import ADDED, colors, linear_fit, pass_through
-from stylezoo.training.initialization import FittedModel
 from stylezoo.weights import Tensors, read_tensors
 
 Predictor = Literal["inception_v3", "mobilenet_v2"]
@@ -190,7 +188,7 @@ class Transformer(ConditionalTransformer):
             for rows in torch.split(linear.weight.data, self.channels):
                 nn.init.xavier_uniform_(rows)
 
-    def paint(self, x: Tensor, bottleneck: Tensor) -> Tensor:
+    def generate(self, x: Tensor, bottleneck: Tensor) -> Tensor:
         """(B, 3, H, W) and (B or 1, 100) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1]."""
         return self(x, self.scale(bottleneck), self.shift(bottleneck))  # type: ignore[no-any-return]
 
@@ -200,27 +198,20 @@ class Transformer(ConditionalTransformer):
     paper="https://arxiv.org/abs/1705.06830",
     year=2017,
     kind="arbitrary",
-    code="magenta/magenta@526d3eb arbitrary_image_stylization",
+    reference="magenta/magenta@526d3eb arbitrary_image_stylization",
 )
-class Magenta(FittedModel):
+class Magenta(StyleModel):
     """Ghiasi et al. 2017: 10,986,562 parameters with Inception-v3.
 
     Args:
         predictor: ``inception_v3`` or ``mobilenet_v2``.
         predictor_weights: A file of ImageNet weights that the predictor starts from, with TensorFlow's or torchvision's names.
-        freeze_predictor: Train the painting network alone; batch norms of the predictor then keep their statistics too.
         width: Multiplies the channels of the painting network; 0.25 in the mobile version.
         padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
         separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
         style_size: Pixels that painting resizes the shorter side of style images to; None takes them as they are.
         augment: Whether training varies the style images: brightness, colors, mirroring, and crops of any size.
         seed: Decides how.
-        norm_momentum: Share of a batch in the running means of the batch norms; None takes the reference's 0.003, 0.001 and
-            0.0003, which need thousands of steps.
-        teacher: A model of this system whose bottlenecks the predictor is to learn (distillation). Only training reads it.
-        distillation_weight: Weight of their mean squared error; with no weight on the other losses nothing is painted.
-        imitation_weight: Weight of the mean squared difference to what the teacher paints of its own bottlenecks; the
-            reference has no such loss.
         content_weight: Weight of the content loss.
         style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output.
@@ -229,34 +220,26 @@ class Magenta(FittedModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the painting network's first weights are fitted to, see
-            `stylezoo.training.initialization.FittedModel` and `Magenta.first_weights`; the learning rate is then that of `WhitenedAdam`, some
-            3e-3. 0 for Adam from random weights.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
-        ValueError: If there is no such predictor, or ``predictor_weights`` are not its weights.
+        StylezooError: If ``predictor_weights`` are not those of the predictor.
     """
 
-    loss_network_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}  # image_stylization/vgg.py
-    local_settings = FittedModel.local_settings | {"predictor_weights", "teacher"}
+    loss_encoder_options: ClassVar[dict[str, Any]] = {"pooling": "avg"}  # image_stylization/vgg.py
+    local_settings = StyleModel.local_settings | {"predictor_weights"}
 
     def __init__(
         self,
         predictor: Predictor = "inception_v3",
         predictor_weights: str | None = None,
-        freeze_predictor: bool = False,
         width: float = 1.0,
         padding: Literal["reflect", "zeros"] = "reflect",
         separable: bool = False,
         style_size: int | None = 256,
         augment: bool = False,
         seed: int = 0,
-        norm_momentum: float | None = None,
-        teacher: str | None = None,
-        distillation_weight: float = 1.0,
-        imitation_weight: float = 0.0,
         content_weight: float = 1.0,
         style_weight: float = 0.5e-3,
         tv_weight: float = 1e4,
@@ -265,33 +248,21 @@ class Magenta(FittedModel):
         style_loss: str = "gram_magenta",
         lr: float = 1e-5,
         lr_decay: float = 0.0,
-        first_pictures: int = 0,
-        encoder: str = "vgg16_caffe",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg16_caffe",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        if predictor not in get_args(Predictor):
-            raise ValueError(f"magenta has no predictor {predictor!r}: choose {' or '.join(get_args(Predictor))}.")
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.style_size, self.augment, self.seed = style_size, augment, seed
         self.predictor = StylePredictor(predictor)
         if predictor_weights is not None:
             features = self.predictor.features
             features.load_state_dict(_imagenet_features(predictor_weights, predictor, list(features.state_dict())))
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
-        self.predictor.requires_grad_(not freeze_predictor)
         self.transformer = Transformer(width, padding, separable)
-        for norm in self.modules():
-            if isinstance(norm, nn.BatchNorm2d) and norm_momentum is not None:
-                norm.momentum = norm_momentum
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {
-            "content": content_weight,
-            "style": style_weight,
-            "tv": tv_weight,
-            "distillation": distillation_weight,
-            "imitation": imitation_weight,
-        }
-        self._teacher: list[Magenta] = []  # in a list: no part of this model, nor of its files
+        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -313,127 +284,46 @@ class Magenta(FittedModel):
                 parts["transformer"], found = _read_transformer(tensors)
                 settings |= found
         except KeyError as error:
-            raise ValueError(f"This checkpoint of arbitrary_image_stylization lacks {error.args[0]}.") from error
+            raise StylezooError(f"This checkpoint of arbitrary_image_stylization lacks {error.args[0]}.") from error
         if len(parts) == 2:
             return {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}, settings
         return next(iter(parts.values()), tensors), settings
 
-    def train(self, mode: bool = True) -> Magenta:
-        """Batch norms of a frozen predictor stay as they are."""
-        super().train(mode)
-        self.predictor.train(mode and not self.hparams["freeze_predictor"])
-        return self
-
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as a bottleneck, (B, 100)."""
-        size = self.hparams["style_size"]
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the style's bottleneck, (B, 100)."""
+        size = self.style_size
         if size is not None and min(style.shape[-2:]) != size:
             style = transforms.resize(style, [size], antialias=True)
         return {"bottleneck": self.predictor(style)}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends bottlenecks; below alpha 1 the rest is that of the content ("identity interpolation"); in [0, 1]."""
+        code = style.faded(alpha, lambda: self.encode_style(content)).code()
+        return self.transformer.generate(content, code["bottleneck"])
 
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their bottlenecks are.
-            alpha: Strength, 0 to 1: the rest is the bottleneck of the content itself ("identity interpolation").
-            weights: One per code, normalized to sum 1; None weighs them equally.
+    def loss_terms(self, content: Tensor, style: Tensor, bottleneck: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style`` and ``tv`` (arbitrary_image_stylization_losses.py).
 
-        Returns:
-            (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
-        if alpha != 1:
-            codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
-        bottleneck = torch.stack([w * c["bottleneck"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        return self._paint(content, bottleneck)
-
-    def _paint(self, content: Tensor, bottleneck: Tensor) -> Tensor:
-        return self.transformer.paint(content, bottleneck)[..., : content.shape[-2], : content.shape[-1]]
-
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style``, ``tv`` and, with a teacher, ``distillation`` and ``imitation``, if that
-        has a weight; if the first three have none, they are left out.
-
-        arbitrary_image_stylization_losses.py; the predictor sees the styles in the size that they have.
+        The predictor gets the styles in the size that they have.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
+            bottleneck: Those of the styles, (B, 100), where they are known already.
         """
-        bottleneck = self.predictor(style)
-        terms: dict[str, Tensor] = {}
-        if self.hparams["teacher"] is None or any(self.loss_weights[name] for name in ("content", "style", "tv")):
-            output = self._paint(content, bottleneck)
-            network, layers = self.loss_network, self.perceptual.layers
-            with torch.no_grad():
-                content_features = network(content, self.perceptual.content_layers)
-                style_features = network(style, self.perceptual.style_layers)
-            terms |= self.perceptual(network(output, layers), content=content_features, style=style_features)
-            terms["tv"] = total_variation(output)
-        if self.hparams["teacher"] is not None:
-            wanted, painted = self._of_teacher(content, style)
-            terms["distillation"] = F.mse_loss(at_least_float32(bottleneck), wanted)
-            if painted is not None:
-                terms["imitation"] = F.mse_loss(at_least_float32(self._paint(content, wanted)), painted)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    @torch.no_grad()
-    def first_weights(self, images: Tensor) -> None:
-        """Images are passed on in the colors that the bottlenecks, the teacher's if there is one, tell of a style.
-
-        A separable network stays random.
-        """
-        if self.hparams["separable"]:
-            return
-        scale, shift = pass_through(self.transformer, images)
-        wanted = colors(images)
-        predictor = (
-            self.predictor if self.hparams["teacher"] is None else self._load_teacher().predictor.to(images.device)
-        )
-        bottlenecks = torch.cat([predictor(part) for part in torch.split(images, 16)])
-        for linear, first, last in zip(
-            (self.transformer.scale, self.transformer.shift), (scale, shift), wanted, strict=True
-        ):
-            linear.weight *= ADDED
-            linear.bias.copy_(first)
-            linear.weight[-3:], linear.bias[-3:] = linear_fit(bottlenecks, last, ridge=1e-2)
-
-    @property
-    def trained_convs(self) -> dict[str, nn.Conv2d]:
-        """Those of the painting network, but for depthwise ones."""
-        convs = super().trained_convs.items()
-        return {name: conv for name, conv in convs if name.startswith("transformer.") and conv.groups == 1}
-
-    def _load_teacher(self) -> Magenta:
-        if not self._teacher:
-            model = load_model(self.hparams["teacher"])
-            if not isinstance(model, Magenta):
-                raise ValueError(
-                    f"The teacher of a magenta is a magenta, but {self.hparams['teacher']} is a {model.system}."
-                )
-            self._teacher.append(model)
-        return self._teacher[0]
-
-    @torch.no_grad()
-    def _of_teacher(self, content: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The teacher's bottlenecks and, if they are to be imitated, its paintings."""
-        teacher = self._load_teacher().to(style.device)
-        bottleneck = teacher.predictor(style)
-        return bottleneck, teacher._paint(content, bottleneck) if self.loss_weights["imitation"] else None
+        bottleneck = self.predictor(style) if bottleneck is None else bottleneck
+        output = self.decode(content, {"bottleneck": bottleneck})
+        with torch.no_grad():
+            content_feats = self.loss_encoder(content, self.perceptual.content_layers)
+            style_feats = self.loss_encoder(style, self.perceptual.style_layers)
+        output_feats = self.loss_encoder(output, self.perceptual.layers)
+        terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
+        return {**terms, "tv": total_variation(output)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Varies the styles if asked to, a function of (seed, batches trained so far, rank): a resumed run goes on."""
-        if self.hparams["augment"]:
-            trained = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-            random = np.random.default_rng((self.hparams["seed"], trained, self.global_rank))
+        """Varies the styles if asked to, a function of (seed, batches trained so far, rank): a resumed run continues."""
+        if self.augment:
+            random = np.random.default_rng((self.seed, self.trained_batches, self.global_rank))
             batch = {**batch, "style": augmented(batch["style"], random)}
         return super().training_step(batch, batch_idx)
 
@@ -607,11 +497,11 @@ def _imagenet_features(path: str, network: str, names: list[str]) -> Tensors:
     found = {key: tensors.get(key, tensors.get(f"features.{key}")) for key in names}
     missing = [key for key, tensor in found.items() if tensor is None]
     if missing:
-        raise ValueError(f"{path} holds no {network} as TensorFlow or torchvision name it: {missing[0]} is missing.")
+        raise StylezooError(f"{path} holds no {network} as TensorFlow or torchvision name it: {missing[0]} is missing.")
     for key in names:  # the norms of this Inception have shifts only
         scale = tensors.get(f"{key.removesuffix('.bias')}.weight") if network == "inception_v3" else None
         if key.endswith(".bn.bias") and scale is not None and not (scale == 1).all():
-            raise ValueError(
+            raise StylezooError(
                 f"{path} scales behind its norms ({key}), which magenta's Inception-v3 cannot: slim's fits."
             )
     return {key: tensor for key, tensor in found.items() if tensor is not None}

@@ -33,13 +33,11 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 
-from stylezoo.layers import adain, normalized_weights
+from stylezoo.layers import adain
 from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.tiling import tiled
-from stylezoo.training.initialization import FittedModel
-from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import Features
 from stylezoo.weights import Tensors
 
@@ -53,16 +51,6 @@ FILTERS = ("weight1", "bias1", "weight2", "bias2")
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution behind a reflection: the size stays, or is halved and rounded up by stride 2."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, padding_mode="reflect")
-
-
-def start(convolution: nn.Conv2d) -> None:
-    """Random weights that keep the size of what a ReLU lets through; those of a depthwise convolution average."""
-    assert convolution.bias is not None
-    nn.init.kaiming_normal_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
-    if convolution.groups > 1:
-        weights = convolution.weight.abs()
-        convolution.weight.copy_(weights / weights.sum((1, 2, 3), keepdim=True))
 
 
 class Residual(nn.Module):
@@ -104,17 +92,17 @@ class Encoder(nn.Module):
             Residual(),
         )
         self.enc2 = nn.Sequential(Residual())
-        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> two of (B, 64, H/4, W/4)."""
-        if self.tile is None or max(image.shape[-2:]) <= self.tile:
-            levels = self._encode(image)
-        else:
-            # How far a position looks, in pixels: 4, 1 and 2 in the first three convolutions, 4 in each of the others.
-            quarter = Fraction(1, 4)
-            scales = {"first": quarter, "second": quarter}
-            levels = tiled(self._encode, image, self.tile, halo=4 + 1 + 2 + 4 * 4, stride=4, scales=scales)
+    def forward(self, image: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> two of (B, 64, H/4, W/4).
+
+        Args:
+            image: RGB in [0, 1].
+            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
+        """
+        # The receptive field, in pixels: 4, 1 and 2 of the first three convolutions, 4 of each of the others.
+        scales = dict.fromkeys(("first", "second"), Fraction(1, 4))
+        levels = tiled(self._encode, image, tile, halo=4 + 1 + 2 + 4 * 4, stride=4, scales=scales)
         return levels["first"], levels["second"]
 
     def _encode(self, image: Tensor) -> dict[str, Tensor]:
@@ -128,7 +116,7 @@ class Modulator(nn.ModuleDict):
     def __init__(self) -> None:
         super().__init__({name: nn.Sequential(conv(64, 64, 3, groups=64), nn.AdaptiveAvgPool2d(1)) for name in FILTERS})
 
-    def forward(self, first: Tensor, second: Tensor) -> Code:
+    def forward(self, first: Tensor, second: Tensor) -> StyleCode:
         """Features of both levels -> {"weight1", "bias1", "weight2", "bias2"}, each (B, 64, 1, 1)."""
         return {name: predict(first if name.endswith("1") else second) for name, predict in self.items()}
 
@@ -153,20 +141,28 @@ class Decoder(nn.Module):
             nn.ReLU(),
             conv(16, 3, 9),
         )
-        self.tile: int | None = None  # side of the tiles in pixels, see `stylezoo.tiling`
 
-    def forward(self, content: Tensor, code: Code, alpha: float = 1.0) -> Tensor:
-        """The content's deeper features (B, 64, h, w) -> (B, 3, 4h, 4w); ``alpha`` fades the statistics."""
+    def forward(self, content: Tensor, code: StyleCode, alpha: float = 1.0, tile: int | None = None) -> Tensor:
+        """Modulates and decodes the content's features.
+
+        Args:
+            content: The deeper level, (B, 64, h, w).
+            code: What `MicroAST.encode_style` returned.
+            alpha: Strength of the statistics.
+            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
+
+        Returns:
+            (B, 3, 4h, 4w).
+        """
         x = alpha * adain(content, code["mean2"], code["std2"]) + (1 - alpha) * content
         x = self.dec1.modulated(x, code["weight2"], code["bias2"])
         x = alpha * adain(x, code["mean1"], code["std1"]) + (1 - alpha) * x
         x = self.dec2.modulated(x, code["weight1"], code["bias1"])
-        if self.tile is None or 4 * max(x.shape[-2:]) <= self.tile:
-            return self._paint(x)["image"]
-        # A pixel looks less than four positions far: 1 and 1/2 to up-sample, 1/2, 1/4 and 1 in the convolutions.
-        return tiled(self._paint, x, -(-self.tile // 4), halo=4, stride=1, scales={"image": Fraction(4)})["image"]
+        # The receptive field reaches less than four positions: 1 and 1/2 to up-sample, 1/2, 1/4 and 1 of the convolutions.
+        cells = None if tile is None else -(-tile // 4)
+        return tiled(self._upsample, x, cells, halo=4, stride=1, scales={"image": Fraction(4)})["image"]
 
-    def _paint(self, x: Tensor) -> dict[str, Tensor]:
+    def _upsample(self, x: Tensor) -> dict[str, Tensor]:
         return {"image": self.dec3(x)}
 
 
@@ -175,9 +171,9 @@ class Decoder(nn.Module):
     paper="https://arxiv.org/abs/2211.15313",
     year=2023,
     kind="arbitrary",
-    code="EndyWon/MicroAST@5a6c905",
+    reference="EndyWon/MicroAST@5a6c905",
 )
-class MicroAST(FittedModel):
+class MicroAST(StyleModel):
     """MicroAST (Wang et al. 2023).
 
     Args:
@@ -190,17 +186,12 @@ class MicroAST(FittedModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops, photos and styles of one size, to which the last convolution is fitted and
-            on which the inputs of all are measured that `WhitenedAdam` decorrelates, see `stylezoo.training.initialization.FittedModel`;
-            depthwise ones take plain steps. The learning rate is then some 3e-3. 0 for Adam.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
-
-    Raises:
-        ValueError: If there is no such fade.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
-    loss_network_options: ClassVar[dict[str, Any]] = {"last": "relu4_1"}
+    supports_tiles = True
+    loss_encoder_options: ClassVar[dict[str, Any]] = {"last": "relu4_1"}
 
     def __init__(
         self,
@@ -212,14 +203,13 @@ class MicroAST(FittedModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
-        first_pictures: int = 0,
-        encoder: str = "vgg19_normalised",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg19_normalised",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        if fade not in ("code", "features"):
-            raise ValueError(f"microast has no fade {fade!r}: choose code or features.")
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.fade = fade
         self.content_encoder = Encoder()
         self.style_encoder = Encoder()
         self.modulator = Modulator()
@@ -232,64 +222,22 @@ class MicroAST(FittedModel):
         """The reference wraps every convolution together with its padding: enc1.0.conv_layer.weight."""
         return {key.replace("conv_layer.", ""): tensor for key, tensor in tensors.items()}, {}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as statistics of both levels and as modulation of the filters: eight tensors (B, 64, 1, 1)."""
-        first, second = self.style_encoder(style)
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns statistics of both levels and the modulation of the filters: eight tensors (B, 64, 1, 1)."""
+        first, second = self.style_encoder(style, tile)
         statistics = (*mean_std(first), *mean_std(second))
         return {**dict(zip(STATISTICS, statistics, strict=True)), **self.modulator(first, second)}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the numbers of styles; below alpha 1 the rest is the content's own, unless ``fade`` says otherwise."""
+        if self.fade == "code":
+            style, alpha = style.faded(alpha, lambda: self.encode_style(content, tile=tile)), 1.0
+        _, features = self.content_encoder(content, tile)
+        output: Tensor = self.decoder(features, style.code(), alpha, tile)
+        return output
 
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their numbers are.
-            alpha: Strength, 0 (the content with its own code, unless ``fade`` says otherwise) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        if alpha != 1 and self.hparams["fade"] == "code":
-            codes, shares = [*codes, self.encode_style(content)], [*(alpha * w for w in shares), 1 - alpha]
-            alpha = 1.0
-        _, features = self.content_encoder(content)
-        output: Tensor = self.decoder(features, _blend(codes, shares), alpha)
-        return output[..., : content.shape[-2], : content.shape[-1]]
-
-    @torch.no_grad()
-    def first_weights(self, images: Tensor) -> None:
-        """Random weights that keep features alive: depthwise convolutions average, residual blocks add little, filters are
-        hardly modulated, and both encoders see alike."""
-        for part in (self.content_encoder, self.modulator, self.decoder):
-            for name, module in part.named_modules():
-                if isinstance(module, nn.Conv2d):
-                    start(module)
-                    module.weight *= 0.1 if name.endswith("conv2") or part is self.modulator else 1.0
-        for name in ("weight1", "weight2"):
-            self.modulator.get_parameter(f"{name}.0.bias").fill_(1.0)
-        self.style_encoder.load_state_dict(self.content_encoder.state_dict())
-
-    def goals(self) -> list[Goal]:
-        """The image, of what `first_weights` lets through."""
-        last = self.decoder.dec3[-1]
-        assert isinstance(last, nn.Conv2d)
-        return [Goal(last, "picture", relu=False)]
-
-    @property
-    def trained_convs(self) -> dict[str, nn.Conv2d]:
-        """All but the depthwise ones."""
-        return {name: conv for name, conv in super().trained_convs.items() if conv.groups == 1}
-
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style`` and ``contrastive``.
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style`` and ``contrastive``.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -298,14 +246,14 @@ class MicroAST(FittedModel):
         code = self.encode_style(style)
         output = self.decode(content, code)
         with torch.no_grad():
-            content_features = self._features(content, self.perceptual.content_layers)
-            style_features = self._features(style, self.perceptual.style_layers)
-        output_features = self._features(output, self.perceptual.layers)
-        terms = self.perceptual(output_features, content=content_features, style=style_features)
-        terms["contrastive"] = self._contrastive(self.encode_style(output), code)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+            content_feats = self._features(content, self.perceptual.content_layers)
+            style_feats = self._features(style, self.perceptual.style_layers)
+        terms = self.perceptual(
+            self._features(output, self.perceptual.layers), content=content_feats, style=style_feats
+        )
+        return {**terms, "contrastive": self._contrastive(self.encode_style(output), code)}
 
-    def _contrastive(self, output: Code, style: Code) -> Tensor:
+    def _contrastive(self, output: StyleCode, style: StyleCode) -> Tensor:
         signals = [
             torch.stack([at_least_float32(code[name]).flatten(1) for name in (*STATISTICS, *FILTERS)], 1)  # (B, 8, 64)
             for code in (output, style)
@@ -315,7 +263,7 @@ class MicroAST(FittedModel):
         return contrastive_loss(*signals)
 
     def _features(self, image: Tensor, layers: Iterable[str]) -> Features:
-        features: Features = self.loss_network(self.loss_network.pad(image, "relu4_1"), layers)
+        features: Features = self.loss_encoder(self.loss_encoder.pad(image, "relu4_1"), layers)
         return features
 
 
@@ -334,10 +282,3 @@ def contrastive_loss(output: Tensor, style: Tensor) -> Tensor:
     others = torch.cat([to_output[..., :2], to_style[..., 2:]], -1).sum(-1)
     others = others.masked_fill(torch.eye(len(output), dtype=torch.bool, device=output.device), 0).sum(1)
     return (own / others).sum() if len(output) > 1 else output.new_zeros(())
-
-
-def _blend(codes: list[Code], shares: list[float]) -> Code:
-    return {
-        name: sum((w * code[name] for w, code in zip(shares, codes, strict=True)), first.new_zeros(()))
-        for name, first in codes[0].items()
-    }

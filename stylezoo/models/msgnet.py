@@ -32,12 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import ConvLayer, normalized_weights
+from stylezoo.layers import ConvLayer
 from stylezoo.losses import PerceptualLoss, gram
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel
-from stylezoo.training.least_squares import Goal
 from stylezoo.weights import Tensors
 
 Upsample = Literal["nearest", "subpixel"]
@@ -45,8 +43,6 @@ Upsample = Literal["nearest", "subpixel"]
 CONTENT_LAYERS = {"relu2_2": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 EXPANSION = 4
-DAMPING = 0.1
-"""Of the mean Gram matrix whose inverse CoMatch starts from, a share of its mean diagonal."""
 
 
 class Bottleneck(nn.Module):
@@ -151,9 +147,9 @@ def normalized_gram(x: Tensor) -> Tensor:
     paper="https://arxiv.org/abs/1703.06953",
     year=2017,
     kind="arbitrary",
-    code="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
+    reference="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
 )
-class MSGNet(FittedModel):
+class MSGNet(StyleModel):
     """MSG-Net (Zhang & Dana 2017): any image as style, best those of the folder it was trained on.
 
     Args:
@@ -168,14 +164,8 @@ class MSGNet(FittedModel):
         style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops, photos and styles of one size, that CoMatch is fitted to, see
-            `stylezoo.training.initialization.FittedModel`; the learning rate is then that of `WhitenedAdam`, some 1e-2. 0 for Adam from
-            random weights.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
-
-    Raises:
-        ValueError: If there is no such up-sampling.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -191,14 +181,13 @@ class MSGNet(FittedModel):
         style_loss: str = "gram_johnson",
         lr: float = 1e-3,
         lr_decay: float = 0.0,
-        first_pictures: int = 0,
-        encoder: str = "vgg16_caffe",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg16_caffe",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        if upsample not in ("nearest", "subpixel"):
-            raise ValueError(f"msgnet has no up-sampling {upsample!r}: choose nearest or subpixel.")
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
+        self.one_style_per_batch = one_style_per_batch
         self.generator = Generator(ngf, blocks, upsample)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
@@ -218,72 +207,37 @@ class MSGNet(FittedModel):
             "blocks": blocks,
         }
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as the Gram matrix of its features in the generator's encoder, (B, 4 ngf, 4 ngf)."""
-        return {"gram": normalized_gram(self.generator.encode(_to_bgr(style)))}
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the Gram matrix of the style's features in the generator's encoder, (B, 4 ngf, 4 ngf)."""
+        return {"gram": normalized_gram(self.generator.encode(to_bgr(style)))}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their Gram matrices are.
-            alpha: Strength, 0 (the content matches its own Gram matrix) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        target = torch.stack([w * c["gram"] for w, c in zip(shares, codes, strict=True)]).sum(0)
-        features = self.generator.encode(_to_bgr(content))
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the Gram matrices of styles; at alpha 0 the content matches its own Gram matrix."""
+        target = style.code()["gram"]
+        features = self.generator.encode(to_bgr(content))
         if alpha != 1:
             target = alpha * target + (1 - alpha) * normalized_gram(features)
-        output = self.generator.decode(features, target).flip(1) / 255
-        return output[..., : content.shape[-2], : content.shape[-1]]
+        return self.generator.decode(features, target).flip(1) / 255
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style``. The encoder learns from the style's side too.
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content`` and ``style``. The encoder gets gradients from the style's side too.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B or 1, 3, H', W'), RGB in [0, 1].
         """
-        if self.hparams["one_style_per_batch"]:
+        if self.one_style_per_batch:
             style = style[:1]
         output = self(content, style)
-        network = self.loss_network
         with torch.no_grad():
-            content_features = network(content, self.perceptual.content_layers)
-            style_features = network(style, self.perceptual.style_layers)
-            style_features = {name: f.expand(len(content), -1, -1, -1) for name, f in style_features.items()}
-        terms = self.perceptual(network(output, self.perceptual.layers), content=content_features, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def goals(self) -> list[Goal]:
-        """The last convolution restores the image from what the untrained others make of it."""
-        last = self.generator.last.conv
-        assert isinstance(last, nn.Conv2d)
-        return [Goal(last, "picture", relu=False)]
-
-    def picture(self, image: Tensor) -> Tensor:
-        return _to_bgr(image)
-
-    def first_weights(self, images: Tensor) -> None:
-        """CoMatch keeps features of the mean Gram matrix as they are, so that other styles change them from the start."""
-        features = torch.cat([self.generator.encode(_to_bgr(part)) for part in torch.split(images, 16)])
-        mean = normalized_gram(features).mean(0)
-        mean.diagonal().add_(DAMPING * mean.diagonal().mean())
-        self.generator.comatch.weight.copy_(torch.linalg.inv(mean)[None])
+            content_feats = self.loss_encoder(content, self.perceptual.content_layers)
+            style_feats = self.loss_encoder(style, self.perceptual.style_layers)
+            style_feats = {name: f.expand(len(content), -1, -1, -1) for name, f in style_feats.items()}
+        output_feats = self.loss_encoder(output, self.perceptual.layers)
+        return self.perceptual(output_feats, content=content_feats, style=style_feats)
 
 
-def _to_bgr(image: Tensor) -> Tensor:
+def to_bgr(image: Tensor) -> Tensor:
     """RGB in [0, 1] as BGR in 0 to 255; the mean is not subtracted."""
     return 255 * image.flip(1)
 

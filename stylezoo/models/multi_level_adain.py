@@ -20,57 +20,26 @@ The reference pairs contents and styles by the order of their file names, once a
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import normalized_weights
+from stylezoo.errors import StylezooError
+from stylezoo.layers import PaddedConv, imagenet_restored, upsample_nearest
 from stylezoo.losses import PerceptualLoss, mean_std, normalize
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel
-from stylezoo.training.least_squares import Goal
-from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG, Features
+from stylezoo.tiling import tiled
+from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
+Concatenate = Literal["downsampled", "full"]
+
 LEVELS = ("relu2_1", "relu3_1", "relu4_1")
-
-
-class PaddedConv(nn.Module):
-    """A 3x3 convolution with reflecting borders, under the name that it has in the reference's files."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.conv(x)
-        return result
-
-
-def twice(x: Tensor) -> Tensor:
-    """Nearest up-sampling, (B, C, H, W) -> (B, C, 2H, 2W)."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def imagenet_normalized(image: Tensor) -> Tensor:
-    """RGB in [0, 1] as the reference's decoders paint it: minus ImageNet's mean, over its standard deviation."""
-    mean, std = _imagenet(image)
-    return (image - mean) / std
-
-
-def imagenet_restored(painted: Tensor) -> Tensor:
-    """The inverse of `imagenet_normalized`: what a decoder painted, as RGB in [0, 1]."""
-    mean, std = _imagenet(painted)
-    return painted * std + mean
-
-
-def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (like.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean, std
 
 
 class Decoder(nn.Module):
@@ -81,7 +50,7 @@ class Decoder(nn.Module):
         concatenate: ``downsampled`` or ``full``, see `MultiLevelAdaIN`.
     """
 
-    def __init__(self, channels: dict[str, int], concatenate: Literal["downsampled", "full"]) -> None:
+    def __init__(self, channels: dict[str, int], concatenate: Concatenate) -> None:
         super().__init__()
         self.concatenate = concatenate
         c1, c2, c3, c4 = (channels[f"relu{block}_1"] for block in (1, 2, 3, 4))
@@ -95,29 +64,50 @@ class Decoder(nn.Module):
         self.rc8 = PaddedConv(c1, c1)
         self.rc9 = PaddedConv(c1, 3)
 
-    def forward(self, levels: Features) -> Tensor:
-        """Features at `LEVELS` to an image as `imagenet_normalized` has it, at least as large as what was encoded."""
-        x = F.relu(self.rc1(levels["relu4_1"]))  # (B, 256, H/8, W/8)
-        x = F.relu(self.rc2(self._join(x, levels["relu3_1"])))  # (B, 256, H/8, W/8), in full H/4 and W/4
+    def forward(self, levels: Features, tile: int | None = None) -> Tensor:
+        """Features at `LEVELS` to an image as `imagenet_normalized` has it, at least as large as what was encoded.
+
+        Args:
+            levels: {"relu2_1": (B, 128, H/2, W/2), "relu3_1": (B, 256, H/4, W/4), "relu4_1": (B, 512, H/8, W/8)}.
+            tile: Side of the tiles in pixels, see `stylezoo.tiling`; only with ``downsampled``.
+        """
+        deep, middle, shallow = levels["relu4_1"], levels["relu3_1"], levels["relu2_1"]
+        if self.concatenate == "downsampled":
+            height, width = deep.shape[-2:]
+            middle = F.interpolate(middle, size=(height, width), mode="nearest")
+            shallow = F.interpolate(shallow, size=(2 * height, 2 * width), mode="nearest")
+        if tile is None:
+            return self._decode(deep, middle, shallow)
+        channels = [deep.shape[1], middle.shape[1], 4 * shallow.shape[1]]
+
+        def decode(joined: Tensor) -> Features:
+            deep, middle, shallow = joined.split(channels, dim=1)
+            return {"image": self._decode(deep, middle, F.pixel_shuffle(shallow, 2))}
+
+        joined = torch.cat([deep, middle, F.pixel_unshuffle(shallow, 2)], dim=1)
+        # The receptive field of a pixel reaches 4.25 cells of 8 pixels: 2 + 3/2 + 2/4 + 2/8.
+        return tiled(decode, joined, -(-tile // 8), halo=6, stride=1, scales={"image": Fraction(8)})["image"]
+
+    def _decode(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> Tensor:
+        x = F.relu(self.rc1(deep))  # (B, 256, H/8, W/8)
+        x = F.relu(self.rc2(self._join(x, middle)))  # (B, 256, H/8, W/8), in full H/4 and W/4
         x = F.relu(self.rc3(self._grow(x)))  # (B, 256, H/4, W/4)
         x = F.relu(self.rc4(x))
-        x = F.relu(self.rc5(self._join(x, levels["relu2_1"])))  # (B, 128, H/4, W/4), in full H/2 and W/2
+        x = F.relu(self.rc5(self._join(x, shallow)))  # (B, 128, H/4, W/4), in full H/2 and W/2
         x = F.relu(self.rc6(self._grow(x)))  # (B, 128, H/2, W/2)
         x = F.relu(self.rc7(x))
-        x = F.relu(self.rc8(twice(x)))  # (B, 64, H, W)
-        painted: Tensor = self.rc9(x)
-        return painted
+        x = F.relu(self.rc8(upsample_nearest(x)))  # (B, 64, H, W)
+        pixels: Tensor = self.rc9(x)
+        return pixels
 
     def _join(self, x: Tensor, level: Tensor) -> Tensor:
-        """What was decoded so far beside the features of a level, which are twice its size."""
+        """Concatenates what was decoded so far and the features of a level, which are twice as large in ``full``."""
         if self.concatenate == "full":
-            x = twice(x)[..., : level.shape[-2], : level.shape[-1]]
-        else:
-            level = F.interpolate(level, size=x.shape[-2:], mode="nearest")
+            x = upsample_nearest(x)[..., : level.shape[-2], : level.shape[-1]]
         return torch.cat([x, level], dim=1)
 
     def _grow(self, x: Tensor) -> Tensor:
-        return x if self.concatenate == "full" else twice(x)
+        return x if self.concatenate == "full" else upsample_nearest(x)
 
 
 @register(
@@ -125,9 +115,9 @@ class Decoder(nn.Module):
     paper="https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN",
     year=2023,
     kind="arbitrary",
-    code="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
+    reference="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
 )
-class MultiLevelAdaIN(FittedModel):
+class MultiLevelAdaIN(StyleModel):
     """AdaIN at three levels (Gao 2023).
 
     Args:
@@ -139,16 +129,8 @@ class MultiLevelAdaIN(FittedModel):
             or ``full``, after the decoder's up-sampling.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes the encoder's own.
-        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
-            Layers that its file does not reach stay the encoder's.
-        loss_encoder_weights: A file for it; None takes its own.
-
-    Raises:
-        ValueError: If ``concatenate`` is something else.
+        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -157,35 +139,20 @@ class MultiLevelAdaIN(FittedModel):
         style_weight: float = 10.0,
         style_loss: str = "mean_std_outside",
         style_layers: dict[str, float] = LAYERS,
-        concatenate: Literal["downsampled", "full"] = "downsampled",
+        concatenate: Concatenate = "downsampled",
         lr: float = 5e-5,
         lr_decay: float = 0.0,
-        first_pictures: int = 0,
         encoder: str = "vgg19_torchvision",
         encoder_weights: str | None = None,
-        loss_encoder: str | None = None,
-        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        if concatenate not in ("downsampled", "full"):
-            raise ValueError(f"concatenate is downsampled or full, not {concatenate!r}.")
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
+        self.supports_tiles = concatenate == "downsampled"
         self.decoder = Decoder(self.encoder.channels, concatenate)
         self.perceptual = PerceptualLoss(dict.fromkeys(LEVELS, 1.0), style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight}
-
-    def goals(self) -> list[Goal]:
-        """The decoder inverts VGG; where a level joins it, it restores the same thing again."""
-        d, full = self.decoder, self.hparams["concatenate"] == "full"
-        convs = [d.rc1, d.rc2, d.rc3, d.rc4, d.rc5, d.rc6, d.rc7, d.rc8]
-        names = ["conv4_1", "conv3_4" if full else "conv4_1", "conv3_3", "conv3_1"]
-        names += ["conv2_2" if full else "conv3_1", "conv2_2", "conv2_1", "conv1_2"]
-        inner = [Goal(block.conv, name) for block, name in zip(convs, names, strict=True)]
-        return [*inner, Goal(d.rc9.conv, "picture", relu=False)]
-
-    def picture(self, image: Tensor) -> Tensor:
-        return imagenet_normalized(image)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -193,76 +160,62 @@ class MultiLevelAdaIN(FittedModel):
         torchvision's, never trained, and left out here."""
         return {k.removeprefix("decoder."): v for k, v in tensors.items() if not k.startswith("vgg_encoder.")}, {}
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as mean and standard deviation of its features at each level: ``mean2_1`` (B, 128, 1, 1) ..."""
-        return _statistics(self.encoder(self._style(style), LEVELS))
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns mean and standard deviation of each level's features: ``mean2_1`` (B, 128, 1, 1) ..."""
+        return _statistics(self.encoder(self.encoder.pad_small(style, "relu4_1"), LEVELS, tile))
 
-    def decode(
+    def pad(self, image: Tensor) -> Tensor:
+        return self.encoder.pad(image, "relu4_1")
+
+    def transfer(
         self,
         content: Tensor,
-        code: Code | list[Code],
-        alpha: float = 1.0,
-        weights: list[float] | None = None,
-        *,
+        style: Blend,
+        alpha: float,
+        tile: int | None,
         level_alphas: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> Tensor:
-        """Paints the content with a style code.
+        """Blends the statistics of styles, level by level; alpha 0 decodes the content's own features.
 
         Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their statistics are, level by level.
-            alpha: Strength, 0 (the content as the decoder restores it) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-            level_alphas: The share of alpha that relu2_1, relu3_1 and relu4_1 get: strokes and color sit in the
-                shallow levels, larger shapes in the deep one.
-
-        Returns:
-            (B, 3, H, W), not clamped.
+            content: (B, 3, H, W), padded.
+            style: The codes to blend.
+            alpha: Strength, 0 to 1.
+            tile: See `decode`.
+            level_alphas: Factors of ``alpha`` at relu2_1, relu3_1 and relu4_1.
 
         Raises:
-            ValueError: If there are not as many weights as codes, or not three level_alphas.
+            StylezooError: If there are not three level_alphas.
         """
         if len(level_alphas) != len(LEVELS):
-            raise ValueError(f"There are {len(level_alphas)} level_alphas: give one each for {', '.join(LEVELS)}.")
-        codes = code if isinstance(code, list) else [code]
-        shares = normalized_weights(weights, len(codes))
-        blend = {
-            name: torch.stack([w * c[name] for w, c in zip(shares, codes, strict=True)]).sum(0) for name in codes[0]
-        }
-        features = self.encoder(self.encoder.pad(content, "relu4_1"), LEVELS)
-        painted = self._paint(features, blend, [alpha * a for a in level_alphas])
-        return imagenet_restored(painted)[..., : content.shape[-2], : content.shape[-1]]
+            raise StylezooError(f"There are {len(level_alphas)} level_alphas: give one each for {', '.join(LEVELS)}.")
+        features: Features = self.encoder(content, LEVELS, tile)
+        targets = _adain(features, style.code())
+        alphas = {name: alpha * factor for name, factor in zip(LEVELS, level_alphas, strict=True)}
+        levels = {name: a * targets[name] + (1 - a) * features[name] for name, a in alphas.items()}
+        return imagenet_restored(self.decoder(levels, tile))
 
-    def _paint(self, features: Features, code: Code, alphas: list[float]) -> Tensor:
-        targets = _adain(features, code)
-        levels = {n: a * targets[n] + (1 - a) * features[n] for n, a in zip(LEVELS, alphas, strict=True)}
-        painted: Tensor = self.decoder(levels)
-        return painted
-
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content`` and ``style``.
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content`` and ``style``.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
-        layers = self.perceptual.layers
-        content = self.encoder.pad(content, "relu4_1")
+        layers, content = self.perceptual.layers, self.pad(content)
         with torch.no_grad():
-            own_content, content_features = self.see(content, LEVELS, LEVELS)
-            own_style, style_features = self.see(self._style(style), LEVELS, layers)
-            painted = _adain(own_content, _statistics(own_style))
-            targets = painted if own_style is style_features else _adain(content_features, _statistics(style_features))
-        output = imagenet_restored(self.decoder(painted))[..., : content.shape[-2], : content.shape[-1]]
-        terms = self.perceptual(self.see(output, [], layers)[1], content=targets, style=style_features)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
-
-    def _style(self, style: Tensor) -> Tensor:
-        """Statistics need no multiple of 8, and no border that is counted twice: only tiny styles are extended."""
-        return style if min(style.shape[-2:]) >= 16 else self.encoder.pad(style, "relu4_1")
+            content_feats = self.feature_pair(content, LEVELS, LEVELS)
+            style_feats = self.feature_pair(self.encoder.pad_small(style, "relu4_1"), LEVELS, layers)
+            levels = _adain(content_feats.encoder, _statistics(style_feats.encoder))
+            targets = levels
+            if self.loss_encoder is not self.encoder:
+                targets = _adain(content_feats.loss_encoder, _statistics(style_feats.loss_encoder))
+        output = imagenet_restored(self.decoder(levels))[..., : content.shape[-2], : content.shape[-1]]
+        output_feats = self.feature_pair(output, [], layers).loss_encoder
+        return self.perceptual(output_feats, content=targets, style=style_feats.loss_encoder)
 
 
-def _statistics(features: Features) -> Code:
+def _statistics(features: Features) -> StyleCode:
     code = {}
     for name in LEVELS:
         level = name.removeprefix("relu")
@@ -270,7 +223,7 @@ def _statistics(features: Features) -> Code:
     return code
 
 
-def _adain(features: Features, code: Code) -> Features:
+def _adain(features: Features, code: StyleCode) -> Features:
     """AdaIN at each level, with the reference's standard deviation."""
     levels = ((name, name.removeprefix("relu")) for name in LEVELS)
     return {

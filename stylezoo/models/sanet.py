@@ -19,12 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import MirroredDecoder, StyleAttention, normalized_weights
+from stylezoo.layers import MirroredDecoder, StyleAttention
 from stylezoo.losses import PerceptualLoss, identity_losses
-from stylezoo.module import Code
+from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel, mirrored
-from stylezoo.training.least_squares import Goal
 from stylezoo.vgg import VGG, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
@@ -40,13 +38,13 @@ class Transform(nn.Module):
         self.sanet5_1 = StyleAttention(channels)
         self.merge_conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
 
-    def encode(self, style: Features) -> Code:
+    def encode(self, style: Features) -> StyleCode:
         """The style as keys and values of both levels, each (B, positions, C)."""
         key4, value4 = self.sanet4_1.encode(style["relu4_1"])
         key5, value5 = self.sanet5_1.encode(style["relu5_1"])
         return {"key4": key4, "value4": value4, "key5": key5, "value5": value5}
 
-    def forward(self, content: Features, code: Code) -> Tensor:
+    def forward(self, content: Features, code: StyleCode) -> Tensor:
         """Merged features (B, C, H/8, W/8)."""
         shallow = self.sanet4_1(content["relu4_1"], code["key4"], code["value4"])
         deep = self.sanet5_1(content["relu5_1"], code["key5"], code["value5"])
@@ -60,9 +58,9 @@ class Transform(nn.Module):
     paper="https://arxiv.org/abs/1812.02342",
     year=2019,
     kind="arbitrary",
-    code="GlebSBrykin/SANET@2dfec14",
+    reference="GlebSBrykin/SANET@2dfec14",
 )
-class SANet(FittedModel):
+class SANet(StyleModel):
     """SANet (Park & Lee 2019).
 
     Args:
@@ -74,14 +72,11 @@ class SANet(FittedModel):
         style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the first step.
         lr_decay: d in lr / (1 + d * step).
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`;
-            the learning rate is then that of `WhitenedAdam`, some 3e-3. 0 for Adam from random weights.
         encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes the encoder's own.
-        loss_encoder: Another network for the losses, such as a whole VGG beside a slim encoder; None takes the encoder.
-            Layers that its file does not reach stay the encoder's.
-        loss_encoder_weights: A file for it; None takes its own.
+        encoder_weights: A file for it; None takes its own.
     """
+
+    supports_tiles = True
 
     def __init__(
         self,
@@ -93,14 +88,12 @@ class SANet(FittedModel):
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
         lr_decay: float = 5e-5,
-        first_pictures: int = 0,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
-        loss_encoder: str | None = None,
-        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
         self.transform = Transform(self.encoder.channels["relu4_1"])
         self.decoder = MirroredDecoder(self.encoder.channels)
@@ -114,70 +107,44 @@ class SANet(FittedModel):
             "identity2": identity2_weight,
         }
 
-    def goals(self) -> list[Goal]:
-        """Merging restores relu4_1, which the decoder inverts."""
-        return [Goal(self.transform.merge_conv, "relu4_1", relu=False), *mirrored(self.decoder)]
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns keys and values of both attention levels, each (B, positions, 512)."""
+        return self.transform.encode(self.encoder(self.pad(style), ATTENDED, tile))
 
-    def first_weights(self, images: Tensor) -> None:
-        for attention in (self.transform.sanet4_1, self.transform.sanet5_1):
-            attention.swap_features()
+    def pad(self, image: Tensor) -> Tensor:
+        return self.encoder.pad(image, "relu5_1")
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as keys and values of both attention levels, each (B, positions, 512)."""
-        return self.transform.encode(self._features(style, ATTENDED))
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the merged features of styles; below alpha 1 the content attends to itself for the rest (section 4.4)."""
+        features: Features = self.encoder(content, ATTENDED, tile)
+        blend = style.faded(alpha, lambda: self.transform.encode(features))
+        output: Tensor = self.decoder(blend.sum(lambda code: self.transform(features, code)), tile)
+        return output
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: their merged features are.
-            alpha: Strength, 0 to 1: the rest comes from the content attending to itself (section 4.4).
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        features = self._features(content, ATTENDED)
-        codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
-        if alpha != 1:
-            codes, shares = [*codes, self.transform.encode(features)], [*shares, 1 - alpha]
-        merged = torch.stack([w * self.transform(features, c) for w, c in zip(shares, codes, strict=True)]).sum(0)
-        output: Tensor = self.decoder(merged)
-        return output[..., : content.shape[-2], : content.shape[-1]]
-
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3).
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3).
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
             style: (B, 3, H', W'), RGB in [0, 1].
         """
         with torch.no_grad():
-            own_content, content_features = self._see(content, ATTENDED)
-            own_style, style_features = self._see(style, ATTENDED)
-        output = self.decoder(self.transform(own_content, self.transform.encode(own_style)))
-        terms = self.perceptual(self._see(output)[1], content=content_features, style=style_features)
-        content_pixels, content_identity = self._identity(content, own_content, content_features)
-        style_pixels, style_identity = self._identity(style, own_style, style_features)
+            content_feats, style_feats = self._features(content, ATTENDED), self._features(style, ATTENDED)
+        output_feats = self._features(self._decoded(content_feats.encoder, style_feats.encoder)).loss_encoder
+        terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
+        content_pixels, content_identity = self._identity(content, content_feats)
+        style_pixels, style_identity = self._identity(style, style_feats)
         terms["identity1"] = content_pixels + style_pixels
         terms["identity2"] = content_identity + style_identity
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+        return terms
 
-    def _identity(self, image: Tensor, own: Features, features: Features) -> tuple[Tensor, Tensor]:
-        restored = self.decoder(self.transform(own, self.transform.encode(own)))
-        restored = restored[..., : image.shape[-2], : image.shape[-1]]
-        return identity_losses(restored, image, self._see(restored)[1], features)
+    def _identity(self, image: Tensor, features: FeaturePair) -> tuple[Tensor, Tensor]:
+        restored = self._decoded(features.encoder, features.encoder)[..., : image.shape[-2], : image.shape[-1]]
+        return identity_losses(restored, image, self._features(restored).loss_encoder, features.loss_encoder)
 
-    def _see(self, image: Tensor, own: tuple[str, ...] = ()) -> tuple[Features, Features]:
-        return self.see(self.encoder.pad(image, "relu5_1"), own, self.perceptual.layers)
+    def _decoded(self, content: Features, style: Features) -> Tensor:
+        output: Tensor = self.decoder(self.transform(content, self.transform.encode(style)))
+        return output
 
-    def _features(self, image: Tensor, layers: list[str] | tuple[str, ...]) -> Features:
-        features: Features = self.encoder(self.encoder.pad(image, "relu5_1"), layers)
-        return features
+    def _features(self, image: Tensor, layers: tuple[str, ...] = ()) -> FeaturePair:
+        return self.feature_pair(self.pad(image), layers, self.perceptual.layers)

@@ -35,19 +35,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from stylezoo.layers import MirroredDecoder, normalized_weights
+from stylezoo.errors import StylezooError
+from stylezoo.layers import MirroredDecoder
 from stylezoo.losses import PerceptualLoss, identity_losses
-from stylezoo.module import Code
+from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.training.initialization import FittedModel, mirrored
-from stylezoo.training.least_squares import Goal
-from stylezoo.vgg import VGG, WIDTHS, Features
+from stylezoo.vgg import WIDTHS, Features
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 CONTENT_LAYERS = {"relu4_1": 1.0, "relu5_1": 1.0}
 PATCH = 8  # pixels
 CAPE = 18  # side of the map that positions are learned on
-ANCHOR = 4.0  # of the channels that are the same in all tokens at first, in standard deviations of the others
 
 
 class PatchEmbedding(nn.Module):
@@ -155,9 +153,9 @@ class Transformer(nn.Module):
     paper="https://arxiv.org/abs/2105.14576",
     year=2022,
     kind="arbitrary",
-    code="diyiiyiii/StyTR-2@c11ea32",
+    reference="diyiiyiii/StyTR-2@c11ea32",
 )
-class StyTr2(FittedModel):
+class StyTr2(StyleModel):
     """StyTr2 (Deng et al. 2022). 35,394,115 parameters are trained.
 
     Args:
@@ -175,15 +173,14 @@ class StyTr2(FittedModel):
         lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
-        first_pictures: Number of training crops that the first weights are fitted to, see `stylezoo.training.initialization.FittedModel`
-            and `StyTr2.first_weights`; the learning rate is then that of `WhitenedAdam`, some 2e-3. 0 for Adam from random
-            weights.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
-        ValueError: If the heads do not divide the channels.
+        StylezooError: If the heads do not divide the channels.
     """
+
+    supports_tiles = True
 
     def __init__(
         self,
@@ -201,18 +198,18 @@ class StyTr2(FittedModel):
         lr: float = 2e-4,
         lr_decay: float = 1e-5,
         warmup: int = 10000,
-        first_pictures: int = 0,
-        encoder: str = "vgg19_normalised",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg19_normalised",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         channels = {f"relu{block}_1": round(width * full) for block, full in enumerate(WIDTHS, start=1)}
         tokens = channels["relu4_1"]
         if tokens % heads:
-            raise ValueError(
+            raise StylezooError(
                 f"stytr2 has {tokens} channels at width {width}, which {heads} heads cannot share equally."
             )
-        self.save_hyperparameters()
+        self.save_settings()
+        self.lr, self.lr_decay, self.warmup = lr, lr_decay, warmup
         self.embedding = PatchEmbedding(tokens)
         self.transformer = Transformer(tokens, heads, layers, dropout)
         self.decoder = MirroredDecoder(channels)
@@ -224,41 +221,27 @@ class StyTr2(FittedModel):
             "identity2": identity2_weight,
         }
 
-    def encode_style(self, style: Tensor) -> Code:
-        """The style as tokens, (B, floor(H/8) * floor(W/8), 512)."""
+    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+        """Returns the style's tokens, (B, floor(H/8) * floor(W/8), 512)."""
         return {"tokens": self.transformer.encode_style(self.embedding(style))}
 
-    def decode(
-        self, content: Tensor, code: Code | list[Code], alpha: float = 1.0, weights: list[float] | None = None
-    ) -> Tensor:
-        """Paints the content with a style code.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            code: What `encode_style` returned, or a list of such codes to blend: what the transformer makes of each is.
-            alpha: Strength, 0 (the content as its own style) to 1.
-            weights: One per code, normalized to sum 1; None weighs them equally.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            ValueError: If there are not as many weights as codes.
-        """
-        codes = code if isinstance(code, list) else [code]
-        shares = [alpha * w for w in normalized_weights(weights, len(codes))]
-        if alpha != 1:
-            codes, shares = [*codes, self.encode_style(content)], [*shares, 1 - alpha]
+    def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
+        """Blends the outputs of the transformer decoder; below alpha 1 the content is its own style for the rest."""
+        style = style.faded(alpha, lambda: self.encode_style(content))
         height, width = content.shape[-2:]
         patches = self.embedding(F.pad(content, (0, -width % PATCH, 0, -height % PATCH), mode="reflect"))
         x, position = self.transformer.encode_content(patches)
-        styles = (c["tokens"].expand(len(content), -1, -1) for c in codes)
-        painted = [w * self.transformer.decoder(x, position, s) for w, s in zip(shares, styles, strict=True)]
-        output: Tensor = self.decoder(torch.stack(painted).sum(0).transpose(1, 2).reshape(patches.shape))
-        return output[..., :height, :width]
 
-    def losses(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms ``content``, ``style``, ``identity1``, ``identity2``.
+        def attended(code: StyleCode) -> Tensor:
+            tokens: Tensor = self.transformer.decoder(x, position, code["tokens"].expand(len(content), -1, -1))
+            return tokens
+
+        tokens = style.sum(attended)
+        output: Tensor = self.decoder(tokens.transpose(1, 2).reshape(patches.shape), tile)
+        return output
+
+    def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style``, ``identity1``, ``identity2``.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -266,85 +249,25 @@ class StyTr2(FittedModel):
         """
         layers = self.perceptual.layers
         with torch.no_grad():
-            content_features = self._features(content, layers)
-            style_features = self._features(style, layers)
-        output_features = self._features(self(content, style), layers)
-        terms = self.perceptual(output_features, content=content_features, style=style_features)
-        content_pixels, content_identity = self._identity(content, content_features)
-        style_pixels, style_identity = self._identity(style, style_features)
+            content_feats, style_feats = self._features(content, layers), self._features(style, layers)
+        output_feats = self._features(self(content, style), layers)
+        terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
+        content_pixels, content_identity = self._identity(content, content_feats)
+        style_pixels, style_identity = self._identity(style, style_feats)
         terms["identity1"] = content_pixels + style_pixels
         terms["identity2"] = content_identity + style_identity
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+        return terms
 
     def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         restored = self(image, image)
         return identity_losses(restored, image, self._features(restored, features), features)
 
     def _features(self, image: Tensor, layers: Iterable[str]) -> Features:
-        features: Features = self.loss_network(self.loss_network.pad(image, "relu5_1"), layers)
+        features: Features = self.loss_encoder(self.loss_encoder.pad(image, "relu5_1"), layers)
         return features
 
-    @torch.no_grad()
-    def first_weights(self, images: Tensor) -> None:
-        """Tokens are decorrelated patches; attention takes the mean token of the content away and adds that of the style.
-
-        A quarter of the channels or more is constant: beside them the norms of patches differ little, so that the layer
-        norms let them pass. All else that the transformer adds starts at a tenth.
-        """
-        proj, transformer = self.embedding.proj, self.transformer
-        patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-        free = min(patches.shape[1], 3 * proj.out_channels // 4)
-        variances, axes = torch.linalg.eigh(patches.T.cov().double())  # ascending
-        scales = (variances + 0.1 * variances.mean()).rsqrt()
-        weight = (axes * scales).T[-free:].to(patches)
-        proj.weight.zero_()
-        proj.weight[:free] = weight.unflatten(1, proj.weight.shape[1:])
-        assert proj.bias is not None
-        proj.bias[:free] = -weight @ patches.mean(0)
-        proj.bias[free::2], proj.bias[free + 1 :: 2] = ANCHOR, -ANCHOR
-        for module in transformer.modules():
-            if isinstance(module, (EncoderLayer, DecoderLayer)):
-                module.linear2.weight *= 0.1
-            elif isinstance(module, nn.MultiheadAttention):
-                module.out_proj.weight *= 0.1
-        tokens = self.embedding(images)
-        pass_on(transformer.encoder_c, tokens.mean((0, 2, 3)), free, -1)
-        pass_on(transformer.decoder, transformer.encode_style(tokens).mean((0, 1)), free, 1)
-
-    def goals(self) -> list[Goal]:
-        """What the transformer makes of an image that is its own style, decoded, is the image."""
-        return mirrored(self.decoder)
-
-    def inputs(self, parameter: nn.Parameter) -> int:
-        """The square for matrices: tokens have much in common, the changes of a row add up instead of averaging out."""
-        return parameter[0].numel() ** 2 if parameter.ndim > 1 else len(parameter)
-
-    @property
-    def mirror(self) -> VGG:
-        """The loss network if it is as wide as the decoder; else the slim encoder, of half the channels."""
-        fits = self.loss_network.channels["relu3_1"] == self.decoder[1].out_channels
-        return self.loss_network if fits else VGG("vgg19_slim", last="relu4_1")
-
     def schedule(self, optimizer: Optimizer) -> LambdaLR:
-        return warm_up(optimizer, self.hparams["warmup"], self.hparams["lr_decay"])
-
-
-def pass_on(stack: Stack, mean: Tensor, free: int, sign: int) -> None:
-    """Makes the first attention of a stack add the mean of the attended tokens, times a sign, to all tokens.
-
-    Args:
-        stack: Of an encoder or the decoder.
-        mean: Of such tokens, (C,).
-        free: Number of channels before those that are the same in all tokens, which stay as they are.
-        sign: 1 or -1.
-    """
-    attention = next(module for module in stack.modules() if isinstance(module, nn.MultiheadAttention))
-    queries_and_keys, values = torch.split(attention.in_proj_weight, [2 * len(mean), len(mean)])
-    queries_and_keys *= 0.1  # which is to say, all attend to all
-    values.copy_(torch.eye(len(mean)))
-    bias = attention.in_proj_bias[2 * len(mean) :]
-    bias[:free], bias[free:] = 0, -mean[free:]
-    attention.out_proj.weight.copy_(sign * torch.eye(len(mean)))
+        return warm_up(optimizer, self.warmup, self.lr_decay)
 
 
 def warm_up(optimizer: Optimizer, steps: int, decay: float) -> LambdaLR:

@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from stylezoo.bases import SingleStyleModel
+from stylezoo.errors import StylezooError
 from stylezoo.layers import ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
@@ -113,7 +114,7 @@ class Pyramid(nn.Module):
     paper="https://arxiv.org/abs/1603.03417",
     year=2016,
     kind="single",
-    code="DmitryUlyanov/texture_nets@aad2cc6",
+    reference="DmitryUlyanov/texture_nets@aad2cc6",
 )
 class TextureNets(SingleStyleModel):
     """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalization (Ulyanov et al. 2016).
@@ -137,15 +138,15 @@ class TextureNets(SingleStyleModel):
         lr: Learning rate of Adam at the first step.
         lr_gamma: What the learning rate is multiplied by every ``lr_step_size`` steps.
         lr_step_size: See ``lr_gamma``.
-        encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pools round up. Only training needs it.
-        encoder_weights: A file for it; None takes the encoder's own.
+        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pools round up. Only training needs it.
+        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
-        ValueError: If a setting is none of these, or not one of the generator.
+        StylezooError: If a setting is not one of the generator.
     """
 
     # szagoruyko/loadcaffe@23e2e38 loadcaffe.cpp: caffe's pools round up
-    loss_network_options: ClassVar[dict[str, Any]] = {"ceil_mode": True}
+    loss_encoder_options: ClassVar[dict[str, Any]] = {"ceil_mode": True}
 
     def __init__(
         self,
@@ -167,20 +168,18 @@ class TextureNets(SingleStyleModel):
         lr: float = 1e-3,
         lr_gamma: float = 0.8,
         lr_step_size: int = 2000,
-        encoder: str = "vgg19_caffe",
-        encoder_weights: str | None = None,
+        loss_encoder: str = "vgg19_caffe",
+        loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        for kind, value in ((Generator, generator), (Norm, norm), (Padding, padding)):
-            if value not in kind.__args__:  # type: ignore[attr-defined]
-                choices = ", ".join(kind.__args__)  # type: ignore[attr-defined]
-                raise ValueError(f"texture_nets has no {value!r} here: choose one of {choices}.")
         if generator == "johnson" and (padding, negative_slope, noise) != ("replicate", 0.0, 0):
-            raise ValueError(
+            raise StylezooError(
                 "padding, negative_slope and noise are settings of the pyramid: leave them out with johnson."
             )
-        self.save_hyperparameters()
-        self.name_style()
+        self.save_settings()
+        self.lr, self.lr_gamma, self.lr_step_size = lr, lr_gamma, lr_step_size
+        self.set_style(style_image, style_name, style_size)
+        self.noise, self.seed = noise, seed
         self.transformer: Pyramid | JohnsonTransformer
         if generator == "pyramid":
             self.transformer = Pyramid(norm, padding, negative_slope, noise)
@@ -190,9 +189,9 @@ class TextureNets(SingleStyleModel):
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
         self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 
-    def paint(self, content: Tensor) -> Tensor:
+    def generate(self, content: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W) or larger, RGB, not clamped: the network takes RGB in [0, 1], returns BGR less mean."""
-        if self.hparams["noise"]:
+        if self.noise:
             output = self.transformer(content, self._random())
         else:
             output = self.transformer(content)
@@ -201,10 +200,10 @@ class TextureNets(SingleStyleModel):
 
     def _random(self) -> torch.Generator:
         """Random numbers of the noise: a function of seed, step and rank, so that a resumed run goes on; one for painting."""
-        place = (self.global_step, self.global_rank) if self.training else ()
-        seed = np.random.default_rng((self.hparams["seed"], *place)).integers(2**63)
+        place = (self.trained_batches, self.global_rank) if self.training else ()
+        seed = np.random.default_rng((self.seed, *place)).integers(2**63)
         return torch.Generator().manual_seed(int(seed))
 
     def schedule(self, optimizer: Optimizer) -> StepLR:
         """A learning rate that falls in steps: lr * lr_gamma^(i // lr_step_size) at step i = 0, 1, 2 ..."""
-        return StepLR(optimizer, self.hparams["lr_step_size"], self.hparams["lr_gamma"])
+        return StepLR(optimizer, self.lr_step_size, self.lr_gamma)

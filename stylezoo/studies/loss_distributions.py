@@ -58,8 +58,8 @@ def spread(values: Tensor) -> float:
 
 def _row(label: str, quantity: str, values: Tensor) -> Row:
     smallest, low, median, high, largest = torch.quantile(values, torch.tensor(SHARES, dtype=values.dtype)).tolist()
-    centerd = values - values.mean()
-    variance = centerd.square().mean()
+    centered = values - values.mean()
+    variance = centered.square().mean()
     return {
         "model": label,
         "loss": quantity,
@@ -71,7 +71,7 @@ def _row(label: str, quantity: str, values: Tensor) -> Row:
         "largest": largest,
         "95 % / 5 %": high / low if low else None,
         "largest / smallest": largest / smallest if smallest else None,
-        "skewness": (centerd.pow(3).mean() / variance.pow(1.5)).item() if variance > 0 else None,
+        "skewness": (centered.pow(3).mean() / variance.pow(1.5)).item() if variance > 0 else None,
         SPREAD: 1000 if quantity == "classic" and not label.startswith("(") else None,
     }
 

@@ -41,8 +41,8 @@ def checkerboard(pictures: Tensor) -> dict[int, float]:
         raise ValueError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
     pictures = pictures[..., :height, :width].double()
     window = torch.outer(*(torch.hann_window(side, dtype=torch.float64) for side in (height, width)))
-    centerd = pictures - pictures.mean((-2, -1), keepdim=True)
-    power = torch.fft.fft2(centerd * window).abs().square().mean((0, 1))  # (H, W)
+    centered = pictures - pictures.mean((-2, -1), keepdim=True)
+    power = torch.fft.fft2(centered * window).abs().square().mean((0, 1))  # (H, W)
     found: dict[int, list[float]] = {period: [] for period in PERIODS}
     for u in range(4):
         for v in range(4):

@@ -1,1 +1,33 @@
-"""What no paper has: initialization, optimizers, distillation, callbacks, and the slim encoder."""
+"""What no paper has, attached to a model from outside: initialization, optimizers, distillation, callbacks."""
+
+from stylezoo.training.callbacks import (
+    EMA,
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    ImageWriter,
+    RunCheckpoint,
+    RunProgressBar,
+)
+from stylezoo.training.distillation import Distillation
+from stylezoo.training.initialization import Initialization, LeastSquares
+from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
+from stylezoo.training.slim_encoder import SlimEncoder
+from stylezoo.training.training import Training
+
+__all__ = [
+    "EMA",
+    "ChannelsLast",
+    "Compile",
+    "Distillation",
+    "ImageGrid",
+    "ImageWriter",
+    "Initialization",
+    "LeastSquares",
+    "OptimizerSettings",
+    "PreconditionedAdam",
+    "RunCheckpoint",
+    "RunProgressBar",
+    "SlimEncoder",
+    "Training",
+]

@@ -136,11 +136,12 @@ class ImageGrid(Callback):
         self._last_step = trainer.global_step
         if not trainer.is_global_zero or self._batch is None:
             return
-        was_training = model.training
+        modes = {module: module.training for module in model.modules()}  # a frozen submodule is in eval mode already
         model.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             output = model(**{name: pictures.to(model.device) for name, pictures in self._batch.items()})
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
         columns = [*self._batch.values(), output.float().cpu()]
         sheet = grid([list(row) for row in zip(*columns, strict=True)])
         for logger in trainer.loggers:
@@ -239,34 +240,36 @@ def without_encoders(model: LightningModule) -> LightningModule:
 class Compile(Callback):
     """Compiles the losses of training steps, networks and encoders included, with ``torch.compile``.
 
-    The first step is taken without: it builds and measures what lasts, such as the style of an image. Validation and
-    painting do without, too. State dict and checkpoints are those of a run that is not compiled.
+    Validation and inference run without. State dict and checkpoints are those of a run that is not compiled.
     """
 
     def __init__(self) -> None:
         self._losses: Callable[..., dict[str, Tensor]] | None = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, StyleModel)
+        pl_module.prepare_losses()  # what lasts is built and measured outside of the compiled function
+        self._losses = torch.compile(pl_module.losses)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._losses is not None:
-            vars(pl_module)["losses"] = self._losses
+        vars(pl_module)["losses"] = self._losses
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         vars(pl_module).pop("losses", None)
-        if self._losses is None:
-            assert isinstance(pl_module, StyleModel)
-            self._losses = torch.compile(pl_module.losses)
 
 
 class ChannelsLast(Callback):
-    """Trains with the channels of a pixel side by side in memory, as convolutions of CPUs and of tensor cores want them.
+    """Trains in the memory layout ``channels_last``, which convolutions of many CPUs and of tensor cores prefer.
 
-    Same numbers but for rounding.
+    The numbers are the same but for rounding.
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.to(memory_format=torch.channels_last)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        pl_module.to(memory_format=torch.channels_last)  # at every step: a loss network may be built in the first
         for name, tensor in batch.items():
             if tensor.ndim == 4:
                 batch[name] = tensor.contiguous(memory_format=torch.channels_last)

@@ -8,40 +8,29 @@ Distillation for Ultra-Resolution Universal Style Transfer (Wang et al., CVPR 20
     python -m stylezoo fit --config experiments/adain.yaml --model.encoder vgg19_slim \\
       --model.encoder_weights runs/slim_encoder/version_0/checkpoints/last.ckpt
 
-It does not start from noise. Layer by layer, the teacher's channels that tell most about all others are chosen, and the
-student's filters are the least squares fit of these to its own input, so that they make up for the errors of the layers
+It does not start from noise. Layer by layer, the teacher's channels that predict all others best are chosen, and the
+student's filters are the least-squares fit of these to its own input, so that they correct the errors of the layers
 before. This is channel pruning (He, Zhang & Sun, ICCV 2017, arXiv:1707.06168) with a greedy choice instead of LASSO. It takes
-minutes; gradients do the rest. Plain Adam would first undo it, because features are positive and their neighbors alike, so
-that small steps of all weights add up: the steps are those of Adam on decorrelated inputs (`WhitenedAdam`).
+minutes; preconditioned Adam (`stylezoo.training.optimizers`) does the rest.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stylezoo.losses import at_least_float32, balanced_gram_loss, content_loss
-from stylezoo.module import StyleModel
-from stylezoo.registry import Kind
-from stylezoo.training.least_squares import (
-    WhitenedAdam,
-    choose,
-    columns,
-    conv_inputs,
-    convolutions,
-    fit,
-    patches,
-    shared_images,
-    some_positions,
-    whitening,
-)
+from stylezoo.module import Kind, StyleModel
+from stylezoo.training.optimizers import PreconditionedAdamOptimizer, preconditioner
+from stylezoo.training.regression import choose, columns, conv_inputs, convolutions, fit, patches, some_positions
+from stylezoo.training.training import shared_images
 from stylezoo.vgg import VGG, Features, conv_names
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -54,9 +43,9 @@ class SlimEncoder(StyleModel):
         widths: Channels of the five blocks. conv4_1 has those of the fourth, what follows it those of the fifth: only
             relu5_1 needs it.
         gram_weight: Weight of the balanced Gram loss of each layer, against its relative squared error.
-        first_pictures: Number of training crops that the first weights are fitted to; 0 leaves them random.
-        first_weights: A slim encoder's file to go on from, instead of that fit.
-        lr: Learning rate of `WhitenedAdam` after the first steps.
+        crops: Number of training crops that the initialization is fitted to; 0 leaves the weights random.
+        initial_weights: A slim encoder's file to continue from, instead of that fit.
+        lr: Learning rate of preconditioned Adam after the first steps.
         lr_decay: d in lr / (1 + d * step).
         warmup: Steps in which the learning rate rises to its value.
         teacher: The encoder to imitate, see `stylezoo.vgg.VGG`.
@@ -67,14 +56,14 @@ class SlimEncoder(StyleModel):
 
     system: ClassVar[str] = "slim_encoder"
     kind: ClassVar[Kind] = "single"  # it takes no style
-    local_settings: ClassVar[frozenset[str]] = frozenset({"first_weights", "teacher_weights", "deep_teacher_weights"})
+    local_settings: ClassVar[frozenset[str]] = frozenset({"initial_weights", "teacher_weights", "deep_teacher_weights"})
 
     def __init__(
         self,
         widths: Sequence[int] = (32, 64, 128, 256, 128),
         gram_weight: float = 0.5,
-        first_pictures: int = 256,
-        first_weights: str | None = None,
+        crops: int = 256,
+        initial_weights: str | None = None,
         lr: float = 0.01,
         lr_decay: float = 3e-3,
         warmup: int = 50,
@@ -83,7 +72,9 @@ class SlimEncoder(StyleModel):
         deep_teacher_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_settings()
+        self.crops, self.initial_weights, self.gram_weight = crops, initial_weights, gram_weight
+        self.lr, self.lr_decay, self.warmup = lr, lr_decay, warmup
         self.teacher = VGG(teacher, teacher_weights)
         self.deep_teacher = None if deep_teacher_weights is None else VGG("vgg19_slim", deep_teacher_weights)
         deep_channels = {} if self.deep_teacher is None else self.deep_teacher.channels
@@ -100,7 +91,7 @@ class SlimEncoder(StyleModel):
         return ((name, vgg) for name, vgg in super().encoders() if vgg is not self.encoder)
 
     def targets(self, image: Tensor) -> Features:
-        """What the teachers say, {layer: (B, C, H', W')} for every layer that the student has."""
+        """Returns the teachers' features, {layer: (B, C, H', W')} for every layer that the student has."""
         first = [layer for layer in self.encoder.channels if layer in self.teacher.channels]
         rest = [layer for layer in self.encoder.channels if layer not in first]
         with torch.no_grad():
@@ -120,27 +111,40 @@ class SlimEncoder(StyleModel):
         features = self.encoder(image, list(targets))
         terms = {n: content_loss(features[n], t) / at_least_float32(t).square().mean() for n, t in targets.items()}
         gram = torch.stack([balanced_gram_loss(features[name], t) for name, t in targets.items()]).sum()
-        return {**terms, "gram": self.hparams["gram_weight"] * gram}
+        return {**terms, "gram": self.gram_weight * gram}
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The first weights of a new run: those of a file, or fitted to the teachers (`fit_to_teachers`); `WhitenedAdam`.
+    def build_loss_encoder(self) -> None:
+        """Does nothing: the teachers are there from the start."""
 
-        A resumed run finds weights and whitenings in its checkpoint.
+    def setup(self, stage: str) -> None:
+        self._resumed = False
+        super().setup(stage)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = True
+
+    def optimizer(self) -> Optimizer:
+        """Initializes a new run, from a file or by `fit_to_teachers`, and returns preconditioned Adam.
+
+        A resumed run finds weights and preconditioners in its checkpoint.
         """
         convs = [*convolutions(self.encoder.convs).values(), *convolutions(self.encoder.maps).values()]
-        first: list[Tensor] | list[None] = [None] * len(convs)
-        if self.hparams["first_pictures"] and not self.resumed:
-            images = shared_images(self, self.hparams["first_pictures"])
-            if self.hparams["first_weights"] is None:
+        known: list[Tensor] | list[None] = [None] * len(convs)
+        if self.crops and not self._resumed:
+            images = shared_images(self.trainer, self.crops)
+            if self.initial_weights is None:
                 fit_to_teachers(self.encoder, self.teacher, self.deep_teacher, images)
             else:
-                trained = VGG("vgg19_slim", self.hparams["first_weights"])
+                trained = VGG("vgg19_slim", self.initial_weights)
                 self.encoder.load_state_dict(trained.state_dict())
-            first = whitenings(self.encoder, images)
-        optimizer = WhitenedAdam(convs, first, self.hparams["lr"])
-        warmup, decay = self.hparams["warmup"], self.hparams["lr_decay"]
-        schedule = LambdaLR(optimizer, lambda i: min(1, (i + 1) / max(1, warmup)) / (1 + decay * i))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            known = preconditioners(self.encoder, images)
+        return PreconditionedAdamOptimizer(convs, known, self.lr)
+
+    def schedule(self, optimizer: Optimizer) -> LambdaLR:
+        """A linear warm-up, then lr / (1 + lr_decay * i) at optimizer step i = 0, 1, 2 ..."""
+        warmup, decay = self.warmup, self.lr_decay
+        return LambdaLR(optimizer, lambda i: min(1, (i + 1) / max(1, warmup)) / (1 + decay * i))
 
 
 def untrained_weights(widths: Sequence[int], channels: Mapping[str, int]) -> dict[str, Tensor]:
@@ -173,44 +177,43 @@ def fit_to_teachers(student: VGG, teacher: VGG, deep_teacher: VGG | None, images
         images: (B, 3, H, W), RGB in [0, 1].
         positions: How many positions of each image enter the fit of a layer.
     """
-    convs, maps, goals = convolutions(teacher.convs), {}, conv_inputs(teacher, images)
+    convs, maps, targets = convolutions(teacher.convs), {}, conv_inputs(teacher, images)
     if deep_teacher is not None:
         deeper = {name: conv for name, conv in convolutions(deep_teacher.convs).items() if name not in convs}
-        goals = itertools.chain(goals, (item for item in conv_inputs(deep_teacher, images) if item[0] in deeper))
+        targets = itertools.chain(targets, (item for item in conv_inputs(deep_teacher, images) if item[0] in deeper))
         convs, maps = {**convs, **deeper}, convolutions(deep_teacher.maps)
     own_convs, own_maps, names = convolutions(student.convs), convolutions(student.maps), list(student.convs)
     generator = torch.Generator().manual_seed(0)
-    for (name, thin), (_, wide) in zip(conv_inputs(student, images), goals, strict=False):
+    for (name, thin), (_, wide) in zip(conv_inputs(student, images), targets, strict=False):
         where = some_positions(thin, positions, generator)
-        goal = columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
-        importance = torch.eye(goal.shape[1], device=goal.device) * float(name in own_maps)
+        target = columns(convs[name](wide), where)  # before the ReLU, (B * positions, C)
+        importance = torch.eye(target.shape[1], device=target.device) * float(name in own_maps)
         following = names.index(name) + 1
-        if following < len(names) and convs[names[following]].in_channels == goal.shape[1]:
+        if following < len(names) and convs[names[following]].in_channels == target.shape[1]:
             kernel = convs[names[following]].weight
             reach = torch.einsum("oihw,ojhw->ij", kernel, kernel)
             importance += reach / reach.diagonal().mean()
         windows = patches(thin, where, own_convs[name])
-        weight = fit(own_convs[name], windows, goal[:, choose(F.relu(goal), importance, own_convs[name].out_channels)])
+        weight = fit(
+            own_convs[name], windows, target[:, choose(F.relu(target), importance, own_convs[name].out_channels)]
+        )
         if name in own_maps:
             features = F.relu(F.linear(windows, weight, own_convs[name].bias))
             if name not in teacher.convs:
-                goal = F.linear(F.relu(goal), maps[name].weight.flatten(1), maps[name].bias)
-            fit(own_maps[name], features, goal)
+                target = F.linear(F.relu(target), maps[name].weight.flatten(1), maps[name].bias)
+            fit(own_maps[name], features, target)
 
 
 @torch.no_grad()
-def whitenings(network: VGG, images: Tensor, positions: int = 100, damping: float = 1e-3) -> list[Tensor]:
-    """For each convolution of a slim encoder, then for each map, T that decorrelates its inputs and the 1 of the bias.
-
-    T M T^T = 1 for the second moments M of the inputs, (D + 1, D + 1), damped by a share of their mean diagonal.
-    """
+def preconditioners(network: VGG, images: Tensor, positions: int = 100, damping: float = 1e-3) -> list[Tensor]:
+    """Measures the `preconditioner` of each convolution of a slim encoder, then that of each map."""
     generator = torch.Generator().manual_seed(1)
     of_convs, of_maps = [], []
     for name, x in conv_inputs(network, images):
         where = some_positions(x, positions, generator)
         conv = convolutions(network.convs)[name]
         windows = patches(x, where, conv)
-        of_convs.append(whitening(windows, damping))
+        of_convs.append(preconditioner(windows, damping))
         if name in network.maps:
-            of_maps.append(whitening(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
+            of_maps.append(preconditioner(F.relu(F.linear(windows, conv.weight.flatten(1), conv.bias)), damping))
     return of_convs + of_maps

@@ -98,8 +98,8 @@ def test_supremum_correlation() -> None:
     output, style = (THIN(batch[name], ["relu2_1"])["relu2_1"] for name in ("output", "style"))
     classic, supremum = classic_style_loss(output, style).double(), style_supremum(output, style).double()
     expected = float(pearson_corrcoef(classic, supremum))
-    centerd = [x - x.mean() for x in (classic, supremum)]
-    assert expected == pytest.approx(float(F.cosine_similarity(*centerd, dim=0)), rel=1e-9)
+    centered = [x - x.mean() for x in (classic, supremum)]
+    assert expected == pytest.approx(float(F.cosine_similarity(*centered, dim=0)), rel=1e-9)
     metric = SupremumCorrelation(THIN, "relu2_1")
     for start in range(0, 6, 2):
         metric.update(batch["output"][start : start + 2], batch["style"][start : start + 2])

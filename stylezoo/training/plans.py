@@ -1,0 +1,349 @@
+"""How each system can be initialized by least squares, and which of its convolutions can be preconditioned.
+
+One function per system that needs its own: what is regressed on what, what is set before, and in which units. A system
+without one has a plain `Plan`: its convolutions can be preconditioned, but it has no regression targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylezoo.layers import MirroredDecoder, StyleAttention, imagenet_normalized
+from stylezoo.models.adain import AdaIN
+from stylezoo.models.cin import CIN
+from stylezoo.models.efdm import EFDM
+from stylezoo.models.linear_transfer import SIZE, LinearTransfer, Transformation
+from stylezoo.models.magenta import Magenta
+from stylezoo.models.microast import MicroAST
+from stylezoo.models.msgnet import MSGNet, normalized_gram, to_bgr
+from stylezoo.models.multi_level_adain import MultiLevelAdaIN
+from stylezoo.models.multi_level_attention import MultiLevelAttention
+from stylezoo.models.sanet import SANet
+from stylezoo.models.stytr2 import PATCH, DecoderLayer, EncoderLayer, Stack, StyTr2
+from stylezoo.module import StyleModel
+from stylezoo.training.identity_transformer import RESIDUAL_SCALE, color_parameters, initialize_identity, linear_fit
+from stylezoo.vgg import VGG
+
+
+class RegressionTarget(NamedTuple):
+    """What the output of a convolution is regressed on, for an image that is stylized with itself.
+
+    Attributes:
+        conv: The convolution.
+        features: ``image``; ``conv3_1`` and the like, the input of that convolution of the plan's ``mirror``; ``relu4_1``,
+            the encoder's features.
+        relu: Whether a ReLU follows.
+    """
+
+    conv: nn.Conv2d
+    features: str
+    relu: bool = True
+
+
+@dataclass
+class Plan:
+    """What initialization and preconditioning have to know of a model.
+
+    Attributes:
+        model: The model.
+        targets: What is fitted, in the order in which it runs; nothing if the weights are to stay random.
+        prepare: Sets what no regression can find, such as an attention, before the fits; called with images (B, 3, H, W).
+        restore: Stylizes images with themselves, (B, 3, H, W) -> (B, 3, H, W).
+        to_pixels: RGB in [0, 1] in the units of the last convolution.
+        mirror: Returns the network whose convolutions the targets name: one of the decoder's widths.
+        convolutions: Those that are trained, by name.
+        fan_in: Number of inputs that a parameter outside of these convolutions sums up: the columns of a matrix.
+    """
+
+    model: StyleModel
+    targets: list[RegressionTarget] = field(default_factory=list)
+    prepare: Callable[[Tensor], None] = lambda images: None
+    restore: Callable[[Tensor], Tensor] = None  # type: ignore[assignment]
+    to_pixels: Callable[[Tensor], Tensor] = lambda image: image
+    mirror: Callable[[], VGG] = None  # type: ignore[assignment]
+    convolutions: dict[str, nn.Conv2d] = None  # type: ignore[assignment]
+    fan_in: Callable[[nn.Parameter], int] = lambda p: p[0].numel() if p.ndim > 1 else len(p)
+
+    def __post_init__(self) -> None:
+        model = self.model
+        self.restore = self.restore or (lambda image: model.decode(image, model.encode_style(image)))
+        self.mirror = self.mirror or (lambda: model.loss_encoder)
+        if self.convolutions is None:
+            self.convolutions = trained_convolutions(model)
+
+
+def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:
+    """Returns the convolutions of a model that are trained, by name."""
+    frozen = tuple(f"{name}." for name, _ in model.encoders())
+    named = ((name, module) for name, module in model.named_modules() if not name.startswith(frozen or "\0"))
+    return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
+
+
+def mirrored_targets(decoder: MirroredDecoder) -> list[RegressionTarget]:
+    """Regresses each convolution on the input of the convolution of VGG-19 that it mirrors."""
+    convs = [module for module in decoder if isinstance(module, nn.Conv2d)]
+    names = ["conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2"][-len(convs) + 1 :]
+    inner = [RegressionTarget(conv, name) for conv, name in zip(convs, names, strict=False)]
+    return [*inner, RegressionTarget(convs[-1], "image", relu=False)]
+
+
+def adain(model: AdaIN | EFDM) -> Plan:
+    """The decoder inverts the encoder."""
+    return Plan(model, mirrored_targets(model.decoder))
+
+
+def sanet(model: SANet) -> Plan:
+    """The merging convolution restores relu4_1, which the decoder inverts."""
+    transform = model.transform
+    merge = RegressionTarget(transform.merge_conv, "relu4_1", relu=False)
+
+    def prepare(images: Tensor) -> None:
+        for attention in (transform.sanet4_1, transform.sanet5_1):
+            initialize_attention(attention)
+
+    return Plan(model, [merge, *mirrored_targets(model.decoder)], prepare)
+
+
+def multi_level_adain(model: MultiLevelAdaIN) -> Plan:
+    """The decoder inverts VGG; where a level joins it, the same thing is restored again."""
+    d = model.decoder
+    full = d.concatenate == "full"
+    convs = [d.rc1, d.rc2, d.rc3, d.rc4, d.rc5, d.rc6, d.rc7, d.rc8]
+    names = ["conv4_1", "conv3_4" if full else "conv4_1", "conv3_3", "conv3_1"]
+    names += ["conv2_2" if full else "conv3_1", "conv2_2", "conv2_1", "conv1_2"]
+    inner = [RegressionTarget(block.conv, name) for block, name in zip(convs, names, strict=True)]
+    last = RegressionTarget(d.rc9.conv, "image", relu=False)
+    return Plan(model, [*inner, last], to_pixels=imagenet_normalized)
+
+
+def multi_level_attention(model: MultiLevelAttention) -> Plan:
+    """The merging convolution restores relu4_1, which the decoder inverts."""
+    network, d = model.network, model.network.decoder
+    convs = [d.rc0, d.rc1, d.rc2, d.rc3, d.rc4, d.rc5, d.rc6, d.rc7, d.rc8]
+    names = ["relu4_1", "conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2"]
+    inner = [RegressionTarget(block.conv, name) for block, name in zip(convs, names, strict=True)]
+    last = RegressionTarget(d.rc9.conv, "image", relu=False)
+
+    def prepare(images: Tensor) -> None:
+        for attention in (network.att1, network.att2):
+            initialize_attention(attention)
+
+    return Plan(model, [*inner, last], prepare, to_pixels=imagenet_normalized)
+
+
+def linear_transfer(model: LinearTransfer) -> Plan:
+    """A decoder that no file brought inverts the encoder; the linear maps start as the identity on principal components."""
+
+    def prepare(images: Tensor) -> None:
+        for layer in model.levels:
+            parts = torch.split(images, 16)
+            features = torch.cat([model.encoder(part, [layer])[layer] for part in parts])
+            initialize_transformation(model.matrix(layer), features)
+        model.decoder_is_trained = True  # when the fits that follow are done
+
+    return Plan(model, [] if model.decoder_is_trained else mirrored_targets(model.decoder), prepare)
+
+
+def msgnet(model: MSGNet) -> Plan:
+    """The last convolution restores the image from the output of the untrained others.
+
+    CoMatch keeps features of the mean Gram matrix as they are, so that other styles change them from the start.
+    """
+    last = model.generator.last.conv
+    assert isinstance(last, nn.Conv2d)
+
+    def prepare(images: Tensor) -> None:
+        features = torch.cat([model.generator.encode(to_bgr(part)) for part in torch.split(images, 16)])
+        mean = normalized_gram(features).mean(0)
+        mean.diagonal().add_(0.1 * mean.diagonal().mean())  # damps the inverse
+        model.generator.comatch.weight.copy_(torch.linalg.inv(mean)[None])
+
+    return Plan(model, [RegressionTarget(last, "image", relu=False)], prepare, to_pixels=to_bgr)
+
+
+def microast(model: MicroAST) -> Plan:
+    """The last convolution restores the image from features that random weights keep alive.
+
+    Depthwise convolutions average, residual blocks add little, filters are hardly modulated, and both encoders start
+    alike. Depthwise convolutions are not preconditioned.
+    """
+    last = model.decoder.dec3[-1]
+    assert isinstance(last, nn.Conv2d)
+
+    def prepare(images: Tensor) -> None:
+        for part in (model.content_encoder, model.modulator, model.decoder):
+            for name, module in part.named_modules():
+                if isinstance(module, nn.Conv2d):
+                    initialize_random(module)
+                    module.weight *= 0.1 if name.endswith("conv2") or part is model.modulator else 1.0
+        for name in ("weight1", "weight2"):
+            model.modulator.get_parameter(f"{name}.0.bias").fill_(1.0)
+        model.style_encoder.load_state_dict(model.content_encoder.state_dict())
+
+    convs = {name: conv for name, conv in trained_convolutions(model).items() if conv.groups == 1}
+    return Plan(model, [RegressionTarget(last, "image", relu=False)], prepare, convolutions=convs)
+
+
+def stytr2(model: StyTr2) -> Plan:
+    """Tokens are decorrelated patches; attention exchanges the mean token of the content for that of the style.
+
+    A quarter of the channels or more is constant: beside them the norms of patches differ little, so that the layer norms
+    let them pass. All else that the transformer adds starts at a tenth. The decoder inverts the encoder that is as wide.
+    For matrices the fan-in is squared: tokens have much in common, so that the changes of a row add up.
+    """
+
+    def mirror() -> VGG:
+        fits = model.loss_encoder.channels["relu3_1"] == model.decoder[1].out_channels
+        return model.loss_encoder if fits else VGG("vgg19_slim", last="relu4_1")  # of half the channels
+
+    return Plan(
+        model,
+        mirrored_targets(model.decoder),
+        lambda images: initialize_tokens(model, images),
+        mirror=mirror,
+        fan_in=lambda p: p[0].numel() ** 2 if p.ndim > 1 else len(p),
+    )
+
+
+def cin(model: CIN) -> Plan:
+    """Nothing is fitted; images are stylized in the styles in turn. A scale or shift changes one number."""
+    return Plan(model, restore=model, fan_in=lambda parameter: 1)
+
+
+def magenta(model: Magenta, teacher: Magenta | None = None) -> Plan:
+    """The transformer starts as the identity in the colors of the style, which linear maps read off the bottlenecks.
+
+    The bottlenecks are those of the teacher if there is one. A separable network stays random. The convolutions of the
+    transformer are preconditioned, but for depthwise ones.
+    """
+
+    def prepare(images: Tensor) -> None:
+        transformer = model.transformer
+        if model.hparams["separable"]:
+            return
+        scale, shift = initialize_identity(transformer, images)
+        colors = color_parameters(images)
+        predictor = (model if teacher is None else teacher.to(images.device)).predictor
+        bottlenecks = torch.cat([predictor(part) for part in torch.split(images, 16)])
+        for linear, first, last in zip((transformer.scale, transformer.shift), (scale, shift), colors, strict=True):
+            linear.weight *= RESIDUAL_SCALE
+            linear.bias.copy_(first)
+            linear.weight[-3:], linear.bias[-3:] = linear_fit(bottlenecks, last, ridge=1e-2)
+
+    convs = trained_convolutions(model).items()
+    inner = {name: conv for name, conv in convs if name.startswith("transformer.") and conv.groups == 1}
+    return Plan(model, prepare=prepare, convolutions=inner)
+
+
+PLANS: dict[str, Callable[..., Plan]] = {
+    "adain": adain,
+    "cin": cin,
+    "efdm": adain,
+    "linear_transfer": linear_transfer,
+    "magenta": magenta,
+    "microast": microast,
+    "msgnet": msgnet,
+    "multi_level_adain": multi_level_adain,
+    "multi_level_attention": multi_level_attention,
+    "sanet": sanet,
+    "stytr2": stytr2,
+}
+"""The plans of the systems that have their own, by name."""
+
+
+def plan_of(model: StyleModel, **context: Any) -> Plan:
+    """Returns the plan of a model.
+
+    Args:
+        model: Any system.
+        **context: Further arguments of the system's plan, such as ``teacher`` of magenta.
+    """
+    return PLANS[model.system](model, **context) if model.system in PLANS else Plan(model)
+
+
+# What is set before the fits
+
+
+def initialize_attention(attention: StyleAttention) -> None:
+    """Sets identity maps: positions attend to those whose features are alike, and get these."""
+    convs = ((attention.f, 1.0), (attention.g, len(attention.g.weight) ** -0.5), (attention.h, 1.0))
+    for conv, gain in (*convs, (attention.out_conv, 1.0)):
+        conv.weight.copy_(gain * torch.eye(len(conv.weight))[..., None, None])
+        assert conv.bias is not None
+        conv.bias.zero_()
+
+
+def initialize_transformation(transformation: Transformation, features: Tensor) -> None:
+    """Sets the principal components of features (B, C, H, W), each of variance 1, and the identity for both matrices."""
+    centered = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
+    variances, axes = torch.linalg.eigh(centered @ centered.T / centered.shape[1])
+    variances, axes = variances[-SIZE:].clamp_min(1e-12), axes[:, -SIZE:]
+    transformation.compress.weight.copy_((axes / variances.sqrt()).T[..., None, None])
+    transformation.unzip.weight.copy_((axes * variances.sqrt())[..., None, None])
+    for net in (transformation.snet, transformation.cnet):
+        net.fc.weight.mul_(0.1)
+        net.fc.bias.copy_(torch.eye(SIZE).flatten())
+    for conv in (transformation.compress, transformation.unzip):
+        assert conv.bias is not None
+        conv.bias.zero_()
+
+
+def initialize_random(conv: nn.Conv2d) -> None:
+    """Draws weights that keep the size of what a ReLU lets through; those of a depthwise convolution average."""
+    assert conv.bias is not None
+    nn.init.kaiming_normal_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    if conv.groups > 1:
+        weights = conv.weight.abs()
+        conv.weight.copy_(weights / weights.sum((1, 2, 3), keepdim=True))
+
+
+CONSTANT = 4.0
+"""Value of the channels that are the same in all tokens at first, in standard deviations of the others."""
+
+
+def initialize_tokens(model: StyTr2, images: Tensor) -> None:
+    """Sets patch embedding and attention of StyTr2, see `stytr2`."""
+    proj, transformer = model.embedding.proj, model.transformer
+    patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    free = min(patches.shape[1], 3 * proj.out_channels // 4)
+    variances, axes = torch.linalg.eigh(patches.T.cov().double())  # ascending
+    scales = (variances + 0.1 * variances.mean()).rsqrt()
+    weight = (axes * scales).T[-free:].to(patches)
+    proj.weight.zero_()
+    proj.weight[:free] = weight.unflatten(1, proj.weight.shape[1:])
+    assert proj.bias is not None
+    proj.bias[:free] = -weight @ patches.mean(0)
+    proj.bias[free::2], proj.bias[free + 1 :: 2] = CONSTANT, -CONSTANT
+    for module in transformer.modules():
+        if isinstance(module, (EncoderLayer, DecoderLayer)):
+            module.linear2.weight *= 0.1
+        elif isinstance(module, nn.MultiheadAttention):
+            module.out_proj.weight *= 0.1
+    tokens = model.embedding(images)
+    add_mean(transformer.encoder_c, tokens.mean((0, 2, 3)), free, -1)
+    add_mean(transformer.decoder, transformer.encode_style(tokens).mean((0, 1)), free, 1)
+
+
+def add_mean(stack: Stack, mean: Tensor, free: int, sign: int) -> None:
+    """Makes the first attention of a stack add the mean of the attended tokens, times a sign, to all tokens.
+
+    Args:
+        stack: Of an encoder or the decoder.
+        mean: Of such tokens, (C,).
+        free: Number of channels before those that are the same in all tokens, which stay as they are.
+        sign: 1 or -1.
+    """
+    attention = next(module for module in stack.modules() if isinstance(module, nn.MultiheadAttention))
+    queries_and_keys, values = torch.split(attention.in_proj_weight, [2 * len(mean), len(mean)])
+    queries_and_keys *= 0.1  # nearly uniform attention
+    values.copy_(torch.eye(len(mean)))
+    bias = attention.in_proj_bias[2 * len(mean) :]
+    bias[:free], bias[free:] = 0, -mean[free:]
+    attention.out_proj.weight.copy_(sign * torch.eye(len(mean)))
