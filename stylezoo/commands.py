@@ -23,14 +23,12 @@ from torch import Tensor
 from stylezoo import checkpoints, registry, weights
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
 from stylezoo.inference import PreserveColor, Stylizer, load_image, load_masks, load_styles
-from stylezoo.module import Iteration, StyleModel
+from stylezoo.module import Iteration, Kind, StyleModel
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
 
-def list_systems(
-    kind: registry.Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table"
-) -> int:
+def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
     """List the systems of the zoo.
 
     Args:
@@ -43,7 +41,7 @@ def list_systems(
     names = registry.list_models(kind)
     for name in names if not pretrained else []:
         cls = registry.get(name)
-        rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "code": cls.code})
+        rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "reference": cls.reference})
     for entry in registry.pretrained_models() if pretrained else []:
         if entry.system in names:
             path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"

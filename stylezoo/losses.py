@@ -314,10 +314,10 @@ CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def identity_losses(
     restored: Tensor, image: Tensor, restored_features: Features, image_features: Features
 ) -> tuple[Tensor, Tensor]:
-    """Identity losses 1 and 2 of SANet (section 3.3, equations 8 and 9): an image styled with itself stays itself.
+    """Identity losses 1 and 2 of SANet (section 3.3, equations 8 and 9): an image stylized with itself stays itself.
 
     Args:
-        restored: The image styled with itself, (B, 3, H, W).
+        restored: The image stylized with itself, (B, 3, H, W).
         image: The image, (B, 3, H, W).
         restored_features: Features of ``restored``.
         image_features: Features of ``image``, at the same layers.
@@ -330,6 +330,11 @@ def identity_losses(
     return pixels, features
 
 
+def identity_terms(content: tuple[Tensor, Tensor], style: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Sums the `identity_losses` of a content and of a style to the terms ``identity1`` and ``identity2``."""
+    return {"identity1": content[0] + style[0], "identity2": content[1] + style[1]}
+
+
 def total_variation(image: Tensor, power: Literal[1, 2] = 2) -> Tensor:
     """Mean over samples of the sum of |differences|^power between neighbors, (B, 3, H, W) -> scalar.
 
@@ -340,6 +345,66 @@ def total_variation(image: Tensor, power: Literal[1, 2] = 2) -> Tensor:
     rows = (image[..., 1:, :] - image[..., :-1, :]).abs().pow(power)
     columns = (image[..., :, 1:] - image[..., :, :-1]).abs().pow(power)
     return (rows.sum() + columns.sum()) / image.shape[0]
+
+
+def mean_variation(image: Tensor) -> Tensor:
+    """Half the mean squared difference of vertical neighbors plus half that of horizontal ones, over the batch.
+
+    magenta/magenta@526d3eb image_stylization/learning.py: sums of each image are divided by their own number of differences.
+    """
+    image = at_least_float32(image)
+    return (image.diff(dim=-2).square().mean() + image.diff(dim=-1).square().mean()) / 2
+
+
+def corner_variation(image: Tensor) -> Tensor:
+    """Half the squared differences to the right and the lower neighbor, summed over pixels that have both.
+
+    jcjohnson/neural-style@07c4b82 neural_style.lua TVLoss, which adds only its gradient. Mean over the batch.
+    """
+    corner = image[..., :-1, :-1]
+    right, below = image[..., :-1, 1:], image[..., 1:, :-1]
+    return ((right - corner).square().sum() + (below - corner).square().sum()) / (2 * len(image))
+
+
+def nine_point_variation(image: Tensor) -> Tensor:
+    """Mean squared differences to the neighbors, a third for direct ones and a twelfth for diagonal ones, times 2.
+
+    crowsonkb/style-transfer-pytorch@e7e2c71 TVLoss; borders are repeated.
+    """
+    image = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    right = (image[..., 1:-1, 2:] - image[..., 1:-1, 1:-1]).square().mean() / 3
+    below = (image[..., 2:, 1:-1] - image[..., 1:-1, 1:-1]).square().mean() / 3
+    falling = (image[..., 1:, 1:] - image[..., :-1, :-1]).square().mean() / 12
+    rising = (image[..., 1:, :-1] - image[..., :-1, 1:]).square().mean() / 12
+    return 2 * (right + below + falling + rising)
+
+
+TOTAL_VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "absolute": lambda image: total_variation(image, power=1),
+    "corners": corner_variation,
+    "nine_point": nine_point_variation,
+}
+
+
+def even_gradient(features: Tensor, strength: float) -> Tensor:
+    """The features themselves; the gradient of a loss of this weight comes back with the L1 norm of the weight.
+
+    jcjohnson/neural-style@07c4b82 neural_style.lua -normalize_gradients, per sample.
+    """
+    even: Tensor = _EvenGradient.apply(features, strength)
+    return even
+
+
+class _EvenGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        norm = gradient.abs().sum((1, 2, 3), keepdim=True)
+        return gradient * (ctx.strength / (norm + ctx.strength * 1e-8)), None
 
 
 @dataclass(frozen=True)

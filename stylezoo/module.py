@@ -382,8 +382,8 @@ class StyleModel(LightningModule):
         """Number of batches that this run and those that it resumed have trained; 0 outside of a run."""
         if self._trainer is None:
             return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[attr-defined]
-        return int(progress.total.processed)
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         return self._step(batch, "train")

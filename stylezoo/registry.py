@@ -30,7 +30,7 @@ def register(
 
     Args:
         name: What users type, also the name of its recipe ``experiments/<name>.yaml``.
-        paper: Address of the paper.
+        paper: Address of the paper, or ``arXiv:`` with its number.
         year: Year of the paper.
         kind: See `stylezoo.module.Kind`.
         reference: The reference implementation, ``owner/repository@commit``.
@@ -39,6 +39,7 @@ def register(
     if code is not None:
         legacy.warn("register's argument code", "reference")
         reference = code
+    paper = paper.replace("arXiv:", "https://arxiv.org/abs/")
 
     def add(cls: M) -> M:
         if name in _SYSTEMS and _SYSTEMS[name].__qualname__ != cls.__qualname__:

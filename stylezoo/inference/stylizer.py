@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from PIL import Image
@@ -70,11 +70,11 @@ class Stylizer:
         self.alpha, self.tile, self.preserve_color = alpha, tile, preserve_color
         self.masks = masks if masks is None else masks.to(model.device)
         self.weights = blending_shares(style_weights, len(styles))
-        styles = [s.reshape(1, *s.shape[-3:]).to(model.device) if is_image(s) else s for s in styles]
+        images = [s.reshape(1, *s.shape[-3:]).to(model.device) for s in styles if is_image(s)]
         # Styles that are recolored depend on the content, all others are encoded once.
-        self.recolored = styles if preserve_color == "coral" and all(map(is_image, styles)) else []
+        self.recolored = images if preserve_color == "coral" else []
         with torch.inference_mode():
-            self.codes = [] if self.recolored else [model.encode_style(style, tile=tile) for style in styles]
+            self.codes = [] if self.recolored else [model.encode_style(style, tile=tile) for style in images or styles]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Stylizer:
         return output
 
 
-def is_image(style: Any) -> bool:
+def is_image(style: Any) -> TypeGuard[Tensor]:
     """Whether a style is an image, not the number or name of a trained style, nor weights over these."""
     return isinstance(style, Tensor) and style.ndim >= 3
 

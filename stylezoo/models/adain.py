@@ -29,13 +29,7 @@ from stylezoo.vgg import VGG
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
 
-@register(
-    "adain",
-    paper="https://arxiv.org/abs/1703.06868",
-    year=2017,
-    kind="arbitrary",
-    reference="naoto0804/pytorch-AdaIN@47950d0",
-)
+@register("adain", paper="arXiv:1703.06868", year=2017, kind="arbitrary", reference="naoto0804/pytorch-AdaIN@47950d0")
 class AdaIN(FeatureTransferModel):
     """AdaIN (Huang & Belongie 2017).
 

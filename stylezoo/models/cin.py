@@ -17,7 +17,6 @@ the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -26,11 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stylezoo import tensorflow
 from stylezoo.bases import TrainedStyles
 from stylezoo.checkpoints import load_model
 from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.images import list_images
-from stylezoo.layers import ConditionalTransformer, oihw, read_style
+from stylezoo.layers import ConditionalTransformer, read_style
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
@@ -61,11 +61,7 @@ class Transformer(ConditionalTransformer):
 
 
 @register(
-    "cin",
-    paper="https://arxiv.org/abs/1610.07629",
-    year=2017,
-    kind="multi",
-    reference="magenta/magenta@526d3eb image_stylization",
+    "cin", paper="arXiv:1610.07629", year=2017, kind="multi", reference="magenta/magenta@526d3eb image_stylization"
 )
 class CIN(TrainedStyles):
     """Conditional instance normalization (Dumoulin et al. 2017): one network for many styles.
@@ -172,32 +168,7 @@ class CIN(TrainedStyles):
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-        """Reads checkpoints of magenta's image_stylization and the 26 styles of TensorFlow's Android demo.
-
-        The shapes follow from the tensors; files know no names, so that styles are called style0, style1 ...
-        """
-        if "transformer/contract/conv1/weights" not in tensors:
-            return tensors, {}
-        blocks = sum(1 for key in tensors if re.fullmatch(r"transformer/residual/residual\d+/conv1/weights", key))
-        layers = {f"contract.{i}": f"contract/conv{i + 1}" for i in range(3)}
-        layers |= {f"residual.{i}": f"residual/residual{i // 2 + 1}/conv{i % 2 + 1}" for i in range(2 * blocks)}
-        layers |= {f"expand.{i}": f"expand/conv{i + 1}/conv" for i in range(3)}
-        norms = [f"transformer/{theirs}/InstanceNorm" for theirs in layers.values()]
-        wanted = [f"transformer/{theirs}/weights" for theirs in layers.values()]
-        missing = [
-            key for key in [*wanted, *(f"{n}/{k}" for n in norms for k in ("gamma", "beta"))] if key not in tensors
-        ]
-        if missing:
-            raise StylezooError(f"This checkpoint of image_stylization lacks {missing[0]}.")
-        renamed = {f"{ours}.weight": oihw(tensors[key]) for ours, key in zip(layers, wanted, strict=True)}
-        renamed["scale"] = torch.cat([tensors[f"{norm}/gamma"] for norm in norms], 1)
-        renamed["shift"] = torch.cat([tensors[f"{norm}/beta"] for norm in norms], 1)
-        names = ("contract.0", "contract.1", "contract.2", "expand.0", "expand.1")
-        return renamed, {
-            "channels": [len(renamed[f"{name}.weight"]) for name in names],
-            "blocks": blocks,
-            "style_names": [f"style{i}" for i in range(len(renamed["scale"]))],
-        }
+        return tensorflow.read_image_stylization(tensors)
 
     def check_styles(self, styles: Sequence[Any]) -> list[Any]:
         if not styles or any(isinstance(style, Tensor) and style.ndim > 2 for style in styles):

@@ -78,13 +78,7 @@ def distribution_loss(output: Tensor, style: Tensor) -> Tensor:
     return F.mse_loss(ordered, quantiles(sorted_values(style), ordered.shape[-1]))
 
 
-@register(
-    "efdm",
-    paper="https://arxiv.org/abs/2203.07740",
-    year=2022,
-    kind="arbitrary",
-    reference="YBZh/EFDM@80e26bd",
-)
+@register("efdm", paper="arXiv:2203.07740", year=2022, kind="arbitrary", reference="YBZh/EFDM@80e26bd")
 class EFDM(FeatureTransferModel):
     """Exact feature distribution matching (Zhang et al. 2022).
 

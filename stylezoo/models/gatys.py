@@ -26,7 +26,6 @@ content is shrunk to its long side and a smaller one stays, where the references
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
@@ -37,7 +36,7 @@ from torch.optim import LBFGS, Adam, Optimizer
 
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
-from stylezoo.losses import Moments, PerceptualLoss, total_variation
+from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
 from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, parse_name
@@ -83,7 +82,7 @@ class Settings:
 
 @register(
     "gatys",
-    paper="https://arxiv.org/abs/1508.06576",
+    paper="arXiv:1508.06576",
     year=2016,
     kind="optimization",
     reference="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
@@ -200,8 +199,8 @@ class Gatys(StyleModel):
                 outputs.append(run(index, contents[one], styles, shares, 1 - alpha))
         return torch.cat(outputs)
 
-    def losses(self, content: Tensor, style: Any, image: Tensor | None = None) -> dict[str, Tensor]:
-        """Returns weighted loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of an image.
+    def loss_terms(self, content: Tensor, style: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss terms ``content``, ``style`` and, if it has a weight, ``tv`` of an image.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -241,7 +240,7 @@ class Gatys(StyleModel):
         return {name: features[name] for name in content_layers}, blend
 
     def terms(self, image: Tensor, targets: Targets, tile: int | None = None) -> dict[str, Tensor]:
-        """Returns the weighted loss terms of an image (B, 3, H, W) against `targets`."""
+        """Returns the loss terms of an image (B, 3, H, W) against `targets`, without their weights."""
         loss, weights = self.perceptual, self.loss_weights
         features = self._features(image, loss.layers, tile)
         for_content = for_style = features
@@ -253,7 +252,7 @@ class Gatys(StyleModel):
         terms = loss(for_content, content=targets[0]) | loss(for_style, style=targets[1])
         if weights["tv"]:
             terms["tv"] = TOTAL_VARIATIONS[self.settings.tv](image * self.settings.pixel_range)
-        return {name: weights[name] * term for name, term in terms.items()}
+        return terms
 
     def _features(self, image: Tensor, layers: list[str], tile: int | None) -> Features:
         if self.encoder.ceil_mode:  # a reflecting convolution needs two pixels to reflect
@@ -330,7 +329,7 @@ class ImageOptimization:
     def _gradient(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Returns the loss and its gradient."""
         terms = self.model.terms(self._to_image(pixels), targets, self.tile)
-        loss = torch.stack(list(terms.values())).sum()
+        loss = torch.stack([self.model.loss_weights[name] * term for name, term in terms.items()]).sum()
         return loss.detach(), torch.autograd.grad(loss, [pixels])[0]
 
     def _gradient_scale(self, pixels: Tensor, targets: Targets) -> float:
@@ -455,57 +454,6 @@ def blended(moments: list[Moments], shares: list[float]) -> Moments:
     positions = mix([m.positions for m in moments])
     gram = mix([m.gram / m.positions for m in moments]) * positions
     return Moments(gram, mix([m.mean for m in moments]), mix([m.std for m in moments]), positions)
-
-
-def corner_variation(image: Tensor) -> Tensor:
-    """Half the squared differences to the right and the lower neighbor, summed over pixels that have both.
-
-    jcjohnson/neural-style@07c4b82 neural_style.lua TVLoss, which adds only its gradient. Mean over the batch.
-    """
-    corner = image[..., :-1, :-1]
-    right, below = image[..., :-1, 1:], image[..., 1:, :-1]
-    return ((right - corner).square().sum() + (below - corner).square().sum()) / (2 * len(image))
-
-
-def nine_point_variation(image: Tensor) -> Tensor:
-    """Mean squared differences to the neighbors, a third for direct ones and a twelfth for diagonal ones, times 2.
-
-    crowsonkb/style-transfer-pytorch@e7e2c71 TVLoss; borders are repeated.
-    """
-    image = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    right = (image[..., 1:-1, 2:] - image[..., 1:-1, 1:-1]).square().mean() / 3
-    below = (image[..., 2:, 1:-1] - image[..., 1:-1, 1:-1]).square().mean() / 3
-    falling = (image[..., 1:, 1:] - image[..., :-1, :-1]).square().mean() / 12
-    rising = (image[..., 1:, :-1] - image[..., :-1, 1:]).square().mean() / 12
-    return 2 * (right + below + falling + rising)
-
-
-TOTAL_VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "absolute": lambda image: total_variation(image, power=1),
-    "corners": corner_variation,
-    "nine_point": nine_point_variation,
-}
-
-
-def even_gradient(features: Tensor, strength: float) -> Tensor:
-    """The features themselves; the gradient of a loss of this weight comes back with the L1 norm of the weight.
-
-    jcjohnson/neural-style@07c4b82 neural_style.lua -normalize_gradients, per sample.
-    """
-    even: Tensor = _EvenGradient.apply(features, strength)
-    return even
-
-
-class _EvenGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        norm = gradient.abs().sum((1, 2, 3), keepdim=True)
-        return gradient * (ctx.strength / (norm + ctx.strength * 1e-8)), None
 
 
 def _diverged(step: int, steps: int, loss: float) -> NoReturn:

@@ -29,9 +29,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stylezoo import tensorflow
 from stylezoo.bases import SingleStyleModel
-from stylezoo.errors import StylezooError
-from stylezoo.layers import RESIDUAL_BLOCKS, JohnsonTransformer, Norm, Padding, Upsample, oihw, uniform_scales
+from stylezoo.layers import JohnsonTransformer, Norm, Padding, Upsample, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
 from stylezoo.vgg import CAFFE_MEAN_BGR
@@ -44,13 +44,7 @@ CONTENT_LAYERS = {"relu2_2": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 
 
-@register(
-    "johnson",
-    paper="https://arxiv.org/abs/1603.08155",
-    year=2016,
-    kind="single",
-    reference="pytorch/examples@77f55b9",
-)
+@register("johnson", paper="arXiv:1603.08155", year=2016, kind="single", reference="pytorch/examples@77f55b9")
 class Johnson(SingleStyleModel):
     """Johnson et al. 2016: one network per style.
 
@@ -126,7 +120,7 @@ class Johnson(SingleStyleModel):
         The running statistics were never used: they are dropped.
         """
         if "Variable_47" in tensors or "Variable" in tensors:
-            return _read_lengstrom(tensors)
+            return tensorflow.read_fast_style_transfer(tensors)
         if "deconv3.conv2d.weight" in tensors:
             renamed = {
                 _public_name(key): t for key, t in tensors.items() if not re.search(r"in\d\.(running_|num_)", key)
@@ -171,31 +165,3 @@ def _public_name(key: str) -> str:
         return f"residual.{int(match[1]) - 1}.{int(match[3]) - 1}.{part}.{match[4]}"
     head, _, tail = key.partition(".")
     return f"{number.get(head, head)}.{tail}"
-
-
-def _read_lengstrom(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-    """lengstrom/fast-style-transfer src/transform.py: Variable (kernel), _1 (shift), _2 (scale), and so on in network
-    order. Its convolutions have no bias, which a normalization would take away again."""
-    layers = [f"contract.{i}" for i in range(3)]
-    layers += [f"residual.{block}.{i}" for block in range(RESIDUAL_BLOCKS) for i in range(2)]
-    layers += ["expand.0", "expand.1", "last"]
-    renamed: Tensors = {}
-    for index, name in enumerate(layers):
-        kernel, shift, scale = (
-            tensors.get("Variable" + (f"_{n}" if n else "")) for n in range(3 * index, 3 * index + 3)
-        )
-        if kernel is None or shift is None or scale is None:
-            raise StylezooError(f"These are not the 48 tensors of a fast-style-transfer network: {name} is missing.")
-        renamed[f"{name}.conv.weight"] = oihw(kernel)
-        renamed[f"{name}.conv.bias"] = torch.zeros_like(shift)
-        renamed[f"{name}.norm.weight"], renamed[f"{name}.norm.bias"] = scale, shift
-    settings = {
-        "width": len(renamed["contract.0.conv.weight"]) / 32,
-        "upsample": "transposed",
-        "padding": "same",
-        "tail": "tanh150_gray",
-        "pixels": "rgb255",
-        "norm_last": True,
-        "norm_eps": 1e-3,  # transform.py _instance_norm
-    }
-    return renamed, settings

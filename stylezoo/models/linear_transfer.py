@@ -107,7 +107,7 @@ class Transformation(nn.Module):
 
 @register(
     "linear_transfer",
-    paper="https://arxiv.org/abs/1808.04537",
+    paper="arXiv:1808.04537",
     year=2019,
     kind="arbitrary",
     reference="sunshineatnoon/LinearStyleTransfer@188e8e5",
@@ -132,7 +132,7 @@ class LinearTransfer(StyleModel):
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
             restores images of, ``vgg19_normalised`` (or ``vgg19_slim``, its stand-in); without that,
-            training has to initialize a decoder (`stylezoo.training.LeastSquares`). Only training needs it.
+            a decoder has to be trained first (README.md, slim.yaml). Only training needs it.
 
     Raises:
         StylezooError: If neither layer is transferred, or the decoder's file does not fit.

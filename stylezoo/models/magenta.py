@@ -1,7 +1,7 @@
 """Magenta - Exploring the Structure of a Real-time, Arbitrary Neural Artistic Stylization Network (Ghiasi et al., BMVC 2017).
 
 CIN's network, whose scales and shifts are not a table of trained styles but predicted from an image: an Inception-v3 (or
-MobileNet-V2) looks at the style, its mean activations become a bottleneck of 100 numbers, and linear maps make the
+MobileNet-V2) encodes the style, its mean activations become a bottleneck of 100 numbers, and linear maps make the
 2,758 scales and shifts of the residual and up-sampling layers of it. Styles are blended in the bottleneck.
 
     python -m stylezoo fit --config experiments/magenta.yaml
@@ -14,18 +14,16 @@ top-left crop).
 - Augmentation: saturation mixes with gray where TensorFlow scales it in HSV; the reference resizes each crop to 256
   pixels before the batch gets its size, here that is one resize, and the crop is cut from the square the data give.
 - The public mobile predictor is a network of integers whose biases have lost their units: they are restored to a few
-  per cent, see `_bias_unit`. The public separable network comes without the predictor that it was trained with.
-- Mobile: the reference distils MobileNet-V2 from a trained Inception-v3 first, then trains the rest with it frozen. Both
-  are options of training (`stylezoo.training`: ``objective`` and ``freeze``); by themselves, both networks train at once.
+  per cent, see `stylezoo.tensorflow`. The public separable network comes without the predictor that it was trained with.
+- Mobile: the reference trains MobileNet-V2 on the bottlenecks of a trained Inception-v3 first, then the rest with it
+  frozen (experiments/magenta_mobile.yaml); without these options of training both networks train at once.
 The code's ReLU6 comes from its argument scope: the ImageNet weights that it starts from were trained with ReLU, and with
-images in [-1, 1] where this network sees [0, 1].
+images in [-1, 1] where this network takes [0, 1].
 """
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -38,12 +36,12 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
-from stylezoo.errors import StylezooError
-from stylezoo.layers import ConditionalTransformer, oihw
-from stylezoo.losses import PerceptualLoss, at_least_float32
+from stylezoo import tensorflow
+from stylezoo.layers import ConditionalTransformer
+from stylezoo.losses import PerceptualLoss, mean_variation
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.weights import Tensors, read_tensors
+from stylezoo.weights import Tensors
 
 Predictor = Literal["inception_v3", "mobilenet_v2"]
 
@@ -169,7 +167,7 @@ class StylePredictor(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """slim's initialization."""
+    """A linear map with random weights as slim draws them."""
     linear = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -195,7 +193,7 @@ class Transformer(ConditionalTransformer):
 
 @register(
     "magenta",
-    paper="https://arxiv.org/abs/1705.06830",
+    paper="arXiv:1705.06830",
     year=2017,
     kind="arbitrary",
     reference="magenta/magenta@526d3eb arbitrary_image_stylization",
@@ -258,7 +256,9 @@ class Magenta(StyleModel):
         self.predictor = StylePredictor(predictor)
         if predictor_weights is not None:
             features = self.predictor.features
-            features.load_state_dict(_imagenet_features(predictor_weights, predictor, list(features.state_dict())))
+            features.load_state_dict(
+                tensorflow.read_classifier(predictor_weights, predictor, list(features.state_dict()))
+            )
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
         self.transformer = Transformer(width, padding, separable)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
@@ -266,28 +266,7 @@ class Magenta(StyleModel):
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-        """Reads TensorFlow variables by name, of a whole checkpoint or of one half, and the public mobile pair.
-
-        Names as in magenta's ``model.ckpt``, as in the checkpoints of the separable network for browsers, and as in the
-        TFLite files ``style_predict_quantized_256`` and ``style_transfer_f16_384``.
-        """
-        tensors = _from_tflite(tensors) if any("|" in key for key in tensors) else tensors
-        networks = {"InceptionV3/Conv2d_1a_3x3/weights": "inception_v3", "MobilenetV2/Conv/weights": "mobilenet_v2"}
-        network = next((name for key, name in networks.items() if key in tensors), None)
-        parts: dict[str, Tensors] = {}
-        settings: dict[str, Any] = {}
-        try:
-            if network is not None:
-                parts["predictor"] = _read_predictor(tensors, network)
-                settings["predictor"] = network
-            if "transformer/contract/conv1/weights" in tensors:
-                parts["transformer"], found = _read_transformer(tensors)
-                settings |= found
-        except KeyError as error:
-            raise StylezooError(f"This checkpoint of arbitrary_image_stylization lacks {error.args[0]}.") from error
-        if len(parts) == 2:
-            return {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}, settings
-        return next(iter(parts.values()), tensors), settings
+        return tensorflow.read_arbitrary_image_stylization(tensors)
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         """Returns the style's bottleneck, (B, 100)."""
@@ -318,7 +297,7 @@ class Magenta(StyleModel):
             style_feats = self.loss_encoder(style, self.perceptual.style_layers)
         output_feats = self.loss_encoder(output, self.perceptual.layers)
         terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
-        return {**terms, "tv": total_variation(output)}
+        return {**terms, "tv": mean_variation(output)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Varies the styles if asked to, a function of (seed, batches trained so far, rank): a resumed run continues."""
@@ -356,202 +335,3 @@ def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
         top, left = int(random.integers(height - window + 1)), int(random.integers(width - window + 1))
         varied.append(transforms.resized_crop(picture, top, left, window, window, [size, size], antialias=True))
     return torch.stack(varied)
-
-
-def total_variation(image: Tensor) -> Tensor:
-    """Half the mean squared difference of vertical neighbors plus half that of horizontal ones, over the batch.
-
-    image_stylization/learning.py: sums of each image are divided by their own number of differences.
-    """
-    image = at_least_float32(image)
-    return (image.diff(dim=-2).square().mean() + image.diff(dim=-1).square().mean()) / 2
-
-
-# Public files
-
-# InceptionV3 by torchvision's and by slim's names (google-research/tf-slim@a028606 tf_slim/nets/inception_v3.py).
-_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
-_BLOCK_A = {
-    "branch1x1": "Branch_0/Conv2d_0a_1x1",
-    "branch5x5_1": "Branch_1/Conv2d_0a_1x1",
-    "branch5x5_2": "Branch_1/Conv2d_0b_5x5",
-    "branch3x3dbl_1": "Branch_2/Conv2d_0a_1x1",
-    "branch3x3dbl_2": "Branch_2/Conv2d_0b_3x3",
-    "branch3x3dbl_3": "Branch_2/Conv2d_0c_3x3",
-    "branch_pool": "Branch_3/Conv2d_0b_1x1",
-}
-_BLOCK_B = {
-    "branch3x3": "Branch_0/Conv2d_1a_1x1",  # 3x3 whatever it is called, as the other 1a_1x1
-    "branch3x3dbl_1": "Branch_1/Conv2d_0a_1x1",
-    "branch3x3dbl_2": "Branch_1/Conv2d_0b_3x3",
-    "branch3x3dbl_3": "Branch_1/Conv2d_1a_1x1",
-}
-_BLOCK_C = {
-    "branch1x1": "Branch_0/Conv2d_0a_1x1",
-    "branch7x7_1": "Branch_1/Conv2d_0a_1x1",
-    "branch7x7_2": "Branch_1/Conv2d_0b_1x7",
-    "branch7x7_3": "Branch_1/Conv2d_0c_7x1",
-    "branch7x7dbl_1": "Branch_2/Conv2d_0a_1x1",
-    "branch7x7dbl_2": "Branch_2/Conv2d_0b_7x1",
-    "branch7x7dbl_3": "Branch_2/Conv2d_0c_1x7",
-    "branch7x7dbl_4": "Branch_2/Conv2d_0d_7x1",
-    "branch7x7dbl_5": "Branch_2/Conv2d_0e_1x7",
-    "branch_pool": "Branch_3/Conv2d_0b_1x1",
-}
-_MIXED = {
-    "Mixed_5b": _BLOCK_A,
-    "Mixed_5c": _BLOCK_A | {"branch5x5_1": "Branch_1/Conv2d_0b_1x1", "branch5x5_2": "Branch_1/Conv_1_0c_5x5"},
-    "Mixed_5d": _BLOCK_A,
-    "Mixed_6a": _BLOCK_B,
-    **dict.fromkeys(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), _BLOCK_C),
-}
-_MOBILE_BLOCKS = 17
-
-
-def _feature_layers(network: str) -> Iterator[tuple[str, str, str]]:
-    """(our convolution, our norm, TensorFlow's kernel) of all layers of a predictor."""
-    if network == "inception_v3":
-        for name in _STEM:
-            yield f"{name}.conv", f"{name}.bn", f"InceptionV3/{name}/weights"
-        for block, branches in _MIXED.items():
-            for ours, theirs in branches.items():
-                yield f"{block}.{ours}.conv", f"{block}.{ours}.bn", f"InceptionV3/{block}/{theirs}/weights"
-        return
-    yield "0.0", "0.1", "MobilenetV2/Conv/weights"
-    for i in range(_MOBILE_BLOCKS):
-        scope = f"MobilenetV2/expanded_conv_{i}" if i else "MobilenetV2/expanded_conv"
-        layer = 0
-        if i:  # the first block does not expand
-            yield f"{i + 1}.conv.0.0", f"{i + 1}.conv.0.1", f"{scope}/expand/weights"
-            layer = 1
-        yield f"{i + 1}.conv.{layer}.0", f"{i + 1}.conv.{layer}.1", f"{scope}/depthwise/depthwise_weights"
-        yield f"{i + 1}.conv.{layer + 1}", f"{i + 1}.conv.{layer + 2}", f"{scope}/project/weights"
-    yield f"{_MOBILE_BLOCKS + 1}.0", f"{_MOBILE_BLOCKS + 1}.1", "MobilenetV2/Conv_1/weights"
-
-
-def _read_norm(tensors: Tensors, ours: str, kernel: str) -> Tensors:
-    scope = f"{kernel.rpartition('/')[0]}/BatchNorm"
-    norm = {
-        f"{ours}.bias": tensors[f"{scope}/beta"],
-        f"{ours}.running_mean": tensors[f"{scope}/moving_mean"],
-        f"{ours}.running_var": tensors[f"{scope}/moving_variance"],
-        f"{ours}.num_batches_tracked": torch.tensor(0),
-    }
-    return norm | ({f"{ours}.weight": tensors[f"{scope}/gamma"]} if scope.startswith("MobilenetV2") else {})
-
-
-def _kernel(tensors: Tensors, key: str) -> Tensor:
-    """A kernel (height, width, in, out); depthwise ones are (height, width, channels, 1)."""
-    kernel = tensors[key]
-    return kernel.permute(2, 3, 0, 1).contiguous() if key.endswith("depthwise_weights") else oihw(kernel)
-
-
-def _read_features(tensors: Tensors, network: str) -> Tensors:
-    features: Tensors = {}
-    for conv, norm, kernel in _feature_layers(network):
-        features[f"{conv}.weight"] = _kernel(tensors, kernel)
-        features |= _read_norm(tensors, norm, kernel)
-    return features
-
-
-def _read_predictor(tensors: Tensors, network: str) -> Tensors:
-    renamed = {f"features.{key}": tensor for key, tensor in _read_features(tensors, network).items()}
-    scope = "Conv" if network == "inception_v3" else "mobilenet_conv/Conv"
-    renamed["bottleneck.weight"] = oihw(tensors[f"{scope}/weights"]).flatten(1)
-    renamed["bottleneck.bias"] = tensors[f"{scope}/biases"]
-    return renamed
-
-
-def _read_transformer(tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-    separable = "transformer/residual/residual1/dilate_conv1/depthwise_weights" in tensors
-    renamed: Tensors = {}
-    for i in range(3):
-        kernel = f"transformer/contract/conv{i + 1}/weights"
-        renamed[f"contract.{i}.weight"] = oihw(tensors[kernel])
-        renamed |= _read_norm(tensors, f"norms.{i}", kernel)
-    residual = [f"residual/residual{i // 2 + 1}/{{}}conv{i % 2 + 1}" for i in range(2 * BLOCKS)]
-    expand = [f"expand/conv{i + 1}/{{}}conv" for i in range(3)]
-    names = [f"residual.{i}" for i in range(2 * BLOCKS)] + [f"expand.{i}" for i in range(3)]
-    for ours, theirs in zip(names, [*residual, *expand], strict=True):
-        if separable:
-            scope = f"transformer/{theirs.format('dilate_')}"
-            renamed[f"{ours}.0.weight"] = _kernel(tensors, f"{scope}/depthwise_weights")
-            renamed[f"{ours}.1.weight"] = _kernel(tensors, f"{scope}/pointwise_weights")
-        else:
-            renamed[f"{ours}.weight"] = _kernel(tensors, f"transformer/{theirs.format('')}/weights")
-    for ours, theirs in (("shift", "Conv"), ("scale", "Conv_1")):
-        scopes = [f"style_params/transformer/{name.format('')}/StyleNorm/{theirs}" for name in [*residual, *expand]]
-        renamed[f"{ours}.weight"] = torch.cat([oihw(tensors[f"{scope}/weights"]).flatten(1) for scope in scopes])
-        renamed[f"{ours}.bias"] = torch.cat([tensors[f"{scope}/biases"] for scope in scopes])
-    settings: dict[str, Any] = {"width": len(renamed["contract.0.weight"]) / CHANNELS[0]}
-    if separable:  # reiinakano/arbitrary-image-stylization-tfjs@9df4c5b: its graph pads zeros
-        settings |= {"separable": True, "padding": "zeros"}
-    return renamed, settings
-
-
-def _imagenet_features(path: str, network: str, names: list[str]) -> Tensors:
-    """The weights of an ImageNet classifier for a predictor whose tensors have these names."""
-    tensors = read_tensors(path)
-    if next(iter(_feature_layers(network)))[2] in tensors:
-        return _read_features(tensors, network)
-    found = {key: tensors.get(key, tensors.get(f"features.{key}")) for key in names}
-    missing = [key for key, tensor in found.items() if tensor is None]
-    if missing:
-        raise StylezooError(f"{path} holds no {network} as TensorFlow or torchvision name it: {missing[0]} is missing.")
-    for key in names:  # the norms of this Inception have shifts only
-        scale = tensors.get(f"{key.removesuffix('.bias')}.weight") if network == "inception_v3" else None
-        if key.endswith(".bn.bias") and scale is not None and not (scale == 1).all():
-            raise StylezooError(
-                f"{path} scales behind its norms ({key}), which magenta's Inception-v3 cannot: slim's fits."
-            )
-    return {key: tensor for key, tensor in found.items() if tensor is not None}
-
-
-# What each block of the quantized MobileNet-V2 gets ranges over this much, from expanded_conv_1 to 16 and Conv_1: means of
-# four sets of 100 paintings, which agree to about 6 %; see `_bias_unit`.
-_RANGES = (70.2, 48.4, 75.0, 46.9, 53.0, 69.5, 50.7, 51.0, 54.8, 56.6, 43.3, 45.9, 49.7, 62.5, 88.2, 126.3, 154.8)
-
-
-def _from_tflite(tensors: Tensors) -> Tensors:
-    """Tensors of a TFLite file under the names, and in the layouts, of the checkpoint that they were converted from.
-
-    Kernels are (out, height, width, in), depthwise ones (1, height, width, channels). Batch norms were folded into the
-    kernels: what is left of them is a shift.
-    """
-    renamed: Tensors = {}
-    for key, tensor in tensors.items():
-        scope, _, kind = key.replace("|", "/").rpartition("/")
-        if kind in ("weights", "depthwise_weights"):
-            renamed[f"{scope}/{kind}"] = tensor.float().permute(1, 2, 3, 0)
-        elif kind in ("Conv2D_bias", "depthwise_bias") and ("StyleNorm" in scope or scope.startswith("mobilenet_conv")):
-            renamed[f"{scope}/biases"] = tensor.float()
-        elif kind in ("Conv2D_bias", "depthwise_bias"):
-            shift = tensor.float()
-            if not tensor.is_floating_point():
-                shift = shift * _bias_unit(tensors, key)
-            ones = torch.ones_like(shift)
-            norm = {"beta": shift, "gamma": ones, "moving_mean": 0 * ones, "moving_variance": ones - 1e-3}
-            renamed |= {f"{scope}/BatchNorm/{name}": t for name, t in norm.items()}
-    return renamed
-
-
-def _bias_unit(tensors: Tensors, key: str) -> Tensor:
-    """What 1 means in the int32 biases of a quantized layer: the step of its input times that of its kernel, (C,).
-
-    Kernels have 127 steps to their largest weight, per output channel. The steps of the activations are not in the file:
-    they are 1/255 of the range that an activation had on 100 style images (arbitrary_image_stylization_convert_tflite.py). That is
-    1 for the image and 6 behind a ReLU6; the ranges of the blocks without one were found by repeating that on paintings.
-    """
-    scope, _, kind = key.rpartition("|")
-    if kind == "depthwise_bias":
-        kernel = tensors[f"{scope}|depthwise_weights"].flatten(0, 2).T
-    else:
-        kernel = tensors[f"{scope}|weights"].flatten(1)
-    name = scope.removeprefix("MobilenetV2|")
-    if name == "Conv":
-        extent = 1.0
-    elif match := re.fullmatch(r"expanded_conv_(\d+)\|expand|Conv_(1)", name):
-        extent = _RANGES[int(match[1]) - 1 if match[1] else _MOBILE_BLOCKS - 1]
-    else:
-        extent = 6.0
-    return kernel.abs().amax(1) / 127 * extent / 255

@@ -166,13 +166,7 @@ class Decoder(nn.Module):
         return {"image": self.dec3(x)}
 
 
-@register(
-    "microast",
-    paper="https://arxiv.org/abs/2211.15313",
-    year=2023,
-    kind="arbitrary",
-    reference="EndyWon/MicroAST@5a6c905",
-)
+@register("microast", paper="arXiv:2211.15313", year=2023, kind="arbitrary", reference="EndyWon/MicroAST@5a6c905")
 class MicroAST(StyleModel):
     """MicroAST (Wang et al. 2023).
 

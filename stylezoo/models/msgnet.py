@@ -144,7 +144,7 @@ def normalized_gram(x: Tensor) -> Tensor:
 
 @register(
     "msgnet",
-    paper="https://arxiv.org/abs/1703.06953",
+    paper="arXiv:1703.06953",
     year=2017,
     kind="arbitrary",
     reference="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",

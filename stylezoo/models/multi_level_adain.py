@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         channels = [deep.shape[1], middle.shape[1], 4 * shallow.shape[1]]
 
         def decode(joined: Tensor) -> Features:
-            deep, middle, shallow = joined.split(channels, dim=1)
+            deep, middle, shallow = torch.split(joined, channels, dim=1)
             return {"image": self._decode(deep, middle, F.pixel_shuffle(shallow, 2))}
 
         joined = torch.cat([deep, middle, F.pixel_unshuffle(shallow, 2)], dim=1)

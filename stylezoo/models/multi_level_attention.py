@@ -33,7 +33,7 @@ from stylezoo.layers import (
     imagenet_restored,
     upsample_nearest,
 )
-from stylezoo.losses import PerceptualLoss, identity_losses, normalize
+from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms, normalize
 from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.tiling import tiled
@@ -198,11 +198,7 @@ class MultiLevelAttention(StyleModel):
         output = imagenet_restored(self._decoded(content, content_feats.encoder, style_feats.encoder))
         output_feats = self.feature_pair(output, [], layers).loss_encoder
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
-        content_pixels, content_identity = self._identity(content, content_feats)
-        style_pixels, style_identity = self._identity(style, style_feats)
-        terms["identity1"] = content_pixels + style_pixels
-        terms["identity2"] = content_identity + style_identity
-        return terms
+        return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 
     def _decoded(self, image: Tensor, features: Features, style: Features) -> Tensor:
         """Returns an image with a style, in its own size and as `imagenet_normalized` has it."""

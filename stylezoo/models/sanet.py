@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo.layers import MirroredDecoder, StyleAttention
-from stylezoo.losses import PerceptualLoss, identity_losses
+from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms
 from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
@@ -53,13 +53,7 @@ class Transform(nn.Module):
         return merged
 
 
-@register(
-    "sanet",
-    paper="https://arxiv.org/abs/1812.02342",
-    year=2019,
-    kind="arbitrary",
-    reference="GlebSBrykin/SANET@2dfec14",
-)
+@register("sanet", paper="arXiv:1812.02342", year=2019, kind="arbitrary", reference="GlebSBrykin/SANET@2dfec14")
 class SANet(StyleModel):
     """SANet (Park & Lee 2019).
 
@@ -132,11 +126,7 @@ class SANet(StyleModel):
             content_feats, style_feats = self._features(content, ATTENDED), self._features(style, ATTENDED)
         output_feats = self._features(self._decoded(content_feats.encoder, style_feats.encoder)).loss_encoder
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
-        content_pixels, content_identity = self._identity(content, content_feats)
-        style_pixels, style_identity = self._identity(style, style_feats)
-        terms["identity1"] = content_pixels + style_pixels
-        terms["identity2"] = content_identity + style_identity
-        return terms
+        return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 
     def _identity(self, image: Tensor, features: FeaturePair) -> tuple[Tensor, Tensor]:
         restored = self._decoded(features.encoder, features.encoder)[..., : image.shape[-2], : image.shape[-1]]

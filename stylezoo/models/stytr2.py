@@ -37,7 +37,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stylezoo.errors import StylezooError
 from stylezoo.layers import MirroredDecoder
-from stylezoo.losses import PerceptualLoss, identity_losses
+from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import WIDTHS, Features
@@ -148,13 +148,7 @@ class Transformer(nn.Module):
         return self.encoder_c(patches.flatten(2).transpose(1, 2), position), position
 
 
-@register(
-    "stytr2",
-    paper="https://arxiv.org/abs/2105.14576",
-    year=2022,
-    kind="arbitrary",
-    reference="diyiiyiii/StyTR-2@c11ea32",
-)
+@register("stytr2", paper="arXiv:2105.14576", year=2022, kind="arbitrary", reference="diyiiyiii/StyTR-2@c11ea32")
 class StyTr2(StyleModel):
     """StyTr2 (Deng et al. 2022). 35,394,115 parameters are trained.
 
@@ -252,11 +246,7 @@ class StyTr2(StyleModel):
             content_feats, style_feats = self._features(content, layers), self._features(style, layers)
         output_feats = self._features(self(content, style), layers)
         terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
-        content_pixels, content_identity = self._identity(content, content_feats)
-        style_pixels, style_identity = self._identity(style, style_feats)
-        terms["identity1"] = content_pixels + style_pixels
-        terms["identity2"] = content_identity + style_identity
-        return terms
+        return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 
     def _identity(self, image: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         restored = self(image, image)

@@ -110,11 +110,7 @@ class Pyramid(nn.Module):
 
 
 @register(
-    "texture_nets",
-    paper="https://arxiv.org/abs/1603.03417",
-    year=2016,
-    kind="single",
-    reference="DmitryUlyanov/texture_nets@aad2cc6",
+    "texture_nets", paper="arXiv:1603.03417", year=2016, kind="single", reference="DmitryUlyanov/texture_nets@aad2cc6"
 )
 class TextureNets(SingleStyleModel):
     """Texture nets (Ulyanov et al. 2016): one network per style, with instance normalization (Ulyanov et al. 2016).

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stylezoo.checkpoints import create_model
 from stylezoo.images import write_image
 from stylezoo.module import Iteration, StyleModel
-from stylezoo.registry import create_model
 from stylezoo.studies.base import Result, Row, new_figure, published, study
 from stylezoo.studies.material import Material, device, painted, trained_briefly
 

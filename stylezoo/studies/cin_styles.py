@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stylezoo.checkpoints import create_model
 from stylezoo.images import grid
 from stylezoo.module import StyleModel
-from stylezoo.registry import create_model
 from stylezoo.studies.base import Result, Row, new_figure, published, study
 from stylezoo.studies.material import Material, device, square
 

@@ -14,14 +14,13 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
-from stylezoo.checkpoints import load_model
+from stylezoo.checkpoints import create_model, load_model
 from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.data.synthetic import Kind
 from stylezoo.images import list_images, read_image, to_tensor
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
-from stylezoo.registry import create_model
 from stylezoo.training.callbacks import RunProgressBar
 from stylezoo.vgg import VGG, Features
 

@@ -54,9 +54,7 @@ class Plan:
         model: The model.
         targets: What is fitted, in the order in which it runs; nothing if the weights are to stay random.
         prepare: Sets what no regression can find, such as an attention, before the fits; called with images (B, 3, H, W).
-        restore: Stylizes images with themselves, (B, 3, H, W) -> (B, 3, H, W).
         to_pixels: RGB in [0, 1] in the units of the last convolution.
-        mirror: Returns the network whose convolutions the targets name: one of the decoder's widths.
         convolutions: Those that are trained, by name.
         fan_in: Number of inputs that a parameter outside of these convolutions sums up: the columns of a matrix.
     """
@@ -64,18 +62,20 @@ class Plan:
     model: StyleModel
     targets: list[RegressionTarget] = field(default_factory=list)
     prepare: Callable[[Tensor], None] = lambda images: None
-    restore: Callable[[Tensor], Tensor] = None  # type: ignore[assignment]
     to_pixels: Callable[[Tensor], Tensor] = lambda image: image
-    mirror: Callable[[], VGG] = None  # type: ignore[assignment]
-    convolutions: dict[str, nn.Conv2d] = None  # type: ignore[assignment]
     fan_in: Callable[[nn.Parameter], int] = lambda p: p[0].numel() if p.ndim > 1 else len(p)
+    convolutions: dict[str, nn.Conv2d] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        model = self.model
-        self.restore = self.restore or (lambda image: model.decode(image, model.encode_style(image)))
-        self.mirror = self.mirror or (lambda: model.loss_encoder)
-        if self.convolutions is None:
-            self.convolutions = trained_convolutions(model)
+        self.convolutions = self.convolutions or trained_convolutions(self.model)
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Stylizes images with themselves, (B, 3, H, W) -> (B, 3, H, W)."""
+        return self.model.decode(image, self.model.encode_style(image))
+
+    def mirror(self) -> VGG:
+        """Returns the network whose convolutions the targets name: one of the decoder's widths."""
+        return self.model.loss_encoder
 
 
 def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:
@@ -190,6 +190,15 @@ def microast(model: MicroAST) -> Plan:
     return Plan(model, [RegressionTarget(last, "image", relu=False)], prepare, convolutions=convs)
 
 
+class StyTr2Plan(Plan):
+    """The decoder may be of half VGG's widths."""
+
+    def mirror(self) -> VGG:
+        decoder, loss_encoder = self.model.decoder, self.model.loss_encoder
+        fits = loss_encoder.channels["relu3_1"] == decoder[1].out_channels  # type: ignore[index, union-attr]
+        return loss_encoder if fits else VGG("vgg19_slim", last="relu4_1")
+
+
 def stytr2(model: StyTr2) -> Plan:
     """Tokens are decorrelated patches; attention exchanges the mean token of the content for that of the style.
 
@@ -197,23 +206,24 @@ def stytr2(model: StyTr2) -> Plan:
     let them pass. All else that the transformer adds starts at a tenth. The decoder inverts the encoder that is as wide.
     For matrices the fan-in is squared: tokens have much in common, so that the changes of a row add up.
     """
-
-    def mirror() -> VGG:
-        fits = model.loss_encoder.channels["relu3_1"] == model.decoder[1].out_channels
-        return model.loss_encoder if fits else VGG("vgg19_slim", last="relu4_1")  # of half the channels
-
-    return Plan(
+    return StyTr2Plan(
         model,
         mirrored_targets(model.decoder),
         lambda images: initialize_tokens(model, images),
-        mirror=mirror,
         fan_in=lambda p: p[0].numel() ** 2 if p.ndim > 1 else len(p),
     )
 
 
+class CINPlan(Plan):
+    """Images are stylized in the trained styles in turn."""
+
+    def restore(self, image: Tensor) -> Tensor:
+        return self.model(image)  # type: ignore[no-any-return]
+
+
 def cin(model: CIN) -> Plan:
-    """Nothing is fitted; images are stylized in the styles in turn. A scale or shift changes one number."""
-    return Plan(model, restore=model, fan_in=lambda parameter: 1)
+    """Nothing is fitted. A scale or shift changes one number."""
+    return CINPlan(model, fan_in=lambda parameter: 1)
 
 
 def magenta(model: Magenta, teacher: Magenta | None = None) -> Plan:

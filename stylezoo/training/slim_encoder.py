@@ -73,7 +73,8 @@ class SlimEncoder(StyleModel):
     ) -> None:
         super().__init__()
         self.save_settings()
-        self.crops, self.initial_weights, self.gram_weight = crops, initial_weights, gram_weight
+        self.crops, self.initial_weights = crops, initial_weights
+        self.loss_weights = {**dict.fromkeys(LAYERS, 1.0), "gram": gram_weight}
         self.lr, self.lr_decay, self.warmup = lr, lr_decay, warmup
         self.teacher = VGG(teacher, teacher_weights)
         self.deep_teacher = None if deep_teacher_weights is None else VGG("vgg19_slim", deep_teacher_weights)
@@ -98,8 +99,8 @@ class SlimEncoder(StyleModel):
             features: Features = self.teacher(image, first)
             return features if self.deep_teacher is None else {**features, **self.deep_teacher(image, rest)}
 
-    def losses(self, content: Tensor, style: Tensor | None = None) -> dict[str, Tensor]:
-        """One term per layer, the squared error in parts of the teacher's mean square, and the weighted ``gram``.
+    def loss_terms(self, content: Tensor, style: Tensor | None = None) -> dict[str, Tensor]:
+        """One term per layer, the squared error relative to the teacher's mean square, and ``gram``.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -111,7 +112,7 @@ class SlimEncoder(StyleModel):
         features = self.encoder(image, list(targets))
         terms = {n: content_loss(features[n], t) / at_least_float32(t).square().mean() for n, t in targets.items()}
         gram = torch.stack([balanced_gram_loss(features[name], t) for name, t in targets.items()]).sum()
-        return {**terms, "gram": self.gram_weight * gram}
+        return {**terms, "gram": gram}
 
     def build_loss_encoder(self) -> None:
         """Does nothing: the teachers are there from the start."""
