@@ -95,7 +95,7 @@ class LeastSquares(Initialization):
         for name, moments in input_moments(plan, rest, images, places).items():
             preconditioners[name] = inverse_root(moments, self.damping)
         model.train(training)
-        return preconditioners
+        return {name: preconditioners[name] for name in plan.convolutions}
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, thin_model
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from test_initialization import FIT
 from test_training import TRAINABLE, command, losses, pairs, trainer
 from torch import Tensor
 
@@ -140,7 +141,7 @@ def test_average_on_the_command_line(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_only_training_steps_are_compiled(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them but the first; every other call of the model is the model's own."""
+    """All of them; every other call of the model is the model's own."""
     calls: list[bool] = []
 
     def compiled(function: object) -> object:
@@ -162,7 +163,7 @@ def test_only_training_steps_are_compiled(pictures: Path, tmp_path: Path, monkey
         check_val_every_n_epoch=None,
     )
     run.fit(model, pairs("cin", pictures))
-    assert calls == [True] * 3 and "losses" not in vars(model)
+    assert calls == [True] * 4 and "losses" not in vars(model)
 
 
 @pytest.mark.slow
@@ -213,11 +214,11 @@ def test_training_starts_from_parts_of_a_model(
     trained, model = (thin_model("sanet") for _ in range(2))
     trained.load_state_dict({name: tensor + 1 for name, tensor in trained.state_dict().items()})
     save_model(trained, start)
-    take_weights(model, start, ["decoder"])
+    taken = take_weights(model, start, ["decoder"])
     state, other = model.state_dict(), trained.state_dict()
     same = {name for name, tensor in other.items() if torch.equal(state[name], tensor)}
-    assert {name.partition(".")[0] for name in same} == {"decoder"} == {n.partition(".")[0] for n in model.taken}
-    with pytest.raises(ValueError, match="sanet has no part encoder to start with: its parts are .*decoder"):
+    assert {name.partition(".")[0] for name in same} == {"decoder"} == {n.partition(".")[0] for n in taken}
+    with pytest.raises(ValueError, match="sanet has no submodule encoder to start with: its submodules are .*decoder"):
         take_weights(model, start, ["encoder"])
     main(
         command(
@@ -233,13 +234,11 @@ def test_start_needs_something_that_fits(tmp_path: Path) -> None:
         take_weights(thin_model("johnson"), tmp_path / "adain.safetensors")
 
 
-@pytest.mark.parametrize("settings", [{}, {"first_pictures": 12}])
-def test_channels_last_has_the_losses_of_the_usual_layout(
-    settings: dict[str, int], pictures: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("more", [[], FIT], ids=["adam", "preconditioned"])
+def test_channels_last_has_the_losses_of_the_usual_layout(more: list[str], pictures: Path, tmp_path: Path) -> None:
     """``--channels_last true``: images, network and loss network change their layout, and nothing else."""
     arguments = [*command(pictures, tmp_path), "--trainer.max_steps=3", "--trainer.num_sanity_val_steps=0"]
-    arguments += [f"--model.{name}={value}" for name, value in settings.items()]
+    arguments += more
     layouts = []
 
     def note(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:

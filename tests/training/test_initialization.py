@@ -1,4 +1,4 @@
-"""First weights by least squares: decoders that invert an encoder, and the runs that start from them."""
+"""Initialization by least squares: decoders that invert an encoder, and the runs that start from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,27 @@ from conftest import thin_model
 from test_training import command, pairs, trainer
 from torch import Tensor, nn
 
+import stylezoo
+from stylezoo import StylezooError
 from stylezoo.checkpoints import save_model, take_weights
 from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
 from stylezoo.data.stream import Framing
-from stylezoo.training.least_squares import columns, fit_model, patches, some_images, some_positions
+from stylezoo.module import StyleModel
+from stylezoo.training import LeastSquares, PreconditionedAdam, Training
+from stylezoo.training.plans import plan_of, trained_convolutions
+from stylezoo.training.regression import columns, patches, some_positions
+from stylezoo.training.training import some_images
+
+
+def initialize(model: StyleModel, images: Tensor) -> dict[str, Tensor]:
+    """The preconditioners of a model after its initialization."""
+    model.build_loss_encoder()
+    return LeastSquares()(plan_of(model), images)
+
+
+def options(lr: float, crops: int = 12) -> Training:
+    return Training(LeastSquares(crops), PreconditionedAdam(lr))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +48,7 @@ def held_out(data: Pairs) -> Tensor:
 
 
 FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet", "stytr2"]
-WIDE = {"stytr2": {"encoder": "vgg19_random/4"}}  # as wide as its decoder
+WIDE = {"stytr2": {"loss_encoder": "vgg19_random/4"}}  # as wide as its decoder
 
 
 @pytest.mark.parametrize(
@@ -42,7 +58,7 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
     """Images that it has not seen, painted with themselves: most of their variance is there, where random weights have
     none; and attention gives each of two images something of the other."""
     torch.manual_seed(0)
-    model = thin_model(system, first_pictures=96, **WIDE.get(system, {}), **settings).eval()
+    model = thin_model(system, **WIDE.get(system, {}), **settings).eval()
     pictures = held_out(data)
     variance = pictures.var((2, 3), keepdim=True).mean()
 
@@ -52,7 +68,7 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
 
     before = unexplained()
     data.setup("fit")
-    fit_model(model, some_images(data, 96))
+    initialize(model, some_images(data, 96))
     assert before > 1 and unexplained() < 0.6
     with torch.no_grad():
         assert not torch.allclose(model(pictures, pictures.flip(0)), model(pictures, pictures), atol=0.02)
@@ -61,7 +77,7 @@ def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str],
 def test_stytr2_starts_with_the_mean_color_of_the_style(data: Pairs) -> None:
     """Tokens are decorrelated patches and constants; attention exchanges their means. Other matrices are nearly silent."""
     torch.manual_seed(0)
-    model = thin_model("stytr2", first_pictures=96, **WIDE["stytr2"]).eval()
+    model = thin_model("stytr2", **WIDE["stytr2"]).eval()
     pictures = held_out(data)
     content, style = pictures, pictures.roll(1, 0)
 
@@ -71,7 +87,7 @@ def test_stytr2_starts_with_the_mean_color_of_the_style(data: Pairs) -> None:
 
     data.setup("fit")
     assert color_distance(model(content, style)) > 1
-    fit_model(model, some_images(data, 96))
+    initialize(model, some_images(data, 96))
     assert color_distance(model(content, style)) < 0.4
     with torch.no_grad():
         tokens = model.embedding(pictures).transpose(0, 1).flatten(1)
@@ -85,7 +101,7 @@ def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs)
     """Principal components, matrices that are nearly the identity, and a fitted decoder if none is given: an image as its
     own style goes on as it is."""
     torch.manual_seed(0)
-    model = thin_model("linear_transfer", first_pictures=96, relu3_1=layer == "relu3_1", relu4_1=layer == "relu4_1")
+    model = thin_model("linear_transfer", relu3_1=layer == "relu3_1", relu4_1=layer == "relu4_1")
     model.eval()
     pictures = held_out(data)
 
@@ -102,10 +118,10 @@ def test_linear_transfer_starts_from_what_changes_least(layer: str, data: Pairs)
     before = changed()
     assert unexplained() > 0.9
     data.setup("fit")
-    whitenings = fit_model(model, some_images(data, 96))
+    preconditioners = initialize(model, some_images(data, 96))
     after = changed()
     assert unexplained() < 0.6
-    assert after < 0.5 and after < 0.5 * before and len(whitenings) == len(model.trained_convs) == 8
+    assert after < 0.5 and after < 0.5 * before and len(preconditioners) == len(trained_convolutions(model)) == 8
 
 
 @pytest.mark.parametrize(
@@ -125,13 +141,13 @@ def test_patches_are_what_a_convolution_sees(conv: nn.Conv2d) -> None:
     torch.testing.assert_close(F.linear(patches(x, where, conv), conv.weight.flatten(1), conv.bias), expected)
 
 
-def test_pictures_and_networks_that_do_not_fit_are_refused() -> None:
-    model = thin_model("adain", first_pictures=1)
-    with pytest.raises(ValueError, match="crops of a multiple of 16 pixels, not 40x32"):
-        fit_model(model, torch.rand(1, 3, 40, 32))
-    other = thin_model("adain", first_pictures=1, loss_encoder="vgg19_random/4")
-    with pytest.raises(ValueError, match="name a VGG of the decoder's widths for the losses"):
-        fit_model(other, torch.rand(1, 3, 32, 32))
+def test_images_and_networks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(StylezooError, match="crops of a multiple of 16 pixels, not 40x32"):
+        initialize(thin_model("adain"), torch.rand(1, 3, 40, 32))
+    other = thin_model("adain")
+    other.attach_loss_encoder("vgg19_random/4")
+    with pytest.raises(StylezooError, match="name a VGG of the decoder's widths for the losses"):
+        initialize(other, torch.rand(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("system", FITTED)
@@ -140,8 +156,10 @@ def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) 
     states = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = thin_model(system, he_init=False, first_pictures=12, lr=0.0, **WIDE.get(system, {}))
-        trainer(tmp_path, max_steps=1).fit(model, pairs(system, pictures))
+        model = thin_model(system, he_init=False, **WIDE.get(system, {}))
+        trainer(tmp_path, max_steps=1, callbacks=[options(lr=0.0)], enable_checkpointing=False).fit(
+            model, pairs(system, pictures)
+        )
         states.append(model.state_dict())
     torch.testing.assert_close(states[0], states[1])
     name = next(iter(states[0]))
@@ -149,22 +167,22 @@ def test_a_run_starts_from_the_fit(system: str, pictures: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("system", ["cin", "magenta"])
-def test_conditional_networks_take_whitened_steps(system: str, pictures: Path, tmp_path: Path) -> None:
+def test_conditional_networks_take_preconditioned_steps(system: str, pictures: Path, tmp_path: Path) -> None:
     """Adam's first step: scales and shifts of CIN's styles by the learning rate, a matrix by less; other sizes of styles."""
     states = []
     for lr in (0.0, 0.01):
         torch.manual_seed(0)
-        model = thin_model(system, first_pictures=12, lr=lr)
+        model = thin_model(system)
         data = pairs(system, pictures, batch_size=4)
         if data.style is not None:
             data.style.framing = Framing(size=40, crop=40)
-        trainer(tmp_path, max_steps=1).fit(model, data)
+        trainer(tmp_path, max_steps=1, callbacks=[options(lr)], enable_checkpointing=False).fit(model, data)
         states.append(model.state_dict())
     steps = {name: (tensor - states[0][name]).abs().max().item() for name, tensor in states[1].items()}
     scale, inputs = ("transformer.scale", 1) if system == "cin" else ("transformer.scale.weight", 100)
     assert steps[scale] == pytest.approx(0.01 / inputs**0.5, rel=1e-3)
-    assert len(model.trained_convs) == 16
-    assert all(steps[f"{name}.weight"] > 0 for name in model.trained_convs)
+    convs = plan_of(model).convolutions
+    assert len(convs) == 16 and all(steps[f"{name}.weight"] > 0 for name in convs)
 
 
 def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path: Path) -> None:
@@ -172,10 +190,12 @@ def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path:
     torch.manual_seed(1)
     adain, start = thin_model("adain"), tmp_path / "adain.safetensors"
     save_model(adain, start)
-    model = thin_model("sanet", first_pictures=12, lr=0.0)
+    model, training = thin_model("sanet"), options(lr=0.0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    take_weights(model, start)
-    trainer(tmp_path, max_steps=1).fit(model, pairs("sanet", pictures))
+    training.kept = take_weights(model, start)
+    trainer(tmp_path, max_steps=1, callbacks=[training], enable_checkpointing=False).fit(
+        model, pairs("sanet", pictures)
+    )
     after = model.state_dict()
     for name, tensor in adain.state_dict().items():
         torch.testing.assert_close(after[name], tensor)
@@ -186,23 +206,49 @@ def test_linear_transfer_knows_whether_a_start_brought_a_decoder(tmp_path: Path)
     """AdaIN's fits at relu4_1; at relu3_1 nothing of it does, and all of the decoder is to be fitted."""
     start = tmp_path / "adain.safetensors"
     save_model(thin_model("adain"), start)
-    deep, shallow = (
-        thin_model("linear_transfer", first_pictures=12, relu4_1=on, relu3_1=not on) for on in (True, False)
-    )
+    deep, shallow = (thin_model("linear_transfer", relu4_1=on, relu3_1=not on) for on in (True, False))
     take_weights(deep, start)
-    assert deep.goals() == [] and len(shallow.goals()) == 5
+    assert plan_of(deep).targets == [] and len(plan_of(shallow).targets) == 5
     other = tmp_path / "linear_transfer.safetensors"
     save_model(thin_model("linear_transfer", relu4_1=True, relu3_1=True), other)
-    take_weights(shallow, other)  # its matrix at relu3_1
-    assert any("matrix3_1" in name for name in shallow.taken) and len(shallow.goals()) == 5
+    taken = take_weights(shallow, other)  # its matrix at relu3_1
+    assert any("matrix3_1" in name for name in taken) and len(plan_of(shallow).targets) == 5
 
 
-def test_a_resumed_run_keeps_its_whitenings(pictures: Path, tmp_path: Path) -> None:
-    fit = [f"--model.{name}={value}" for name, value in (("first_pictures", 12), ("lr", 0.003))]
+FIT = [
+    "--training.initialization=LeastSquares",
+    "--training.initialization.crops=12",
+    "--training.optimizer=PreconditionedAdam",
+    "--training.optimizer.lr=0.003",
+]
+OLD_FIT = ["--model.first_pictures=12", "--model.lr=0.003"]
+"""The same with the settings of earlier versions."""
+
+
+def last_state(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(next(folder.rglob("last.ckpt")), weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_resumed_run_keeps_its_preconditioners(pictures: Path, tmp_path: Path) -> None:
     whole, half, rest = (tmp_path / name for name in ("whole", "half", "rest"))
-    main(command(pictures, whole, "--trainer.max_steps=4", *fit))
-    main(command(pictures, half, "--trainer.max_steps=2", *fit))
+    main(command(pictures, whole, "--trainer.max_steps=4", *FIT))
+    main(command(pictures, half, "--trainer.max_steps=2", *FIT))
     start = f"--ckpt_path={next(half.rglob('last.ckpt'))}"
-    main(command(pictures, rest, "--trainer.max_steps=4", *fit, start))
-    first, second = (torch.load(next(run.rglob("last.ckpt")), weights_only=True)["state_dict"] for run in (whole, rest))
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    main(command(pictures, rest, "--trainer.max_steps=4", *FIT, start))
+    torch.testing.assert_close(last_state(whole), last_state(rest), rtol=0, atol=0)
+    with pytest.warns(DeprecationWarning, match="first_pictures is now called an option of training"):
+        main(command(pictures, tmp_path / "old", "--trainer.max_steps=4", *OLD_FIT))
+    torch.testing.assert_close(last_state(whole), last_state(tmp_path / "old"), rtol=0, atol=0)
+
+
+def test_a_loaded_model_that_is_trained_on_is_no_resumed_run(pictures: Path, tmp_path: Path) -> None:
+    """Its inputs are measured anew: no step of plain Adam in place of preconditioned ones."""
+    save_model(thin_model("adain"), tmp_path / "adain.safetensors")
+    states = []
+    for model in (thin_model("adain"), stylezoo.load_model(tmp_path / "adain.safetensors").train()):
+        run = trainer(tmp_path, max_steps=2, callbacks=[Training(optimizer=PreconditionedAdam(0.003, crops=12))])
+        run.fit(model, pairs("adain", pictures))
+        assert all("preconditioner" in run.optimizers[0].state[conv.weight] for conv in run.optimizers[0].convs)
+        states.append(model.state_dict())
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
