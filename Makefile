@@ -46,10 +46,11 @@ results: $(READY)  ## measure all models on this machine: make results CONTENT=p
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
 
-lint: $(READY)  ## check style and types
+lint: $(READY)  ## check style, types and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix .
