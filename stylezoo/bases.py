@@ -29,6 +29,9 @@ class TrainedStyles(StyleModel):
     def read_style(self, style: Any, read: Callable[[Any], Tensor]) -> Any:
         return int(style) if isinstance(style, str) and style.isdecimal() else style
 
+    def expand_styles(self, words: list[str], expand: Callable[[str], list[str]]) -> list[str]:
+        return words
+
     def prepare_losses(self) -> None:
         """Builds the network of the losses and measures the trained styles with it, once."""
         super().prepare_losses()

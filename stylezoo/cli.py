@@ -139,6 +139,8 @@ class StyleCLI(LightningCLI):
             return
         arguments = self.config[subcommand].as_dict()
         arguments.pop("config", None)
+        for name in number_lists(COMMANDS[subcommand]):
+            arguments[name] = parse_numbers(arguments[name])
         code = COMMANDS[subcommand](**arguments)
         if code:
             sys.exit(code)
@@ -147,22 +149,48 @@ class StyleCLI(LightningCLI):
 def add_function(parser: LightningArgumentParser, function: Callable[..., int]) -> None:
     """Turns a function's signature into options.
 
-    Lists of strings take several values (``--style a.jpg b.jpg``), booleans none (``--list``), and a parameter called
+    Lists of strings take several values (``--style a.jpg b.jpg``), lists of numbers one (``1,2,1``), booleans none (``--list``), and a parameter called
     ``name`` is given without an option (``reproduce alpha_sweep``).
     """
     doc = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
     parameters = inspect.signature(function, eval_str=True).parameters
+    numbers = number_lists(function)
     several = [name for name, p in parameters.items() if p.annotation in (list[str], list[str] | None)]
     switches = [name for name, p in parameters.items() if p.annotation is bool]
     positional = [name for name in parameters if name == "name"]
-    parser.add_function_arguments(function, skip={*several, *switches, *positional}, fail_untyped=True)
+    parser.add_function_arguments(function, skip={*several, *switches, *positional, *numbers}, fail_untyped=True)
     required = {name: p.default is inspect.Parameter.empty for name, p in parameters.items()}
     for name in positional:
         parser.add_argument(name, type=str, nargs=None if required[name] else "?", help=doc[name])
     for name in several:
         parser.add_argument(f"--{name}", nargs="+", type=str, required=required[name], help=doc[name])
+    for name in numbers:
+        parser.add_argument(f"--{name}", type=str | None, default=None, help=doc[name])
     for name in switches:
         parser.add_argument(f"--{name}", action=ActionYesNo(), nargs="?", help=doc[name])
+
+
+def number_lists(function: Callable[..., int]) -> list[str]:
+    """Returns the names of a command's parameters that are lists of numbers."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return [name for name, parameter in parameters.items() if parameter.annotation == list[float] | None]
+
+
+def parse_numbers(text: str | None) -> list[float] | None:
+    """Reads numbers such as 1,2,1.
+
+    >>> parse_numbers("1,2,1")
+    [1.0, 2.0, 1.0]
+
+    Raises:
+        StylezooError: If these are no numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.strip("[] ").split(",")]
+    except ValueError:
+        raise StylezooError(f"Weights are numbers such as 1,2,1, not {text!r}.") from None
 
 
 UNHELPFUL_WARNINGS = (

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import glob
+import inspect
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-import torch
+from docstring_parser import parse as parse_docstring
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
-from stylezoo import checkpoints, registry, weights
-from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
-from stylezoo.inference import PreserveColor, Stylizer, load_image, load_masks, load_styles
-from stylezoo.module import Iteration, Kind, StyleModel
+from stylezoo import checkpoints, inference, registry, weights
+from stylezoo.errors import StylezooError
+from stylezoo.inference import PreserveColor, Stylizer, load_masks, load_styles
+from stylezoo.inference.files import expand, plan, stylize_files
+from stylezoo.inference.stylizer import find_device
+from stylezoo.module import Kind
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
+
+
+F = TypeVar("F", bound=Callable[..., int])
+
+
+def documented_by(function: Callable[..., Any]) -> Callable[[F], F]:
+    """Completes the docstring of a command with the parameters that it shares with a function and does not describe."""
+
+    def complete(command: F) -> F:
+        own = {param.arg_name for param in parse_docstring(command.__doc__ or "").params}
+        shared = parse_docstring(function.__doc__ or "").params
+        names = inspect.signature(command).parameters.keys() - own
+        lines = [
+            f"        {p.arg_name}: {' '.join((p.description or '').split())}" for p in shared if p.arg_name in names
+        ]
+        command.__doc__ = "\n".join([(command.__doc__ or "").rstrip(), *lines, "    "])
+        return command
+
+    return complete
 
 
 def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
@@ -58,15 +73,16 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
     return 0
 
 
-def stylize(
+@documented_by(inference.stylize)
+def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
     content: list[str],
     output: str,
     style: list[str] | None = None,
     alpha: float = 1.0,
-    style_weights: str | None = None,
+    style_weights: list[float] | None = None,
     preserve_color: PreserveColor = "none",
-    mask: list[str] | None = None,
+    masks: list[str] | None = None,
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
@@ -76,229 +92,46 @@ def stylize(
     format: Literal["png", "jpg", "webp"] = "png",
     quality: int = 95,
 ) -> int:
-    """Paint images in the style of others.
+    """Stylize images with the styles of others.
 
-    Every content is painted with every style; with --style_weights or --mask all styles go into each image. A file
+    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. A file
     that cannot be read is reported and skipped; the exit code is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
-        content: Images to paint: files, folders (with the folders in them) or globs.
-        output: An image file if one image is painted, else a folder.
+        content: Images to stylize: files, folders (with the folders in them) or globs.
+        output: An image file if one image is stylized, else a folder.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
-        alpha: Strength of the style, 0 to 1.
-        style_weights: Blend the styles, with these weights, for example 1,2,1.
-        preserve_color: Keep the content's colors: coral recolors the style first, luminance paints brightness only.
-        mask: Spread the styles over regions: one gray image per style, white where it applies (or one image for
-            two styles, white for the first).
-        size: Resize the short side of contents to this many pixels first.
-        style_size: The same for the styles; larger styles give coarser strokes.
-        tile: Work in tiles of this many pixels, for images that do not fit into memory; the result is the same.
-        batch_size: How many images of one size are painted together.
+        batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
-        device: auto, cpu, cuda, mps ...
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    together = style_weights is not None or bool(mask)
-    network = checkpoints.load_model(model).to(default_device() if device == "auto" else device)
-    if network.kind == "optimization":  # paints one after the other anyway: each is written when it is done
-        batch_size = 1
-    if network.kind in ("multi", "single"):
-        styles = style or (network.styles if network.kind == "multi" else [])
-    else:
-        styles = [str(path) for pattern in style or [] for path, _ in expand(pattern)]
-    jobs = plan(content, styles, Path(output), together, format)
-    masks = load_masks(mask or [], len(jobs[0].styles))
-    failed = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task("painting", total=len(jobs))
-        for chosen, group in groupby(jobs, key=lambda job: job.styles):
-            pending = list(group)
-            try:
-                stylizer = Stylizer(
-                    network,
-                    load_styles(network, chosen, style_size),
-                    alpha=alpha,
-                    style_weights=parse_weights(style_weights),
-                    preserve_color=preserve_color,
-                    masks=masks,
-                    tile=tile,
-                )
-            except ImageError as error:  # an unreadable style spoils its own images only
-                report(error, *(job.target for job in pending))
-                failed += len(pending)
-                progress.advance(task, len(pending))
-                continue
-            for batch in batches(pending, size, batch_size):
-                with watched(network, progress, batch[0][0].target, preview):
-                    failed += paint(stylizer, batch, quality)
-                progress.advance(task, len(batch))
-    print(f"{len(jobs) - failed} of {len(jobs)} images painted, {failed} failed: {output}")
+    network = checkpoints.load_model(model).to(find_device(device))
+    styles = network.expand_styles(style or [], lambda pattern: [str(path) for path, _ in expand(pattern)])
+    jobs = plan(content, styles, Path(output), style_weights is not None or bool(masks), format)
+    controls: dict[str, Any] = {
+        "alpha": alpha,
+        "style_weights": style_weights,
+        "preserve_color": preserve_color,
+        "tile": tile,
+    }
+    controls["masks"] = load_masks(masks or [], len(jobs[0].styles))
+    failed = stylize_files(
+        jobs,
+        network,
+        lambda chosen: Stylizer(network, load_styles(network, chosen, style_size), **controls),
+        size=size,
+        batch_size=batch_size,
+        preview=preview,
+        quality=quality,
+    )
+    print(f"{len(jobs) - failed} of {len(jobs)} images stylized, {failed} failed: {output}")
     return 1 if failed else 0
-
-
-@contextmanager
-def watched(network: StyleModel, progress: Progress, target: Path, every: int) -> Iterator[None]:
-    """Shows the iterations of a system that optimizes, and the unfinished image in a file beside its target."""
-    if network.kind != "optimization":
-        yield
-        return
-    task = progress.add_task(target.name, total=None)
-    preview = target.with_name(f"{target.stem}_preview{target.suffix}")
-
-    def show(now: Iteration) -> None:
-        progress.update(task, completed=now.step, total=now.steps, description=f"{target.name}  loss {now.loss:.4g}")
-        if every and now.step % every == 0 and now.step < now.steps:
-            write_image(now.image, preview)
-
-    network.on_iteration = show
-    try:
-        yield
-    finally:
-        network.on_iteration = None
-        progress.remove_task(task)
-    preview.unlink(missing_ok=True)  # an interrupted run leaves it
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to paint: a content, the styles that go into it, and where it is written."""
-
-    content: Path
-    styles: tuple[str, ...]
-    target: Path
-
-
-def plan(content: list[str], styles: list[str], output: Path, together: bool, format: str) -> list[Job]:
-    """What `stylize` will paint, ordered so that images of one style follow each other.
-
-    Args:
-        content: Files, folders or globs.
-        styles: Files, or names of trained styles.
-        output: An image file or a folder.
-        together: Whether all styles go into each image, instead of one image per style.
-        format: Suffix of the files in an output folder.
-
-    Raises:
-        ImageError: If a folder or glob holds no image, or many images were to go into one file.
-    """
-    contents = [item for pattern in content for item in expand(pattern)]
-    choices = [tuple(styles)] if together or not styles else [(style,) for style in styles]
-    single_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
-    if single_file:
-        if len(contents) * len(choices) != 1:
-            raise ImageError(
-                f"{len(contents) * len(choices)} images cannot go into one file {output}: give --output a folder."
-            )
-        return [Job(contents[0][0], choices[0], output)]
-    names = [(path, chosen, _name(relative, chosen)) for chosen in choices for path, relative in contents]
-    counts = Counter(name for _, _, name in names)
-    jobs = []
-    for path, chosen, name in names:
-        if counts[name] > 1:  # a.jpg beside a.png: their suffixes tell them apart
-            suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *map(Path, chosen)))
-            name = name.with_name(f"{name.name}_{suffixes}")
-        jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
-    for target, count in Counter(job.target for job in jobs).items():
-        if count > 1:
-            raise ImageError(f"{count} images would be written to {target}: paint them into separate folders.")
-    return jobs
-
-
-def _name(relative: Path, styles: tuple[str, ...]) -> Path:
-    return relative.with_name("_".join([relative.stem, "stylized", *(Path(style).stem for style in styles)]))
-
-
-def expand(pattern: str) -> list[tuple[Path, Path]]:
-    """The images that a file name, folder or glob stands for, as (path, path below the folder).
-
-    Raises:
-        ImageError: If there are none. A single file is not looked at: reading it will tell.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        found = [(file, file.relative_to(path)) for file in list_images(path)]
-    elif glob.has_magic(pattern) and not path.exists():
-        matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
-        found = [(file, Path(file.name)) for file in matches if file.suffix.lower() in IMAGE_SUFFIXES]
-    else:
-        found = [(path, Path(path.name))]
-    if not found:
-        raise ImageError(f"There is no image in {pattern}: expected files such as .jpg, .png or .webp.")
-    return found
-
-
-def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list[tuple[Job, Tensor | ImageError]]]:
-    """Reads the contents and joins neighbors of one size; what cannot be read comes alone, as the error."""
-    batch: list[tuple[Job, Tensor | ImageError]] = []
-    for job in jobs:
-        picture: Tensor | ImageError
-        try:
-            picture = load_image(job.content, size)
-        except ImageError as error:
-            picture = error
-        first = batch[0][1] if batch else picture
-        together = isinstance(first, Tensor) and isinstance(picture, Tensor) and first.shape == picture.shape
-        if batch and (len(batch) == batch_size or not together):
-            yield batch
-            batch = []
-        batch.append((job, picture))
-    if batch:
-        yield batch
-
-
-def paint(stylizer: Stylizer, batch: list[tuple[Job, Tensor | ImageError]], quality: int) -> int:
-    """Paints and writes one batch of `batches`; returns how many of its images failed."""
-    pictures = [picture for _, picture in batch if isinstance(picture, Tensor)]
-    if not pictures:
-        report(*(error for _, error in batch if isinstance(error, ImageError)))
-        return len(batch)
-    try:
-        outputs = stylizer(torch.stack(pictures)).cpu()
-    except (ValueError, torch.OutOfMemoryError) as error:
-        report(error, *(job.content for job, _ in batch))
-        return len(batch)
-    failed = 0
-    for (job, _), output in zip(batch, outputs, strict=True):
-        try:
-            write_image(output, job.target, quality)
-        except ImageError as error:
-            report(error)
-            failed += 1
-    return failed
-
-
-def report(*what: object) -> None:
-    """Says on standard error what is skipped and why: the errors first, then the files they concern."""
-    print("skipped:", *what, file=sys.stderr)
-
-
-def parse_weights(text: str | None) -> list[float] | None:
-    """The numbers of ``1,2,1``.
-
-    >>> parse_weights("1,2,1")
-    [1.0, 2.0, 1.0]
-
-    Raises:
-        ValueError: If these are no numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--style_weights takes numbers such as 1,2,1, not {text!r}.") from None
-
-
-def default_device() -> str:
-    """The accelerator if there is one."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def import_weights(system: str, files: list[str], output: str) -> int:
@@ -311,7 +144,7 @@ def import_weights(system: str, files: list[str], output: str) -> int:
             used by name.
     """
     if Path(output).suffix != ".safetensors":
-        raise ValueError(f"--output is a file that ends in .safetensors, not {output}.")
+        raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
     model = checkpoints.import_checkpoint(system, files)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
@@ -451,11 +284,11 @@ def reproduce(
         Console(width=None if sys.stdout.isatty() else 240).print(shown)
         return 0
     if name is None or output is None:
-        raise ValueError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
+        raise StylezooError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
     others = studies.get(name).parse(set or [])
     twice = [key for key in others if key in options]
     if twice:
-        raise ValueError(f"{' and '.join(twice)} is given twice: by --{twice[0]} and by --set.")
+        raise StylezooError(f"{' and '.join(twice)} is given twice: by --{twice[0]} and by --set.")
     result, files = studies.run(name, output, charts_only=charts_only, **options, **others)
     print(*result.notes, sep="\n")
     print(f"Written: {', '.join(map(str, files))}")

@@ -192,6 +192,15 @@ class StyleModel(LightningModule):
         """
         return read(style)
 
+    def expand_styles(self, words: list[str], expand: Callable[[str], list[str]]) -> list[str]:
+        """Returns the styles that a command line names.
+
+        Args:
+            words: Files, folders and globs, or numbers and names of trained styles.
+            expand: Returns the image files that a file, folder or glob stands for.
+        """
+        return [path for word in words for path in expand(word)]
+
     def example_styles(self, image: Tensor) -> list[Any]:
         """Returns a style for every style that can be shown: the image itself, or the trained ones by name."""
         return [image]

@@ -1,4 +1,4 @@
-"""From a model to images: `Stylizer` paints batches with styles that were encoded once, `stylize` one image."""
+"""`Stylizer` stylizes batches with styles that were encoded once, `stylize` one image."""
 
 from __future__ import annotations
 
@@ -35,14 +35,12 @@ class Stylizer:
         model: Any system; switched to eval mode.
         styles: For arbitrary systems style images, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; for multi-style
             systems numbers or names of trained styles; nothing for single-style ones.
-        alpha: Strength, 0 to 1.
-        style_weights: One per style, normalized to sum 1; None blends equally.
-        preserve_color: ``coral`` gives the styles the content's colors before they are encoded (where the model takes
-            no style image: recolors the output), so that colors stay and contrast follows the style; ``luminance`` takes
-            only brightness from the output (both Gatys et al. 2017, arXiv:1606.05897).
-        masks: Regions instead of blending, (K, H, W): each position takes the style whose map is largest there.
-        tile: Side in pixels of the tiles in which encoder and decoder work, for images that would not fit into
-            memory; the result is the same. None works on whole images.
+        alpha: See `stylize`, as for the other controls.
+        style_weights: None blends equally.
+        preserve_color: Both are from Gatys et al. 2017 (arXiv:1606.05897); where the model takes no style image, ``coral``
+            recolors the output.
+        masks: (K, H, W): each position takes the style whose map is largest there.
+        tile: None works on whole images.
 
     Raises:
         StylezooError: If the controls do not fit each other or the model.
@@ -124,21 +122,24 @@ def stylize(
     tile: int | None = None,
     device: str | torch.device | None = None,
 ) -> Image.Image:
-    """Paints one image in the style of another, or of several.
+    """Stylizes one image with the style of another, or of several.
 
     Args:
-        content: The image to paint.
+        content: The image to stylize.
         style: A style image or several; several are blended, or spread over regions with ``masks``. For
             multi-style systems numbers or names of trained styles; nothing for single-style ones.
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
-        alpha: Strength, 0 to 1.
-        style_weights: One per style, normalized to sum 1.
-        preserve_color: ``none``, ``coral`` or ``luminance``, see `Stylizer`.
-        masks: One gray image per style, white where it applies; or a single one for two styles (white: the first).
+        alpha: Strength of the style, 0 to 1.
+        style_weights: Blend the styles, one weight per style (1,2,1 on the command line); they are normalized to sum 1.
+        preserve_color: Keep the content's colors: ``coral`` gives the style the content's colors before it is encoded,
+            ``luminance`` takes only brightness from the output.
+        masks: Regions of the styles: one gray image per style, white where it applies, or one image for two styles, white
+            for the first.
         size: Short side in pixels to which the content is resized first; None keeps its size.
         style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
-        tile: Side in pixels of tiles, for images that would not fit into memory, see `Stylizer`.
-        device: Where to compute, for example ``cuda``; None leaves the model where it is.
+        tile: Side in pixels of the tiles in which the model works, for images that would not fit into memory; the result
+            is the same.
+        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.
 
     Returns:
         An image of the content's size.
@@ -151,7 +152,7 @@ def stylize(
     if not isinstance(model, StyleModel):
         model = load_model(model)
     if device is not None:
-        model = model.to(device)
+        model = model.to(find_device(device))
     styles, mask_list = _listed(style), _listed(masks)
     stylizer = Stylizer(
         model,
@@ -165,10 +166,17 @@ def stylize(
     return to_image(stylizer(load_image(content, size).unsqueeze(0)))
 
 
-def fingerprint(model: StyleModel) -> list[float]:
-    """What a trained model makes of a fixed image, in few numbers: to recognize its weights on any machine.
+def find_device(name: str | torch.device) -> str | torch.device:
+    """Returns the device of that name; ``auto`` is the accelerator if there is one, else the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
-    Waves of 64 x 64 pixels are painted, in the first of the trained styles where the model has such; the numbers are the
+
+def fingerprint(model: StyleModel) -> list[float]:
+    """Summarizes a trained model's output for a fixed image in few numbers, to recognize its weights on any machine.
+
+    Waves of 64 x 64 pixels are stylized, with the first of the trained styles where the model has such; the numbers are the
     means of 4 x 4 areas of red, then of green and of blue, rounded to four digits. In float32 on CPUs they agree to
     `FINGERPRINT_TOLERANCE`.
 
@@ -195,7 +203,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int | None = None) -> list[Style]:
-    """Styles as `Stylizer` takes them: images are read for systems that paint with images.
+    """Reads styles as `Stylizer` takes them: images as tensors; numbers and names of trained styles as they are.
 
     Raises:
         ImageError: If an image cannot be read.
@@ -203,19 +211,19 @@ def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int 
     return [model.read_style(style, lambda image: load_image(image, size)) for style in styles]
 
 
-def load_image(picture: ImageLike, size: int | None = None) -> Tensor:
-    """An image as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
+def load_image(source: ImageLike, size: int | None = None) -> Tensor:
+    """Reads an image as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
 
     Raises:
         ImageError: If a file cannot be read.
         StylezooError: If a tensor has another shape.
     """
-    if isinstance(picture, Tensor):
-        if picture.shape[-3:-2] != (3,) or picture.ndim not in (3, 4) or (picture.ndim == 4 and len(picture) != 1):
-            raise StylezooError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(picture.shape)}.")
-        tensor = picture.reshape(picture.shape[-3:]).float()
+    if isinstance(source, Tensor):
+        if source.shape[-3:-2] != (3,) or source.ndim not in (3, 4) or (source.ndim == 4 and len(source) != 1):
+            raise StylezooError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(source.shape)}.")
+        tensor = source.reshape(source.shape[-3:]).float()
     else:
-        image = picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture, min_side=size)
+        image = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source, min_side=size)
         tensor = to_tensor(image)
     if size is not None and min(tensor.shape[-2:]) != size:
         tensor = transforms.resize(tensor, [size], antialias=True).clamp(0, 1)
@@ -223,7 +231,7 @@ def load_image(picture: ImageLike, size: int | None = None) -> Tensor:
 
 
 def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
-    """Region masks of ``count`` styles as (count, H, W); None if there are none.
+    """Reads region masks of ``count`` styles as (count, H, W); None if there are none.
 
     Raises:
         StylezooError: If the number or the sizes of the masks do not fit.

@@ -17,7 +17,7 @@ the code divides Gram matrices by H*W only, hence its weight of 1e-4. Training i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -176,6 +176,9 @@ class CIN(TrainedStyles):
                 f"{self.system} stylizes with the styles that it was trained on, by number or name: {', '.join(self.styles)}."
             )
         return list(styles)
+
+    def expand_styles(self, words: list[str], expand: Callable[[str], list[str]]) -> list[str]:
+        return words or self.styles
 
     def example_styles(self, image: Tensor) -> list[Any]:
         return list(self.styles)
