@@ -42,10 +42,10 @@ def save_model(
             named with their sha256 but not copied.
         bits: Of packed numbers, see `stylezoo.weights.packed`.
         half: Names of tensors that have 16 bits all the same.
-        about: What else the metadata tells, under keys of its own, such as ``data`` and ``license``.
+        about: Further metadata, under keys of its own, such as ``data`` and ``license``.
 
     Raises:
-        StylezooError: If a packed model paints with an encoder that does not ship.
+        StylezooError: If a packed model uses an encoder that does not ship.
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -58,7 +58,7 @@ def save_model(
             tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in vgg.tensors.items()}
         elif not _ships(vgg):
             raise StylezooError(
-                f"This {model.system} paints with {vgg.name} (sha256 {vgg.sha256[:12]}...), which the package does not"
+                f"This {model.system} encodes with {vgg.name} (sha256 {vgg.sha256[:12]}...), which the package does not"
                 " ship: train it with one that does, such as vgg19_slim."
             )
     if packed:
@@ -112,7 +112,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
             folder, or else the system's default tag. Or a ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo
             import``), or a training checkpoint ``.ckpt``.
             Systems that optimize have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
-            ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``). Where what ``gatys`` sees with is not on
+            ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``). Where the encoder of ``gatys`` is not on
             this machine, the bare name is, with a warning, the first one that has all it needs, ``gatys.slim``.
         **settings: Constructor arguments that replace the saved ones, such as ``encoder_weights`` for an encoder
             file that has moved.
@@ -135,7 +135,7 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
 
 
 def _find(name: str, settings: Mapping[str, Any]) -> Path:
-    """The file of the weights, or the recipe, that a name stands for."""
+    """Returns the file of the weights, or the recipe, that a name stands for."""
     path = weights.model_path(name)
     if path is not None:
         if not path.is_file():
@@ -171,7 +171,7 @@ def _recipe_at_hand(system: str) -> Path:
     found = next((entry for entry in [wanted, *entries.values()] if entry.missing is None), wanted)
     if found is not wanted:
         warnings.warn(
-            f"{system} sees with {wanted.missing}, which is not on this machine: {found.tag} paints instead. Fetch the"
+            f"{system} needs {wanted.missing}, which is not on this machine: {found.tag} is used instead. Fetch the"
             f" other with `python -m stylezoo download {wanted.missing}`.",
             stacklevel=4,  # who called load_model
         )
@@ -179,7 +179,7 @@ def _recipe_at_hand(system: str) -> Path:
 
 
 def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
-    """A system that optimizes, with the settings of a recipe."""
+    """Builds a system that optimizes, with the settings of a recipe."""
     if not path.is_file():
         raise MissingFileError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
     recipe = yaml.safe_load(path.read_text())
@@ -190,7 +190,7 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     cls = classes[recipe["class_path"].split(".")[-1]]
     if cls.kind != "optimization":
         raise StylezooError(
-            f"{path} is a recipe to train {cls.system} with (python -m stylezoo fit --config {path}): paint with the"
+            f"{path} is a recipe to train {cls.system} with (python -m stylezoo fit --config {path}): stylize with the"
             " checkpoint that it leaves."
         )
     parser = ArgumentParser(exit_on_error=False)

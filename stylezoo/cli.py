@@ -44,7 +44,7 @@ class StyleCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False},  # the data strides over processes itself
-            parser_kwargs={"prog": "stylezoo", "description": "Neural style transfer: train, paint, compare."},
+            parser_kwargs={"prog": "stylezoo", "description": "Neural style transfer: train, stylize, compare."},
             args=args,
         )
 
@@ -74,13 +74,13 @@ class StyleCLI(LightningCLI):
             type=str | None,
             default=None,
             help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; if it"
-            " was trained on the same images, another data.seed gives it other crops and pairs than those it knows",
+            " was trained on the same images, another data.seed gives it other crops and pairs",
         )
         parser.add_argument(
             "--start_parts",
             type=list[str] | None,
             default=None,
-            help="the parts of the model whose weights start brings, such as [decoder]; all by default",
+            help="the submodules whose weights start brings, such as [decoder]; all by default",
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -123,7 +123,7 @@ class StyleCLI(LightningCLI):
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
         if self.subcommand not in COMMANDS:
-            # Data first: missing images are the commonest first error, and to look for them costs nothing.
+            # Data first: missing images are the commonest first error, and checking them costs nothing.
             parser = ArgumentParser()
             parser.add_class_arguments(Pairs, "data")
             pairs = parser.instantiate(parser.parse_object({"data": self._get(self.config, "data")})).data

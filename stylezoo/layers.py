@@ -344,7 +344,7 @@ class ConditionalTransformer(nn.Module):
         self.channels = [*(() if self.norms else (c1, c2, c3)), *[c3] * (2 * blocks), c4, c5, 3]  # of conditional norms
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Paints with scales and shifts (B or 1, sum of ``channels``), all layers one after the other, in network order.
+        """Stylizes with scales and shifts (B or 1, sum of ``channels``), concatenated over the layers in network order.
 
         (B, 3, H, W) -> (B, 3, 4 ceil(H/4), 4 ceil(W/4)) in [0, 1].
         """
@@ -390,7 +390,7 @@ def oihw(kernel: Tensor) -> Tensor:
 
 
 def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
-    """An image that a system is to learn as its style, (1, 3, H, W), RGB in [0, 1].
+    """Reads an image that a system learns as its style, (1, 3, H, W), RGB in [0, 1].
 
     Args:
         path: The image.
@@ -405,29 +405,29 @@ def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
             f"There is no style image {path}: training needs the image whose style it is to learn, so put one"
             " there or name another in the recipe."
         )
-    picture = to_tensor(read_image(path)).unsqueeze(0)
+    image = to_tensor(read_image(path)).unsqueeze(0)
     if long_side is not None:
-        scale = long_side / max(picture.shape[-2:])
-        size = [max(1, round(n * scale)) for n in picture.shape[-2:]]
-        picture = transforms.resize(picture, size, antialias=True).clamp(0, 1)
-    return picture
+        scale = long_side / max(image.shape[-2:])
+        size = [max(1, round(n * scale)) for n in image.shape[-2:]]
+        image = transforms.resize(image, size, antialias=True).clamp(0, 1)
+    return image
 
 
-def measure_styles(network: VGG, pictures: Iterable[Tensor], layers: Iterable[str]) -> dict[str, Moments]:
-    """What the style losses need of fixed styles, layer by layer, measured once instead of at every step.
+def measure_styles(network: VGG, images: Iterable[Tensor], layers: Iterable[str]) -> dict[str, Moments]:
+    """Measures fixed styles for the style losses, layer by layer, once instead of at every step.
 
     Args:
         network: The loss network.
-        pictures: One (1, 3, H, W) per style, of any sizes.
+        images: One (1, 3, H, W) per style, of any sizes.
         layers: The layers of the style loss.
 
     Returns:
-        {layer: moments of as many styles as there are pictures}.
+        {layer: moments of as many styles as there are images}.
     """
     layers, device = list(layers), next(network.parameters())
     measured = []
     # Lightning validates in inference mode, whose tensors training could not use afterwards.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.device.type, enabled=False):
-        for picture in pictures:
-            measured.append({name: Moments.of(f) for name, f in network(picture.to(device), layers).items()})
+        for image in images:
+            measured.append({name: Moments.of(f) for name, f in network(image.to(device), layers).items()})
     return {name: Moments.cat(style[name] for style in measured) for name in layers}

@@ -180,7 +180,7 @@ class _TrainerArguments:
         try:
             recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
-            return path  # the parser tells what is wrong with it
+            return path  # the parser reports what is wrong with it
         model = recipe.get("model") if isinstance(recipe, dict) else None
         if isinstance(model, str):
             self.system = SYSTEM_OF_CLASS.get(model.rpartition(".")[2], "")

@@ -29,7 +29,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Moments:
-    """All that style losses want to know of a style's features, whatever the size of its image.
+    """The moments of a style's features, which are all that style losses need, whatever the size of its image.
 
     Every style statistic takes it in place of the features, so that systems with fixed styles measure these once.
 

@@ -77,7 +77,7 @@ def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]
     Args:
         kind: Only systems that take this kind of style.
         pretrained: Instead the tags that `load_model` loads on this machine: models of the package and of the user's
-            folder, and recipes of systems that optimize, if what they see with is here.
+            folder, and recipes of systems that optimize, if their encoder is here.
 
     Raises:
         StylezooError: If there is no such kind.
@@ -100,7 +100,7 @@ def _current_kind(kind: str | None) -> Kind | None:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What `load_model` takes by name.
+    """A model that `load_model` takes by name.
 
     Attributes:
         tag: The name.

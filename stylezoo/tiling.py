@@ -1,6 +1,6 @@
 """Exact tiling: a convolutional function of a large map, computed piece by piece in little memory.
 
-A tile is cut with a halo as wide as the function looks, and only its inside is kept, so that the pieces are those of
+A tile is cut with a halo as wide as the receptive field, and only its inside is kept, so that the pieces are those of
 the whole, not an approximation. What is global (statistics, attention) happens between the tiled parts: an encoder is
 tiled, its features are joined, and the decoder is tiled again.
 """
@@ -30,7 +30,7 @@ def tiled(
         x: (B, C, H, W).
         tile: Side of a tile's inside, rounded up to a multiple of ``stride``; None, or one that is not smaller than ``x``,
             computes ``function(x)`` at once.
-        halo: How far the function looks around a position of its coarsest output, in positions of ``x``.
+        halo: Radius of the receptive field of a position of the coarsest output, in positions of ``x``.
         stride: Tiles begin at multiples of it, where all outputs have a position.
         scales: Size of each output relative to ``x``.
         ceil_mode: Whether sizes that do not divide are rounded up, or else down.

@@ -338,7 +338,7 @@ class VGG(nn.Module):
         )
 
     def _radius(self, layer: str) -> int:
-        """How many pixels away from a position of a layer its receptive field can reach."""
+        """Returns the radius of the receptive field of a layer, in pixels."""
         radius = 0
         for name in self.convs:
             step = 2 ** (_block(name) - 1)
@@ -433,7 +433,7 @@ def random_weights(depth: int, divisor: int = 1, seed: int = 0) -> dict[str, Ten
 
     Most activations then stay clear of the ReLU's edge, so that even deep features keep colors, edges and the layout
     of an image, where ordinary random initializations scramble them: a decoder learns to invert them in minutes, and
-    their statistics tell styles apart. They know nothing of objects. Drawn in float64 and rounded to 13 bits, so that
+    their statistics differ between styles. They carry no knowledge of objects. Drawn in float64 and rounded to 13 bits, so that
     every machine gets the same numbers and their sha256 can stand in a checkpoint.
 
     Args:

@@ -124,7 +124,7 @@ def plan(content: list[str], styles: list[str], output: Path, together: bool, fo
     counts = Counter(name for _, _, name in names)
     jobs = []
     for path, chosen, name in names:
-        if counts[name] > 1:  # a.jpg beside a.png: their suffixes tell them apart
+        if counts[name] > 1:  # a.jpg beside a.png: their suffixes distinguish them
             suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *map(Path, chosen)))
             name = name.with_name(f"{name.name}_{suffixes}")
         jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
@@ -142,7 +142,7 @@ def expand(pattern: str) -> list[tuple[Path, Path]]:
     """The images that a file name, folder or glob stands for, as (path, path below the folder).
 
     Raises:
-        ImageError: If there are none. A single file is not looked at: reading it will tell.
+        ImageError: If there are none. A single file is not checked here, but when it is read.
     """
     path = Path(pattern)
     if path.is_dir():

@@ -202,7 +202,7 @@ class CIN(TrainedStyles):
             if mix is None or mix.shape[1] != len(scale):
                 raise StylezooError(
                     f"Weights over the {len(scale)} styles of cin have the shape ({len(scale)},) or (B, {len(scale)}), not"
-                    f" {tuple(style.shape)}; it paints with the styles it was trained on: {', '.join(self.styles)}."
+                    f" {tuple(style.shape)}; it stylizes with the styles that it was trained on: {', '.join(self.styles)}."
                 )
             mix = mix.to(scale)
             return {"scale": mix @ scale, "shift": mix @ shift}

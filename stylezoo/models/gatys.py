@@ -429,18 +429,18 @@ def fitted(height: int, width: int, side: int) -> tuple[int, int]:
     return round(side * height / width), side
 
 
-def shrunk(picture: Tensor, side: int) -> Tensor:
+def shrunk(image: Tensor, side: int) -> Tensor:
     """An image, (1, 3, H, W), with a long side of at most ``side``, and short ones of at least 16."""
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     size = fitted(height, width, min(side, max(height, width)))
-    return resized(picture, (max(size[0], SMALLEST_SIDE), max(size[1], SMALLEST_SIDE)))
+    return resized(image, (max(size[0], SMALLEST_SIDE), max(size[1], SMALLEST_SIDE)))
 
 
-def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """An image at another size, bicubic with antialiasing, in [0, 1]."""
-    if picture.shape[-2:] == size:
-        return picture
-    return F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def blended(moments: list[Moments], shares: list[float]) -> Moments:

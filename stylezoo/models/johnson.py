@@ -1,12 +1,12 @@
 """Johnson - Perceptual Losses for Real-Time Style Transfer (Johnson, Alahi & Fei-Fei, ECCV 2016, arXiv:1603.08155).
 
-A residual network paints one style in a single pass: down-sampling by 4, five residual blocks, up-sampling by 4. It is
-trained on content features and style Gram matrices of a frozen VGG-16 that painting does without. Instance instead of
+A residual network stylizes with one style in a single pass: down-sampling by 4, five residual blocks, up-sampling by 4. It is
+trained on content features and style Gram matrices of a frozen VGG-16 that inference does without. Instance instead of
 batch normalization (Ulyanov et al. 2016, arXiv:1607.08022) is what everybody uses since, the author too.
 
     python -m stylezoo fit --config experiments/johnson.yaml --model.style_image data/styles/mosaic.jpg
     python -m stylezoo import --system johnson --files mosaic.pth --output johnson.mosaic.safetensors
-    python -m stylezoo stylize --model johnson.mosaic.safetensors --content photo.jpg --output painted.png
+    python -m stylezoo stylize --model johnson.mosaic.safetensors --content photo.jpg --output output.png
 
 Deviations: the defaults are pytorch/examples@77f55b9 fast_neural_style; paper and author's code
 (jcjohnson/fast-neural-style@813c834) differ from it, and their recipes say how:

@@ -1,15 +1,15 @@
 """Linear transfer - Learning Linear Transformations for Fast Image and Video Style Transfer (Li et al., CVPR 2019).
 
 Whitening and coloring the content's features (WCT) is a linear map; here a small network predicts that map. Features
-are compressed to 32 channels, multiplied by a 32x32 matrix, half of it seen in the style and half in the content, and
+are compressed to 32 channels, multiplied by a 32x32 matrix, half of it computed from the style and half from the content, and
 unzipped again. Only this is trained: the encoder and a decoder that restores images are given. Content affinity
 survives a linear map, which is why video hardly flickers; a style is one matrix and one mean.
 
     python -m stylezoo fit --config experiments/linear_transfer.yaml --model.decoder_weights dec_r41.pth
     python -m stylezoo import --system linear_transfer --files vgg_r41.pth dec_r41.pth r41.pth --output linear_transfer.safetensors
 
-Features of relu4_1 or of relu3_1 (faster, closer to the content) are transferred, or both in a chain: what the matrix
-made of relu3_1 goes on through the encoder to relu4_1. `stylezoo import` sees in the files which of them it is.
+Features of relu4_1 or of relu3_1 (faster, closer to the content) are transferred, or both in a chain: the features that the
+matrix made of relu3_1 continue through the encoder to relu4_1. `stylezoo import` finds out from the files which of them it is.
 
 Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5, but for
 - the output's size: the content's own, where the reference cuts to a multiple of 8 (4 from relu3_1); the content is
@@ -18,7 +18,7 @@ Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5,
   normalize and scale_each); ``stretch`` does it, off by default;
 - video: the reference keeps the style's features and makes its matrix again for every frame; here the code is the matrix;
 - alpha and blends of styles, which it has not: alpha goes from the content's own features to the transferred ones,
-  and codes are blended as they are, which is blending what each of them makes of the features.
+  and codes are blended as they are, which blends the features that each of them yields.
 Photorealistic transfer (masks, a spatial propagation network, a smoothing filter) is left out.
 """
 
@@ -228,7 +228,7 @@ class LinearTransfer(StyleModel):
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
-        """Reads the reference's files: renames its decoders, and sees in them and in its matrices what is transferred."""
+        """Reads the reference's files: renames its decoders, and derives the transferred layers from them and from its matrices."""
         for layer, convs in DECODER_CONVS.items():
             if {key.partition(".")[0] for key in tensors} == convs.keys():
                 renamed = {

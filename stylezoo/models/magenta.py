@@ -175,7 +175,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class Transformer(ConditionalTransformer):
-    """The painting network, 1,674,656 parameters, and the linear maps from bottlenecks to its 2,758 scales and shifts."""
+    """The stylizing network, 1,674,656 parameters, and the linear maps from bottlenecks to its 2,758 scales and shifts."""
 
     def __init__(self, width: float, padding: Literal["reflect", "zeros"], separable: bool) -> None:
         channels = tuple(int(width * c) for c in CHANNELS)
@@ -204,10 +204,10 @@ class Magenta(StyleModel):
     Args:
         predictor: ``inception_v3`` or ``mobilenet_v2``.
         predictor_weights: A file of ImageNet weights that the predictor starts from, with TensorFlow's or torchvision's names.
-        width: Multiplies the channels of the painting network; 0.25 in the mobile version.
-        padding: ``reflect`` or ``zeros`` around the painting network's convolutions.
+        width: Multiplies the channels of the stylizing network; 0.25 in the mobile version.
+        padding: ``reflect`` or ``zeros`` around the stylizing network's convolutions.
         separable: Whether its convolutions, but those down, are depthwise and pointwise ones.
-        style_size: Pixels that painting resizes the shorter side of style images to; None takes them as they are.
+        style_size: Pixels to which inference resizes the shorter side of style images; None takes them as they are.
         augment: Whether training varies the style images: brightness, colors, mirroring, and crops of any size.
         seed: Decides how.
         content_weight: Weight of the content loss.
@@ -322,16 +322,16 @@ def augmented(styles: Tensor, random: np.random.Generator) -> Tensor:
     """
     size = int(random.integers(*STYLE_SIZES))
     varied = []
-    for picture in styles:
-        picture = (picture + random.uniform(-0.8, 0.8)).clamp(0, 1)
-        picture = transforms.adjust_saturation(picture, random.uniform(0.5, 1.5))
-        picture = transforms.adjust_hue(picture, random.uniform(-0.2, 0.2))
+    for image in styles:
+        image = (image + random.uniform(-0.8, 0.8)).clamp(0, 1)
+        image = transforms.adjust_saturation(image, random.uniform(0.5, 1.5))
+        image = transforms.adjust_hue(image, random.uniform(-0.2, 0.2))
         if random.random() < 0.5:
-            picture = transforms.horizontal_flip(picture)
+            image = transforms.horizontal_flip(image)
         if random.random() < 0.5:
-            picture = transforms.vertical_flip(picture)
-        height, width = picture.shape[-2:]
+            image = transforms.vertical_flip(image)
+        height, width = image.shape[-2:]
         window = max(1, round(min(height, width) * 256 / random.integers(*ZOOM)))
         top, left = int(random.integers(height - window + 1)), int(random.integers(width - window + 1))
-        varied.append(transforms.resized_crop(picture, top, left, window, window, [size, size], antialias=True))
+        varied.append(transforms.resized_crop(image, top, left, window, window, [size, size], antialias=True))
     return torch.stack(varied)

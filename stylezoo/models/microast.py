@@ -122,7 +122,7 @@ class Modulator(nn.ModuleDict):
 
 
 class Decoder(nn.Module):
-    """Paints content features in a style: modulated twice, the deeper level first, then up-sampled. 153,843 parameters."""
+    """Decodes content features modulated twice by a style, the deeper level first, and up-sampled. 153,843 parameters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
 
-A siamese encoder sees content and style; the CoMatch layer matches the content's features to the Gram matrix of the
-style's, with one learned matrix for all styles; residual blocks make an image of them. Gram matrices are what the
-style loss compares, so that the network is told what is asked of it. The style's size decides how broad the strokes
+A siamese encoder encodes content and style; the CoMatch layer matches the content's features to the Gram matrix of the
+style's, with one learned matrix for all styles; residual blocks decode them. Gram matrices are what the
+style loss compares. The style's size decides how broad the strokes
 are (--style_size 256, 512, 768).
 
     python -m stylezoo fit --config experiments/msgnet.yaml --data.style.root data/styles

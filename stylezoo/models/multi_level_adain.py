@@ -14,7 +14,7 @@ pixels instead). Its text (README.md) and its code differ:
   nearest, to fit the decoder before its up-sampling, and so drops three quarters of their positions. That is the
   default here; ``concatenate: full`` is the version as drawn, with the same parameters;
 - the text's losses are norms that are not squared, the code's are mean squared errors;
-- the text has alpha steer "during training"; the code has it, one per level, only when it paints (``level_alphas``).
+- the text has alpha steer "during training"; the code has it, one per level, only at inference (``level_alphas``).
 The reference pairs contents and styles by the order of their file names, once and for all; here pairs are drawn anew.
 """
 

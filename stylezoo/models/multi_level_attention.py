@@ -1,7 +1,7 @@
 """Multi-level attention - Revisiting and Refining AdaIN, its style-attentional module (Gao Chengzhan, 2023).
 
 `stylezoo.models.multi_level_adain` with SANet's attention in place of AdaIN: content positions at relu4_1 and relu5_1 of
-a torchvision VGG-19 look for the style positions that resemble them, and one decoder merges and paints both levels.
+a torchvision VGG-19 attend to the style positions that resemble them, and one decoder merges and decodes both levels.
 Losses and their weights are SANet's.
 
     python -m stylezoo fit --config experiments/multi_level_attention.yaml

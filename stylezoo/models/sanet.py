@@ -1,6 +1,6 @@
 """SANet - Arbitrary Style Transfer with Style-Attentional Networks (Park & Lee, CVPR 2019).
 
-Instead of moving two statistics, every content position looks for the style positions that resemble it and takes a
+Instead of moving two statistics, every content position attends to the style positions that resemble it and takes a
 mixture of their features: attention between normalized content (queries) and style (keys), at relu4_1 and relu5_1,
 merged and decoded. Identity losses (an image styled with itself must stay itself) keep structure without a content
 target.

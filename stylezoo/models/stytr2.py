@@ -2,7 +2,7 @@
 
 Images are cut into patches of 8 x 8 pixels, one token each. Two transformer encoders, of content and of style, and a
 transformer decoder, in which content tokens attend to style tokens, do what VGG features and a transform do elsewhere;
-a convolutional decoder paints the tokens. Content tokens know their place from the image itself (content-aware
+a convolutional decoder decodes the tokens. Content tokens get their place from the image itself (content-aware
 positional encoding, CAPE), which 18 x 18 averages of its patches give whatever its size; style tokens have no place.
 
     python -m stylezoo fit --config experiments/stytr2.yaml
@@ -74,7 +74,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """Tokens (B, N, C) to the same; queries and keys know their position, values do not."""
+        """Tokens (B, N, C) to the same; queries and keys get positions, values do not."""
         placed = x + position
         x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, need_weights=False)[0]))
         hidden = self.dropout(F.relu(self.linear1(x)))

@@ -1,9 +1,9 @@
 """Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
 arXiv:1603.03417), and the paper that replaced its normalization: Instance Normalization (arXiv:1607.08022).
 
-A pyramid of tiny networks paints one style in a single pass: the image is seen at six scales, from 1/32 up to its
+A pyramid of tiny networks stylizes with one style in a single pass: it processes the image at six scales, from 1/32 up to its
 own size, and the results are joined from coarse to fine, 8 channels more at each step: 116,915 parameters. Instance
-normalization, which forgets the contrast of each image and stays at work at test time, is what made it paint well;
+normalization, which removes the contrast of each image, also at test time, is what made its results good;
 the authors then took Johnson's residual network for it.
 
     python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
@@ -15,7 +15,7 @@ padding and noise beside the image at every scale (texture_nets_v1.yaml). What d
 - sizes: the pyramid of the reference takes multiples of 32 only; here the coarse scales average what is left at the
   right and bottom, and are cut to fit when they are joined, which changes nothing for multiples of 32. The output has
   the content's size, where the reference's residual network rounds up to a multiple of 4 (ours is the top-left crop);
-- noise is new at every training step, as in the reference, but always the same when painting, decided by ``seed``;
+- noise is new at every training step, as in the reference, but always the same at inference, decided by ``seed``;
 - the style image is resized bilinearly with antialiasing, the reference's master bicubically without;
 - total variation is averaged over the batch, where the reference adds its gradient summed over the batch.
 """
@@ -102,7 +102,7 @@ class Pyramid(nn.Module):
         """One branch: (B, 3, H, W) -> (B, 8, ceil(H / ratio), ceil(W / ratio))."""
         x = F.avg_pool2d(x, RATIOS[index], ceil_mode=True)
         if self.noise:
-            copies = len(x) if self.training else 1  # painted images do not depend on what else is in the batch
+            copies = len(x) if self.training else 1  # outputs do not depend on what else is in the batch
             noise = torch.rand(copies, self.noise, *x.shape[-2:], generator=random).to(x)
             x = torch.cat([x, noise.expand(len(x), -1, -1, -1)], 1)
         output: Tensor = self.scales[index](x)
@@ -195,7 +195,7 @@ class TextureNets(SingleStyleModel):
         return rgb
 
     def _random(self) -> torch.Generator:
-        """Random numbers of the noise: a function of seed, step and rank, so that a resumed run goes on; one for painting."""
+        """Random numbers of the noise: a function of seed, step and rank, so that a resumed run continues; one sequence for inference."""
         place = (self.trained_batches, self.global_rank) if self.training else ()
         seed = np.random.default_rng((self.seed, *place)).integers(2**63)
         return torch.Generator().manual_seed(int(seed))

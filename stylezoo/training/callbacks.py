@@ -139,7 +139,7 @@ class ImageGrid(Callback):
         modes = {module: module.training for module in model.modules()}  # a frozen submodule is in eval mode already
         model.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            output = model(**{name: pictures.to(model.device) for name, pictures in self._batch.items()})
+            output = model(**{name: images.to(model.device) for name, images in self._batch.items()})
         for module, training in modes.items():
             module.training = training
         columns = [*self._batch.values(), output.float().cpu()]
@@ -159,7 +159,7 @@ def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:
 
 
 class ImageWriter(BasePredictionWriter):
-    """Writes what ``predict`` paints as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
+    """Writes the outputs of ``predict`` as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
 
     Args:
         folder: Where the images go; None takes ``predictions`` in the logger's folder.
@@ -182,15 +182,15 @@ class ImageWriter(BasePredictionWriter):
         assert isinstance(pl_module, StyleModel)
         folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
         assert batch_indices is not None
-        for number, picture in zip(batch_indices, prediction, strict=True):
-            write_image(picture, folder / f"{number:05d}.png")
+        for number, image in zip(batch_indices, prediction, strict=True):
+            write_image(image, folder / f"{number:05d}.png")
 
 
 class EMA(EMAWeightAveraging):
     """Exponential moving average of the weights, ``ema = decay * ema + (1 - decay) * weights`` after every step.
 
-    Validation sees the averaged weights, and a checkpoint's ``state_dict`` holds them: `load_model` gets the average.
-    The weights that Adam moves stand beside it as ``current_model_state``; a resumed run goes on from them, exactly.
+    Validation uses the averaged weights, and a checkpoint's ``state_dict`` holds them: `load_model` gets the average.
+    The weights that the optimizer updates stand beside it as ``current_model_state``; a resumed run goes on from them, exactly.
 
     Lightning's class with three differences: frozen encoders are no part of the average, where rounding would slowly
     move them away from their sha256; a checkpoint of the finished run keeps both sets of weights; so does one that is

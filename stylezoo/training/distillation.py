@@ -1,4 +1,4 @@
-"""Distillation of magenta's style predictor, which no constructor of the system knows.
+"""Distillation of magenta's style predictor.
 
 magenta/magenta@526d3eb arbitrary_image_stylization_distill_mobilenet.py trains a MobileNet-V2 on the bottlenecks of a trained
 Inception-v3.

@@ -48,7 +48,7 @@ class RegressionTarget(NamedTuple):
 
 @dataclass
 class Plan:
-    """What initialization and preconditioning have to know of a model.
+    """What initialization and preconditioning need of a model.
 
     Attributes:
         model: The model.

@@ -37,7 +37,7 @@ LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
 class SlimEncoder(StyleModel):
-    """A slim encoder in training: no system of the zoo, it paints nothing. Its checkpoints serve as encoder weights.
+    """A slim encoder in training: no system of the zoo, it stylizes nothing. Its checkpoints serve as encoder weights.
 
     Args:
         widths: Channels of the five blocks. conv4_1 has those of the fourth, what follows it those of the fifth: only
