@@ -122,15 +122,17 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         StylezooError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
     """
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        return _load_recipe(path, settings).eval()
-    if path.suffix not in (".safetensors", ".ckpt"):
+    if path.suffix not in (".yaml", ".yml", ".safetensors", ".ckpt"):
         path = _find(str(name_or_path), settings)
-        if path.suffix == ".yaml":
-            return _load_recipe(path, settings).eval()
-    if not path.is_file():
+    if path.suffix in (".yaml", ".yml"):
+        model = _load_recipe(path, settings)
+    elif not path.is_file():
         raise MissingFileError(f"There is no model file {path}.")
-    model = _load_safetensors(path, settings) if path.suffix == ".safetensors" else _load_checkpoint(path, settings)
+    elif path.suffix == ".safetensors":
+        model = _load_safetensors(path, settings)
+    else:
+        model = _load_checkpoint(path, settings)
+    model.tag = str(path) if path.suffix == ".ckpt" else path.stem
     return model.eval()
 
 
@@ -173,7 +175,7 @@ def _recipe_at_hand(system: str) -> Path:
         warnings.warn(
             f"{system} needs {wanted.missing}, which is not on this machine: {found.tag} is used instead. Fetch the"
             f" other with `python -m stylezoo download {wanted.missing}`.",
-            stacklevel=4,  # who called load_model
+            stacklevel=4,  # the caller of load_model
         )
     return found.path
 

@@ -133,6 +133,9 @@ class StyleModel(LightningModule):
     local_settings: ClassVar[frozenset[str]] = frozenset({"encoder_weights", "loss_encoder_weights"})
     """Settings that name files of this machine; published files leave them out, and inference does without them."""
 
+    tag: str | None = None
+    """What `stylezoo.load_model` loaded the model from: a tag such as ``adain.slim``, or a file."""
+
     on_iteration: Callable[[Iteration], None] | None = None
     """Called after every iteration by systems of kind ``optimization``, to show progress."""
 
@@ -162,6 +165,14 @@ class StyleModel(LightningModule):
             choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
             if choices is not None and not (optional and self.hparams[name] is None):
                 check_choice(name, self.hparams[name], choices)
+
+    def __repr__(self) -> str:
+        """One line: class, tag, encoder and number of trained parameters; ``print(model.transformer)`` shows modules."""
+        facts = [repr(self.tag)] if self.tag is not None else []
+        facts += [f"{name}={vgg.name}" for name, vgg in self.encoders()]
+        frozen = {id(p) for _, vgg in self.encoders() for p in vgg.parameters()}
+        count = sum(p.numel() for p in self.parameters() if id(p) not in frozen)
+        return f"{type(self).__name__}({', '.join([*facts, f'parameters={count:,}'])})"
 
     # Styles
 
