@@ -25,17 +25,22 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
 RENAMED_VALUES = {"normalised": "normalized", "normalised_outside": "normalized_outside"}
 """Names of content losses."""
 
-TRAINING_SETTINGS = {
-    "first_pictures",
-    "loss_encoder",
-    "loss_encoder_weights",
-    "teacher",
-    "distillation_weight",
-    "imitation_weight",
-    "freeze_predictor",
-    "norm_momentum",
+LOSS_ENCODER = {"first_pictures", "loss_encoder", "loss_encoder_weights"}
+TRAINING_SETTINGS: dict[str, set[str]] = {
+    **dict.fromkeys(
+        ("adain", "efdm", "linear_transfer", "multi_level_adain", "multi_level_attention", "sanet"), LOSS_ENCODER
+    ),
+    **{name: {"first_pictures"} for name in ("cin", "microast", "msgnet", "stytr2")},
+    "magenta": {
+        "first_pictures",
+        "teacher",
+        "distillation_weight",
+        "imitation_weight",
+        "freeze_predictor",
+        "norm_momentum",
+    },
 }
-"""Constructor arguments that have become options of `stylezoo.training.Training`."""
+"""{system: constructor arguments that have become options of `stylezoo.training.Training`}."""
 
 RENAMED_TENSORS = {"multi_level_attention": {"painter.": "network."}}
 """{system: {old prefix: new prefix}} of state dicts."""
@@ -48,16 +53,22 @@ RENAMED_OPTIONS = {
 """{command: {old option: new option}}."""
 
 SYSTEM_OF_CLASS = {
+    "AdaIN": "adain",
     "CIN": "cin",
+    "EFDM": "efdm",
     "Johnson": "johnson",
+    "LinearTransfer": "linear_transfer",
     "Magenta": "magenta",
     "MicroAST": "microast",
     "MSGNet": "msgnet",
+    "MultiLevelAdaIN": "multi_level_adain",
+    "MultiLevelAttention": "multi_level_attention",
+    "SANet": "sanet",
+    "SlimEncoder": "slim_encoder",
     "StyTr2": "stytr2",
     "TextureNets": "texture_nets",
-    "SlimEncoder": "slim_encoder",
 }
-"""Classes of the systems in `RENAMED_SETTINGS`."""
+"""Systems by the names that recipes have for them."""
 
 
 def warn(old: str, new: str) -> None:
@@ -69,9 +80,7 @@ def warn(old: str, new: str) -> None:
 
 def moved_to_training(system: str, name: str) -> bool:
     """Whether a former constructor argument has become an option of training."""
-    return name in TRAINING_SETTINGS - {"loss_encoder", "loss_encoder_weights"} - {
-        *RENAMED_SETTINGS.get(system, ())
-    } or (name in ("loss_encoder", "loss_encoder_weights") and system not in LOSSES_ONLY)
+    return name in TRAINING_SETTINGS.get(system, ())
 
 
 def upgrade_settings(system: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +144,7 @@ class _TrainerArguments:
     """Upgrades the arguments of one command of the Trainer: options, and settings in recipes."""
 
     def __init__(self) -> None:
-        self.system: str | None = None
+        self.system = ""
         self.learning_rate: Any = None
         self.training: dict[str, Any] = {}
 
@@ -163,7 +172,7 @@ class _TrainerArguments:
         if option == "--config":
             yield f"--config={self._recipe(value)}"
         elif option in ("--model", "--model.class_path"):
-            self.system = SYSTEM_OF_CLASS.get(value.rpartition(".")[2], self.system and "")
+            self.system = SYSTEM_OF_CLASS.get(value.rpartition(".")[2], "")
             yield argument
         elif match := re.fullmatch(r"--model\.(?:init_args\.)?(\w+)", option):
             name = match[1]
@@ -200,7 +209,7 @@ class _TrainerArguments:
         return str(yaml.safe_dump(recipe, sort_keys=False))
 
     def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        system = self.system or ""
+        system = self.system
         for name, value in settings.items():
             new = RENAMED_SETTINGS.get(system, {}).get(name)
             if new is not None and new not in settings:
