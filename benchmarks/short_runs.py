@@ -15,15 +15,13 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 
-import yaml
 from jsonargparse import auto_cli
 
 import stylezoo
 from stylezoo.cli import main as command_line
 from stylezoo.images import list_images
-from stylezoo.registry import get
+from stylezoo.registry import RECIPES, get, read_recipe, recipe_files
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 SMALLER = {"magenta": "magenta_mobile", "stytr2": "stytr2_small"}
 """Recipes that train a smaller network of the same system."""
 
@@ -53,10 +51,11 @@ def arguments(
     encoder_weights: str | None,
 ) -> list[str]:
     """The options of ``fit`` for a recipe with these images, crops and encoder."""
-    recipe = EXPERIMENTS / f"{name}.yaml"
-    settings = yaml.safe_load(recipe.read_text())
+    recipe = RECIPES / f"{name}.yaml"
+    settings = read_recipe(recipe)
     model, style = settings["model"]["init_args"], settings["data"].get("style")
-    options = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={photos}"]
+    options = [f"--config={file}" for file in recipe_files(recipe)]
+    options += ["--data.content=Folder", f"--data.content.root={photos}"]
     if "encoder" in model:
         options.append(f"--model.encoder={encoder}")
         if encoder_weights is not None:

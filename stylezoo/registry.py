@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -123,10 +123,51 @@ def pretrained_models() -> list[Pretrained]:
     files = {tag: file.path for tag, file in table.models.items()} | own
     found = [Pretrained(tag, tag.split(".")[0], path, None if path.is_file() else tag) for tag, path in files.items()]
     for tag, recipe in optimization_recipes().items():
-        encoder = yaml.safe_load(recipe.read_text())["model"]["init_args"]["encoder"]
+        encoder = read_recipe(recipe)["model"]["init_args"]["encoder"]
         missing = encoder if encoder in table.encoders and not table.encoders[encoder].path.is_file() else None
         found.append(Pretrained(tag, tag.split(".")[0], recipe, missing))
     return sorted(found, key=lambda entry: entry.tag)
+
+
+def recipe_files(recipe: Path) -> list[Path]:
+    """Returns the files that make up a recipe, in the order in which ``--config`` takes them.
+
+    ``experiments/<system>.yaml`` is complete. ``experiments/<system>_<variant>.yaml`` and files of folders, such as
+    ``experiments/balanced/<system>.yaml``, are overlays, which hold what differs from the recipe of their system. Any
+    other file, such as one of the user's own, is complete, too.
+
+    Args:
+        recipe: The recipe, or the overlay.
+    """
+    folder, name = recipe.resolve().parent, recipe.stem
+    known = systems()
+    if folder == RECIPES.resolve() and name not in known:
+        bases = [system for system in known if name.startswith(f"{system}_")]
+    else:
+        bases = [name] if folder.parent == RECIPES.resolve() and name in known else []
+    return [RECIPES / f"{max(bases, key=len)}.yaml", recipe] if bases else [recipe]
+
+
+def read_recipe(recipe: Path) -> dict[str, Any]:
+    """Returns the values of a recipe: those of its files, laid over each other as on the command line.
+
+    Args:
+        recipe: The recipe, or the overlay, see `recipe_files`.
+    """
+    values: dict[str, Any] = {}
+    for file in recipe_files(recipe):
+        for section, value in yaml.safe_load(file.read_text()).items():
+            values[section] = _overlaid(values[section], value) if isinstance(values.get(section), dict) else value
+    return values
+
+
+def _overlaid(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """A section, or the arguments of an object, under an overlay; settings that are mappings are replaced as a whole."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        nested = key == "init_args" or (isinstance(value, dict) and value.keys() & {"class_path", "init_args"})
+        merged[key] = _overlaid(base[key], value) if nested and isinstance(base.get(key), dict) else value
+    return merged
 
 
 def optimization_recipes() -> dict[str, Path]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, THIN
 
 import stylezoo
-from stylezoo.cli import main
+from stylezoo import registry
+from stylezoo.cli import StyleCLI, main
 
-BALANCED = sorted((ROOT / "experiments").glob("*_balanced.yaml"))
+EXPERIMENTS = ROOT / "experiments"
+BALANCED = sorted((EXPERIMENTS / "balanced").glob("*.yaml"))
+OVERLAYS = [path for path in sorted(EXPERIMENTS.rglob("*.yaml")) if len(registry.recipe_files(path)) > 1]
+OPTIMIZED = stylezoo.list_models("optimization")
 
 # Kargi's re-training (CENG501-Projects/CENG501-Spring2022@1951006) changes more than the loss here: the plain recipe
 # sums where the balanced loss averages, and decays the learning rate. Losses of pixels of 0 to 255 (MSG-Net, Magenta)
@@ -24,40 +30,119 @@ MORE = {
 }
 
 
-def settings(path: Path) -> dict[str, Any]:
-    """All values of a recipe by dotted name."""
+def recipe_id(path: Path) -> str:
+    return path.relative_to(EXPERIMENTS).with_suffix("").as_posix()
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All values of a recipe by dotted name, without the classes; a setting that is a mapping is one value."""
     flat: dict[str, Any] = {}
 
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
+    def add(prefix: str, value: Any, section: bool) -> None:
+        if section or (isinstance(value, Mapping) and value.keys() & {"class_path", "init_args"}):
             for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
+                add(f"{prefix}.{key}", inner, key == "init_args")
+        elif not prefix.endswith(".class_path"):
+            flat[prefix.removeprefix(".")] = list(value) if isinstance(value, tuple) else value
 
-    add("", yaml.safe_load(path.read_text()))
+    for name, value in values.items():
+        add(f".{name}", value, isinstance(value, Mapping))
     return flat
 
 
-def test_every_arbitrary_system_has_a_balanced_recipe() -> None:
-    assert {path.stem.removesuffix("_balanced") for path in BALANCED} >= set(stylezoo.list_models("arbitrary"))
+class ParsedOnly(StyleCLI):
+    """The command line up to the parsed configuration."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def effective() -> Callable[..., dict[str, Any]]:
+    """All values that ``fit`` has with some configuration files, defaults included, by dotted name."""
+    parser = ParsedOnly(["fit", f"--config={EXPERIMENTS / 'adain.yaml'}"]).parser
+
+    @cache
+    def parse(*files: Path) -> dict[str, Any]:
+        config = parser.parse_args(["fit", *(f"--config={file}" for file in files)]).fit.as_dict()
+        del config["config"]
+        return settings(config)
+
+    return parse
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=recipe_id)
+def test_an_overlay_holds_what_differs_and_nothing_else(path: Path, effective: Callable[..., dict[str, Any]]) -> None:
+    """Every value that it holds changes the recipe below it, and its first line is the command that uses both."""
+    files = registry.recipe_files(path)
+    base, both, held = effective(files[0]), effective(*files), settings(yaml.safe_load(path.read_text()))
+    assert {key for key in base | both if base.get(key) != both.get(key)} == held.keys()
+    assert {key: both[key] for key in held} == held
+    command = "predict" if files[0].stem in OPTIMIZED else "fit"
+    options = " ".join(f"--config {file.relative_to(ROOT).as_posix()}" for file in files)
+    assert path.read_text().splitlines()[0] == f"# python -m stylezoo {command} {options}"
+
+
+@pytest.mark.parametrize(
+    "path", [*OVERLAYS, *(EXPERIMENTS / f"{name}.yaml" for name in stylezoo.list_models())], ids=recipe_id
+)
+def test_recipes_are_read_as_the_command_line_reads_them(path: Path, effective: Callable[..., dict[str, Any]]) -> None:
+    read, parsed = settings(registry.read_recipe(path)), effective(*registry.recipe_files(path))
+    assert {key: parsed[key] for key in read} == read
+
+
+@pytest.mark.parametrize("path", registry.optimization_recipes().values(), ids=recipe_id)
+def test_a_variant_that_is_loaded_alone_is_the_one_over_its_recipe(
+    path: Path, effective: Callable[..., dict[str, Any]]
+) -> None:
+    """`load_model` reads one file; what that leaves out are the defaults of the class, and the recipe's."""
+    parsed = {key: value for key, value in effective(*registry.recipe_files(path)).items() if key.startswith("model.")}
+    arguments = {key.removeprefix("model.init_args."): value for key, value in parsed.items()}
+    assert dict(stylezoo.load_model(path, encoder=THIN).hparams) == {**arguments, "encoder": THIN}
+
+
+def test_every_recipe_logs_under_a_name_of_its_own() -> None:
+    bases = [EXPERIMENTS / f"{name}.yaml" for name in stylezoo.list_models()]
+    names = [registry.read_recipe(path)["trainer"]["logger"]["init_args"]["name"] for path in [*bases, *OVERLAYS]]
+    assert len(names) == len(set(names))
+
+
+def test_files_of_ones_own_and_settings_for_any_recipe_stand_alone(tmp_path: Path) -> None:
+    for path in (tmp_path / "gatys_mine.yaml", EXPERIMENTS / "ema.yaml", EXPERIMENTS / "slim_encoder.yaml"):
+        assert registry.recipe_files(path) == [path]
+    adain = EXPERIMENTS / "multi_level_adain.yaml"
+    assert registry.recipe_files(adain) == [adain]
+    assert registry.recipe_files(EXPERIMENTS / "balanced" / adain.name) == [
+        adain,
+        EXPERIMENTS / "balanced" / adain.name,
+    ]
+    assert registry.recipe_files(EXPERIMENTS / "multi_level_adain_mine.yaml")[0] == adain
+
+
+def test_systems_for_any_style_have_balanced_recipes() -> None:
+    """Those of the zoo; a new system needs none."""
+    names = {"adain", "efdm", "linear_transfer", "magenta", "microast", "msgnet", "sanet", "stytr2"}
+    assert {path.stem for path in BALANCED} >= names | {"multi_level_adain", "multi_level_attention"}
 
 
 @pytest.mark.parametrize("path", BALANCED, ids=lambda path: path.stem)
 def test_a_balanced_recipe_is_the_plain_one_with_another_style_loss(path: Path) -> None:
-    name = path.stem.removesuffix("_balanced")
-    plain, balanced = settings(path.with_name(f"{name}.yaml")), settings(path)
-    different = {key for key in plain | balanced if plain.get(key) != balanced.get(key)}
-    run = "trainer.logger.init_args.name"
-    assert different - MORE.get(name, set()) == {"model.init_args.style_loss", run}
-    assert balanced["model.init_args.style_loss"] == "balanced_gram" and balanced[run] == path.stem
+    held, run = settings(yaml.safe_load(path.read_text())), "trainer.logger.init_args.name"
+    assert held.keys() - MORE.get(path.stem, set()) == {"model.init_args.style_loss", run}
+    assert held["model.init_args.style_loss"] == "balanced_gram" and held[run] == f"{path.stem}_balanced"
 
 
 def test_balanced_recipes_have_the_values_of_the_re_training() -> None:
     """Kargi's table: learning rate, decay, batch, style and content weight, 160,000 iterations each."""
     table = {"sanet": (1e-4, 5e-5, 5, 3, 1), "adain": (1e-4, 5e-5, 8, 10, 1), "linear_transfer": (1e-4, 0, 8, 5, 1)}
     for name, expected in table.items():
-        recipe = settings(ROOT / "experiments" / f"{name}_balanced.yaml")
+        recipe = settings(registry.read_recipe(EXPERIMENTS / "balanced" / f"{name}.yaml"))
         keys = ("lr", "lr_decay", None, "style_weight", "content_weight")
         values = (recipe["data.batch_size" if key is None else f"model.init_args.{key}"] for key in keys)
         assert tuple(values) == expected and recipe["trainer.max_steps"] == 160_000, name
@@ -101,3 +186,7 @@ def test_the_package_holds_all_its_folders() -> None:
     folders = {path.parent for path in (ROOT / "stylezoo").rglob("*.py")}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(setuptools["packages"]) == names | set(setuptools["package-dir"])
+    recipes = {
+        path for pattern in setuptools["package-data"]["stylezoo.experiments"] for path in EXPERIMENTS.glob(pattern)
+    }
+    assert recipes == set(EXPERIMENTS.rglob("*.yaml"))

@@ -21,20 +21,24 @@ from stylezoo.module import Kind
 from stylezoo.vgg import random_weights
 
 SYSTEMS = stylezoo.list_models()
-COMPLETE = [
-    path
-    for path in sorted((ROOT / "experiments").glob("*.yaml"))
-    if "class_path" in yaml.safe_load(path.read_text()).get("model", {})  # others are laid over a recipe
+FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+OVERLAYS = [
+    path for path in FILES if len(registry.recipe_files(path)) > 1
+]  # variants, with another system's recipe below
+COMPLETE = [  # the other files are settings for any recipe
+    path for path in FILES if path not in OVERLAYS and "class_path" in yaml.safe_load(path.read_text()).get("model", {})
 ]
 ENCODERS = [path for path in COMPLETE if path.stem.endswith("_encoder")]  # they train what systems are built on
-RECIPES = [path for path in COMPLETE if path not in ENCODERS]
+RECIPES = [path for path in COMPLETE if path not in ENCODERS] + OVERLAYS
 
 OPTIMIZED = [  # recipes of systems that have nothing to train
-    path
-    for path in RECIPES
-    for name in stylezoo.list_models("optimization")
-    if yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1] == registry.get(name).__name__
+    path for path in RECIPES if registry.recipe_files(path)[0].stem in stylezoo.list_models("optimization")
 ]
+
+
+def recipe_id(path: Path) -> str:
+    """The name of a recipe, with the folder of an overlay that lies in one."""
+    return path.relative_to(ROOT / "experiments").with_suffix("").as_posix()
 
 
 def pair(name: str, batch: int = 2, height: int = 64, width: int = 48) -> tuple[Tensor, Any]:
@@ -55,13 +59,13 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def test_every_system_has_a_recipe_and_every_recipe_a_system() -> None:
-    stems = {path.stem for path in RECIPES}
-    assert set(SYSTEMS) <= stems
+    assert set(SYSTEMS) <= {recipe_id(path) for path in RECIPES}
     classes = {registry.get(name).__name__: name for name in SYSTEMS}
-    for path in COMPLETE:
-        name = classes.get(yaml.safe_load(path.read_text())["model"]["class_path"].split(".")[-1])
+    for path in COMPLETE + OVERLAYS:
+        name = classes.get(registry.read_recipe(path)["model"]["class_path"].split(".")[-1])
         assert (path in ENCODERS) == (name is None), path
-        assert name is None or path.stem == name or path.stem.startswith(f"{name}_"), path
+        assert name is None or registry.recipe_files(path)[0] == ROOT / "experiments" / f"{name}.yaml", path
+    assert not [path for path in FILES if path.parent.name != "experiments" and path not in OVERLAYS]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -180,8 +184,9 @@ def test_self_contained_file(name: str, tmp_path: Path) -> None:
 
 def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
     """The options that run a recipe on tiny images with the thinnest encoder."""
-    settings = yaml.safe_load(recipe.read_text())
-    common = [f"--config={recipe}", "--data.content=Folder", f"--data.content.root={pictures}"]
+    settings = registry.read_recipe(recipe)
+    common = [f"--config={path}" for path in registry.recipe_files(recipe)]
+    common += ["--data.content=Folder", f"--data.content.root={pictures}"]
     if settings["data"].get("style") is not None:
         common += [
             "--data.style=Folder",
@@ -196,7 +201,7 @@ def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
     return [*common, "--trainer.accelerator=cpu", f"--trainer.logger.save_dir={folder}", "--trainer.logger.name=run"]
 
 
-@pytest.mark.parametrize("recipe", OPTIMIZED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", OPTIMIZED, ids=recipe_id)
 def test_recipe_without_training_paints(
     recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +220,7 @@ def test_recipe_without_training_paints(
     assert by_path.hparams == by_name.hparams and not by_path.training
 
 
-@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMIZED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMIZED], ids=recipe_id)
 def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tmp_path: Path) -> None:
     """fit, validate, test and predict through the command line, on tiny images with thin networks."""
     common = tiny(recipe, pictures, tmp_path)
@@ -238,7 +243,7 @@ def test_recipe_trains_and_its_checkpoint_loads(recipe: Path, pictures: Path, tm
         torch.testing.assert_close(polymorphic.state_dict()[key], value, rtol=0, atol=0)
 
     # fit has validated; a variant is tested like the recipe that has its system's name
-    for command in ("validate", "test", "predict") if recipe.stem in SYSTEMS else ("predict",):
+    for command in ("validate", "test", "predict") if recipe not in OVERLAYS else ("predict",):
         main([command, *common, f"--ckpt_path={checkpoint}"])
     assert len(list((tmp_path / "run").glob("version_*/predictions/*.png"))) >= 1
 

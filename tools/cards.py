@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from contact_sheet import PAINTINGS, PHOTOS, square
 from jsonargparse import auto_cli
 from PIL import Image
@@ -76,7 +75,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any, Any]]:
     """(setting, the recipe's value, the model's) of what was trained otherwise than the recipe says."""
-    recipe = yaml.safe_load((registry.RECIPES / Path(told["recipe"]).name).read_text())
+    recipe = registry.read_recipe(registry.RECIPES.parent / told["recipe"])
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     planned = defaults | recipe["model"].get("init_args", {})
     own = {"style_name", "style_names"} | model.local_settings

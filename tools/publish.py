@@ -117,12 +117,13 @@ def history(checkpoint: Path, recipe: Path | None, data: str | None, license: st
         return {key: card[key] for key in ("data", "recipe", "steps", "commit", "license", "note", "run")}
     if recipe is None or data is None:
         raise ValueError(f"{checkpoint} is to be published: name the recipe and the data that it was trained with.")
-    if not (RECIPES / recipe.name).is_file():
+    name = recipe.as_posix().rpartition("experiments/")[2]  # with the folder of an overlay
+    if not (RECIPES / name).is_file():
         raise ValueError(f"{recipe} is no recipe of {RECIPES}.")
     steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
     return {
         "data": data,
-        "recipe": f"experiments/{recipe.name}",
+        "recipe": f"experiments/{name}",
         "steps": steps,
         "commit": commit(),
         "license": license,

@@ -7,7 +7,8 @@ normalization, which removes the contrast of each image, also at test time, is w
 the authors then took Johnson's residual network for it.
 
     python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
-    python -m stylezoo fit --config experiments/texture_nets_johnson.yaml --model.style_image data/styles/mosaic.jpg
+    python -m stylezoo fit --config experiments/texture_nets.yaml --config experiments/texture_nets_johnson.yaml \\
+                           --model.style_image data/styles/mosaic.jpg
 
 Deviations: the defaults are DmitryUlyanov/texture_nets@aad2cc6 train.lua (Torch7, re-implemented by reading it). Its
 branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalization, leaky ReLUs, circular

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from conftest import ROOT, THIN, Case
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from stylezoo.models.gatys import (
     scales,
 )
 from stylezoo.module import Iteration
+from stylezoo.registry import read_recipe
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG
 
 Parity = Callable[[str], Case]
@@ -245,7 +245,7 @@ def test_presets_are_recipes() -> None:
     assert sum(modern["style_layers"].values()) * modern["style_weight"] == pytest.approx(1, rel=1e-12)
     assert (modern["lr"], modern["betas"], modern["average"]) == (0.02, [0.9, 0.99], 0.99)
     for name in ("gatys", "gatys_author", "gatys_paper", "gatys_neural_style", "gatys_modern"):
-        recipe = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())["model"]["init_args"]
+        recipe = read_recipe(ROOT / "experiments" / f"{name}.yaml")["model"]["init_args"]
         loaded = stylezoo.load_model(name.replace("_", ".", 1), encoder=THIN).hparams
         assert {key: loaded[key] for key in recipe} == {**recipe, "encoder": THIN}
 
