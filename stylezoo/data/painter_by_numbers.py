@@ -1,4 +1,4 @@
-"""Stylizer by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
+"""Painter by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
 
 import csv
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from stylezoo.data.folder import QUICKSTART, Folder, Split
 from stylezoo.download import DataError
 from stylezoo.images import list_images
 
-PAGE = "https://www.kaggle.com/c/stylizer-by-numbers/data"
+PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"
 
 
 class PainterByNumbers(Folder):
-    """Stylizer by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
+    """Painter by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
 
     Layout: `root/train/*.jpg` (or the parts train_1 ... train_9), `root/test/*.jpg`, all_data_info.csv. The column
     in_train divides the images; without the file the folders do. Validation is held out of training. Images in
@@ -79,13 +79,13 @@ class PainterByNumbers(Folder):
         """Name the folder, where the images come from, and the quickstart."""
         folder = self.root / ("test" if split == "test" else "train")
         return (
-            f"No Stylizer by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
+            f"No Painter by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
             f"(free login) and unpack them in {self.root}, or {QUICKSTART}"
         )
 
     def label(self, split: Split) -> str:
-        """Always "Stylizer by Numbers images"."""
-        return "Stylizer by Numbers images"
+        """Always "Painter by Numbers images"."""
+        return "Painter by Numbers images"
 
     def check(self, splits: Iterable[Split] = ("train", "val")) -> None:
         """As `Folder.check`; `download` does not help here."""

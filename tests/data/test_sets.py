@@ -165,8 +165,8 @@ def test_painter_by_numbers_replacements(tmp_path: Path) -> None:
         (lambda root: Flickr(root, name="8k"), ["No Flickr8k images at", "/Images", "--data.download true"]),
         (Flickr, ["No Flickr30k images at", "shannon.cs.illinois.edu", "hsankesara/flickr-image-dataset"]),
         (lambda root: Flickr(root, download=True), ["Flickr30k cannot be downloaded", "flickr30k_images"]),
-        (PainterByNumbers, ["No Stylizer by Numbers images at", "kaggle.com/c/stylizer-by-numbers", "/train"]),
-        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/stylizer-by-numbers"]),
+        (PainterByNumbers, ["No Painter by Numbers images at", "kaggle.com/c/painter-by-numbers", "/train"]),
+        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/painter-by-numbers"]),
     ],
 )
 def test_missing_data_is_one_sentence_with_ways_on(
