@@ -25,6 +25,11 @@ class DataError(FileNotFoundError):
     """Images are missing, unreadable or cannot be fetched; the message is one sentence that says how to go on."""
 
 
+def cache_folder() -> Path:
+    """Returns the folder for downloaded weights and drawn images: ``$STYLEZOO_HOME``, or else ``~/.cache/stylezoo``."""
+    return Path(os.environ.get("STYLEZOO_HOME", Path.home() / ".cache" / "stylezoo"))
+
+
 def fetch(
     url: str, path: Path, md5: str | None = None, sha256: str | None = None, attempts: int = 3, timeout: float = 30.0
 ) -> Path:
