@@ -146,7 +146,7 @@ def read_table(path: Path) -> Table:
     return Table(encoders, metrics, {tag: ModelFile(**entry) for tag, entry in content["models"].items()})
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Writes lists on one line, everything else in block style, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
