@@ -20,11 +20,13 @@ from pathlib import Path, PurePosixPath
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
+from stylezoo.errors import MissingFileError
+
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
 
 
-class DataError(FileNotFoundError):
+class DataError(MissingFileError):
     """Raised if files are missing, unreadable or cannot be downloaded; the message is one sentence with a way on."""
 
 

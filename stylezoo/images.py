@@ -21,6 +21,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from stylezoo.errors import StylezooError
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, of the files that count as images."""
 
@@ -31,7 +33,7 @@ _FORMATS = {".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png
 _FORMATS |= {".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 
 
-class ImageError(ValueError):
+class ImageError(StylezooError):
     """Raised if an image cannot be read or written; the message is one sentence for the user."""
 
 
@@ -342,10 +344,12 @@ def keep_luminance(output: Tensor, content: Tensor) -> Tensor:
         Images of the same shape, clamped to [0, 1].
 
     Raises:
-        ValueError: If the shapes differ.
+        StylezooError: If the shapes differ.
     """
     if output.shape != content.shape:
-        raise ValueError(f"output {tuple(output.shape)} and content {tuple(content.shape)} must have the same shape.")
+        raise StylezooError(
+            f"output {tuple(output.shape)} and content {tuple(content.shape)} must have the same shape."
+        )
     y = _luma(output)
     red, _, blue = content.unbind(-3)
     cb, cr = (blue - _luma(content)) / 1.772, (red - _luma(content)) / 1.402
@@ -370,11 +374,11 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 4) -> Tensor:
         (3, H', W'), on the CPU.
 
     Raises:
-        ValueError: If there is no image.
+        StylezooError: If there is no image.
     """
     cells = [cell for row in rows for cell in row]
     if not cells:
-        raise ValueError("A contact sheet needs at least one image.")
+        raise StylezooError("A contact sheet needs at least one image.")
     height, width = max(cell.shape[-2] for cell in cells), max(cell.shape[-1] for cell in cells)
     columns = max(len(row) for row in rows)
     blank = torch.ones(3, height, width)

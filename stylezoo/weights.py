@@ -22,7 +22,9 @@ import yaml  # type: ignore[import-untyped]
 from safetensors import safe_open
 from torch import Tensor
 
+from stylezoo import legacy
 from stylezoo.download import cache_folder, fetch
+from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.quantization import dequantize
 
 Tensors = dict[str, Tensor]
@@ -30,9 +32,6 @@ Tensors = dict[str, Tensor]
 
 PRETRAINED = Path(__file__).with_name("pretrained")
 """Folder of the weight files that ship with the package and of the table of all files."""
-
-RENAMED = {"licence": "license"}
-"""Metadata keys of older files, which `read_metadata` translates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,16 +226,16 @@ def encoder_tensors(name: str, path: str | None = None) -> Tensors:
         Tensors by name.
 
     Raises:
-        FileNotFoundError: If the file does not exist; the message says how to get it.
-        ValueError: If the file cannot be read, or the encoder has no file of its own.
+        MissingFileError: If the file does not exist; the message says how to get it.
+        StylezooError: If the file cannot be read, or the encoder has no file of its own.
     """
     if path is not None:
         return read_tensors(path)
     if name not in table().encoders:
-        raise ValueError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
+        raise StylezooError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
     file = table().encoders[name]
     if not file.path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, or"
             " name a file that you have (encoder_weights=...; --model.encoder_weights PATH in fit, --encoder_weights PATH in"
             " evaluate and reproduce). The quickstart needs none: python -m stylezoo fit --config experiments/sanet.yaml"
@@ -258,12 +257,12 @@ def download(name: str) -> Path:
         Path of the file.
 
     Raises:
-        ValueError: If the table has no such file at a public address.
-        OSError: If the address cannot be reached; the message says where to put the file by hand.
+        StylezooError: If the table has no such file at a public address.
+        DataError: If the address cannot be reached; the message says where to put the file by hand.
     """
     files = {key: file for key, file in table().files.items() if file.file is None}
     if name not in files:
-        raise ValueError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
+        raise StylezooError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
     file = files[name]
     if file.url is None:
         file.api.get_state_dict(map_location="cpu", check_hash=True)
@@ -283,12 +282,12 @@ def read_tensors(path: str | Path) -> Tensors:
         Tensors by name, on the CPU.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is none of these, or a pickle that would have to execute code.
+        MissingFileError: If the file does not exist.
+        StylezooError: If the file is none of these, or a pickle that would have to execute code.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -299,7 +298,7 @@ def read_tensors(path: str | Path) -> Tensors:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on files of another kind, the readers raise anything from KeyError to struct.error
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
+        raise StylezooError(
             f"{path} cannot be read as weights ({reason}): expected safetensors, npz or a PyTorch state_dict that"
             " loads with weights_only=True."
         ) from error
@@ -308,7 +307,7 @@ def read_tensors(path: str | Path) -> Tensors:
             state = state[key]
     if not isinstance(state, Mapping):
         kind = type(state).__name__
-        raise ValueError(f"{path} holds a {kind}, not a state_dict of named tensors.")  # noqa: TRY004 - bad input
+        raise StylezooError(f"{path} holds a {kind}, not a state_dict of named tensors.")
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -324,7 +323,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """
     with safe_open(path, "pt") as file:
         metadata = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
-    return {RENAMED.get(key, key): value for key, value in metadata.items()}
+    return {legacy.RENAMED_METADATA.get(key, key): value for key, value in metadata.items()}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

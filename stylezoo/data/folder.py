@@ -23,6 +23,7 @@ from stylezoo.data.stream import (
     Samples,
 )
 from stylezoo.download import DataError
+from stylezoo.errors import StylezooError
 from stylezoo.images import list_images
 
 Split = Literal["train", "val", "test"]
@@ -47,11 +48,11 @@ class ImageModule(L.LightningDataModule):
             val_samples: Largest number of validation samples.
 
         Raises:
-            ValueError: If the batch size is less than 1.
+            StylezooError: If the batch size is less than 1.
         """
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+            raise StylezooError(f"batch_size must be at least 1, not {batch_size}.")
         self.batch_size = batch_size
         self.num_workers = min(4, max(0, _cpus() - 1)) if num_workers is None else num_workers
         self.seed = seed
@@ -158,11 +159,11 @@ class Folder(ImageModule):
             val_samples: Largest number of validation images.
 
         Raises:
-            ValueError: If a value is out of its range, or the crop larger than the size.
+            StylezooError: If a value is out of its range, or the crop larger than the size.
         """
         super().__init__(batch_size, num_workers, seed, val_samples)
         if not 0 <= holdout < 0.5:
-            raise ValueError(f"holdout is a share in [0, 0.5), not {holdout}.")
+            raise StylezooError(f"holdout is a share in [0, 0.5), not {holdout}.")
         self.root = Path(root).expanduser()
         self.download = download
         self.framing = Framing(size, crop, resize, position, flip)

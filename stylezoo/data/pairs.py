@@ -43,7 +43,7 @@ class Pairs(ImageModule):
             val_samples: Largest number of validation pairs.
 
         Raises:
-            ValueError: If a value is out of its range, or a crop larger than its size.
+            StylezooError: If a value is out of its range, or a crop larger than its size.
         """
         super().__init__(batch_size, num_workers, seed, val_samples)
         self.content = content

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from stylezoo.download import DataError
+from stylezoo.errors import StylezooError
 from stylezoo.images import ImageError, read_image, to_tensor
 
 Resize = Literal["shorter", "squash"]
@@ -63,17 +64,17 @@ class Framing:
         """Checks that the values are valid and fit together.
 
         Raises:
-            ValueError: If they do not, for example if the crop is larger than the resized image.
+            StylezooError: If they do not, for example if the crop is larger than the resized image.
         """
         size, crop = self.size or 0, self.crop or 0
         if size < 1 or crop < 1:
-            raise ValueError(f"size {self.size} and crop {self.crop} must be at least 1 pixel.")
+            raise StylezooError(f"size {self.size} and crop {self.crop} must be at least 1 pixel.")
         if crop > size:
-            raise ValueError(
+            raise StylezooError(
                 f"crop {crop} is larger than size {size}: crops are cut from the resized image, so lower crop or raise size."
             )
         if self.resize not in get_args(Resize) or self.position not in get_args(Position):
-            raise ValueError(
+            raise StylezooError(
                 f"resize is 'shorter' or 'squash' and position is 'random' or 'center', "
                 f"not {self.resize!r} and {self.position!r}."
             )

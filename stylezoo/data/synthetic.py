@@ -15,6 +15,7 @@ from rich.progress import Progress
 from stylezoo.data.drawing import VERSION, draw_painting, draw_photo, paintings, photos
 from stylezoo.data.folder import Folder, Split
 from stylezoo.download import DataError, cache_folder
+from stylezoo.errors import StylezooError
 
 Subject = Literal["photos", "paintings"]
 
@@ -63,16 +64,16 @@ class Synthetic(Folder):
             kwargs: Options of `Folder` except ``download``.
 
         Raises:
-            ValueError: If the kind is unknown, or a number out of its range.
+            StylezooError: If the kind is unknown, or a number out of its range.
         """
         if kind not in get_args(Subject):
-            raise ValueError(f"kind is 'photos' or 'paintings', not {kind!r}.")
+            raise StylezooError(f"kind is 'photos' or 'paintings', not {kind!r}.")
         if count < 1:
-            raise ValueError(f"count must be at least 1 image, not {count}.")
+            raise StylezooError(f"count must be at least 1 image, not {count}.")
         if resolution < 16:
-            raise ValueError(f"resolution must be at least 16 pixels, not {resolution}.")
+            raise StylezooError(f"resolution must be at least 16 pixels, not {resolution}.")
         if drawing_seed < 0:
-            raise ValueError(f"drawing_seed must be 0 or more, not {drawing_seed}.")
+            raise StylezooError(f"drawing_seed must be 0 or more, not {drawing_seed}.")
         cache = Path(root) if root is not None else cache_folder()
         folder = cache / "synthetic" / f"{kind}-v{VERSION}-{resolution}-{drawing_seed}"
         super().__init__(os.fspath(folder), download=True, **kwargs)
