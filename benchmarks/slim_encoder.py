@@ -33,7 +33,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jsonargparse import auto_cli
-from publish import write_table
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -118,7 +117,7 @@ def install(encoder: VGG, card: dict[str, Any]) -> None:
     file = replace(table.encoders[NAME], sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     file.path.write_bytes(data)
     table.encoders[NAME] = file
-    write_table(table)
+    weights.write_table(table)
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:

@@ -12,11 +12,10 @@ from typing import Any, Literal
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import legacy, registry, weights
+from stylezoo import legacy, quantization, registry, weights
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.module import StyleModel
 from stylezoo.vgg import VGG, is_vgg
@@ -40,7 +39,7 @@ def save_model(
         path: Ends in ``.safetensors``; written under a temporary name first.
         packed: Small enough to ship in the package: numbers of few ``bits``, and encoders that ship there themselves are
             named with their sha256 but not copied.
-        bits: Of packed numbers, see `stylezoo.weights.packed`.
+        bits: Bits per weight of packed files, see `stylezoo.quantization.quantize`.
         half: Names of tensors that have 16 bits all the same.
         about: Further metadata, under keys of its own, such as ``data`` and ``license``.
 
@@ -62,7 +61,7 @@ def save_model(
                 " ship: train it with one that does, such as vgg19_slim."
             )
     if packed:
-        tensors = weights.packed(tensors, bits, half)
+        tensors = quantization.quantize(tensors, bits, half)
     settings = {k: v for k, v in model.hparams.items() if not k.startswith("_") and k not in model.local_settings}
     card = {"format": FORMAT, "system": model.system, "settings": settings, "encoders": encoders, **(about or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,8 +208,7 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
 
 def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
     tensors = weights.read_tensors(path)
-    with safe_open(path, "pt") as file:
-        card = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
+    card = weights.read_metadata(path)
     if card.get("format") != FORMAT:
         raise StylezooError(
             f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`."

@@ -21,7 +21,6 @@ from stylezoo import legacy
 from stylezoo.checkpoints import take_weights
 from stylezoo.commands import COMMANDS
 from stylezoo.data import Pairs
-from stylezoo.data.folder import stage_splits
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
@@ -127,7 +126,7 @@ class StyleCLI(LightningCLI):
             parser = ArgumentParser()
             parser.add_class_arguments(Pairs, "data")
             pairs = parser.instantiate(parser.parse_object({"data": self._get(self.config, "data")})).data
-            pairs.check(stage_splits(str(self.subcommand)))
+            pairs.check(str(self.subcommand))
 
     def instantiate_classes(self) -> None:
         if self.subcommand not in COMMANDS:

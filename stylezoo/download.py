@@ -1,7 +1,9 @@
-"""Explicit downloads: resumable, checksummed, renamed into place only when complete.
+"""Downloads that can be resumed, are verified by checksum, and get their file name when they are complete.
 
-fetch("http://images.cocodataset.org/zips/val2014.zip", Path("data/coco/val2014.zip"), md5="a3d7...")
-extract(Path("data/coco/val2014.zip"), Path("data/coco"))
+Example::
+
+    fetch("http://images.cocodataset.org/zips/val2014.zip", Path("data/coco/val2014.zip"), md5="a3d7...")
+    extract(Path("data/coco/val2014.zip"), Path("data/coco"))
 """
 
 import hashlib
@@ -18,34 +20,42 @@ from pathlib import Path, PurePosixPath
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
+from stylezoo.errors import MissingFileError
+
 CHUNK = 1 << 20
+"""Bytes that are read at a time."""
 
 
-class DataError(FileNotFoundError):
-    """Images are missing, unreadable or cannot be fetched; the message is one sentence that says how to go on."""
+class DataError(MissingFileError):
+    """Raised if files are missing, unreadable or cannot be downloaded; the message is one sentence with a way on."""
+
+
+def cache_folder() -> Path:
+    """Returns the folder for downloaded weights and drawn images: ``$STYLEZOO_HOME``, or else ``~/.cache/stylezoo``."""
+    return Path(os.environ.get("STYLEZOO_HOME", Path.home() / ".cache" / "stylezoo"))
 
 
 def fetch(
     url: str, path: Path, md5: str | None = None, sha256: str | None = None, attempts: int = 3, timeout: float = 30.0
 ) -> Path:
-    """Download a file, continuing an earlier attempt.
+    """Downloads a file and continues an earlier attempt.
 
-    The bytes go to `path.part`; a broken transfer leaves them there and the next call asks the server for the rest.
-    A complete file is checked and renamed, so that a file called `path` is always whole.
+    The bytes are written to ``path.part``. If the transfer breaks off they stay there, and the next call requests the
+    rest. A complete file is verified and then renamed, so that a file at ``path`` is always complete.
 
     Args:
-        url: http(s) address.
-        path: where the file shall lie; an existing one is checked (if a checksum is given) and kept.
-        md5: expected checksum, hexadecimal.
-        sha256: another one; either, both or none. The beginning of a checksum will do.
-        attempts: how often a broken connection is tried again before giving up.
-        timeout: seconds without a byte after which a connection counts as broken.
+        url: Address (http or https).
+        path: Path of the file; an existing file is verified, if a checksum is given, and kept.
+        md5: Expected MD5 or its beginning, hexadecimal; None is not verified.
+        sha256: Expected SHA-256 or its beginning, hexadecimal; None is not verified.
+        attempts: Number of attempts at a connection.
+        timeout: Seconds without a byte after which a connection counts as broken.
 
     Returns:
-        `path`.
+        ``path``.
 
     Raises:
-        DataError: no connection, the server refuses, or the checksum is wrong.
+        DataError: If there is no connection, the server refuses, or a checksum differs.
     """
     if path.exists():
         _verify(path, path, url, md5, sha256)
@@ -77,7 +87,7 @@ def fetch(
 
 
 def _transfer(url: str, part: Path, timeout: float, progress: Progress, task: TaskID) -> None:
-    """One connection: append to `part` what it lacks."""
+    """Opens one connection and appends the missing bytes to ``part``."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "stylezoo"})
     if done:
@@ -108,7 +118,7 @@ def _transfer(url: str, part: Path, timeout: float, progress: Progress, task: Ta
 
 
 def _range_start(content_range: str | None) -> int:
-    """The first byte of "bytes 100-199/200"."""
+    """Returns the first position in a header such as "bytes 100-199/200"."""
     try:
         return int((content_range or "").removeprefix("bytes").strip().split("-")[0])
     except ValueError:
@@ -116,7 +126,7 @@ def _range_start(content_range: str | None) -> int:
 
 
 def _verify(file: Path, path: Path, url: str, md5: str | None, sha256: str | None) -> None:
-    """Compare the checksums; a wrong partial file is removed, a file that was there before is left to its owner."""
+    """Compares the checksums; deletes a wrong partial file, but not a wrong file that existed before."""
     for algorithm, expected in (("md5", md5), ("sha256", sha256)):
         if expected is None:
             continue
@@ -132,7 +142,15 @@ def _verify(file: Path, path: Path, url: str, md5: str | None, sha256: str | Non
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal checksum of a file."""
+    """Computes the checksum of a file.
+
+    Args:
+        path: Path of the file.
+        algorithm: An algorithm of `hashlib`, such as "md5".
+
+    Returns:
+        Hexadecimal digits.
+    """
     digest = hashlib.new(algorithm)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -141,13 +159,17 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into a folder, continuing an earlier attempt.
+    """Unpacks a zip file into a folder and continues an earlier attempt.
 
-    Members go to a hidden folder beside their place first (each under a temporary name, with its CRC checked) and are
-    moved when all are there: an interrupted run never leaves a half-filled `train2014`.
+    Members are first written to a hidden subfolder (each under a temporary name, with its CRC verified) and are moved
+    when all of them are complete: an interrupted run never leaves an incomplete ``train2014``.
+
+    Args:
+        archive: Path of the zip file.
+        folder: Folder to unpack into.
 
     Raises:
-        DataError: not a zip file, damaged, or with members that would land outside `folder`.
+        DataError: If the archive is not a zip file, damaged, or has members that would be written outside of ``folder``.
     """
     staging = folder / f".{archive.stem}.extracting"
     try:
@@ -170,20 +192,22 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def _members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Yields the files of an archive with their relative paths, which are checked."""
     for info in zipped.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in (name.parts or ("",))[0]:
-            raise DataError(f"{archive} wants to write outside its folder ({info.filename!r}): do not trust it.")
+            raise DataError(f"{archive} has a member outside its folder ({info.filename!r}): do not trust it.")
         if not info.is_dir():
             yield info, name
 
 
 def _same_size(path: Path, info: zipfile.ZipInfo) -> bool:
+    """Returns whether a file exists and has the size of a member."""
     return path.is_file() and path.stat().st_size == info.file_size
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move everything in `source` into `target`: whole folders by one rename where nothing is in the way."""
+    """Moves the content of ``source`` into ``target``, folders by a single rename if they do not exist there."""
     for entry in source.iterdir():
         place = target / entry.name
         if entry.is_dir() and place.is_dir():
@@ -194,5 +218,6 @@ def _merge(source: Path, target: Path) -> None:
 
 
 def _progress() -> Progress:
+    """Returns a progress bar for bytes."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
     return Progress(*columns)

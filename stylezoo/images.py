@@ -1,7 +1,7 @@
-"""Images in and out: files of any kind become RGB in [0, 1] and back, plus color preservation and contact sheets.
+"""Reading and writing of images as RGB in [0, 1], color preservation, and contact sheets.
 
-Everything that can be odd about an image file is settled here once: rotation flags, color profiles, transparency,
-palettes, 16 bits, CMYK, animations, broken and gigantic files.
+This module handles the peculiarities of image files for the whole package: rotation flags, color profiles, transparency,
+palettes, 16 bits, CMYK, animations, broken files and huge ones.
 """
 
 import io
@@ -21,33 +21,38 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from stylezoo.errors import StylezooError
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 300_000_000  # decoded; one RGB image of that size is 0.9 GB of memory
+"""Suffixes, in lower case, of the files that count as images."""
+
+MAX_PIXELS = 300_000_000
+"""Largest number of decoded pixels; an RGB image of that size takes 0.9 GB of memory."""
 
 _FORMATS = {".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".ppm": "PPM"}
 _FORMATS |= {".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 
 
-class ImageError(ValueError):
-    """An image cannot be read or written; the message is one sentence for the user."""
+class ImageError(StylezooError):
+    """Raised if an image cannot be read or written; the message is one sentence for the user."""
 
 
 def read_image(path: str | os.PathLike[str], min_side: int | None = None) -> Image.Image:
-    """Read any image as 8-bit sRGB.
+    """Reads an image file of any kind as 8-bit sRGB.
 
-    The EXIF rotation is applied, an embedded color profile is converted to sRGB, transparency is laid on white,
-    16-bit values are scaled (not clipped) and of an animation the first frame is taken.
+    The EXIF rotation is applied, an embedded color profile is converted to sRGB, transparent images are composed onto
+    white, 16-bit values are scaled (not clipped), and the first frame of an animation is used.
 
     Args:
-        path: the file.
-        min_side: the caller will shrink the image to this short side (pixels): a large JPEG is then decoded at
-            1/2, 1/4 or 1/8 of its size (much faster), never below twice `min_side`.
+        path: Path of the file.
+        min_side: Short side in pixels that the caller shrinks the image to. Large JPEGs are then decoded at 1/2, 1/4 or
+            1/8 of their size, which is much faster, but not below twice ``min_side``.
 
     Returns:
         An image of mode "RGB".
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, or more than 300 million pixels.
+        ImageError: If the file is missing, empty, truncated or not an image, or has more than `MAX_PIXELS` pixels.
     """
     try:
         with open(path, "rb") as file:
@@ -83,7 +88,7 @@ _open_lock = threading.Lock()
 
 @contextmanager
 def _no_size_limit() -> Iterator[None]:
-    """Pillow's size limit lifted while a header is parsed: `read_image` has its own, after JPEG down-scaling."""
+    """Disables Pillow's size limit while a header is parsed: `read_image` checks the size after JPEG down-scaling."""
     with _open_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -94,7 +99,7 @@ def _no_size_limit() -> Iterator[None]:
 
 
 def _draft(image: Image.Image, min_side: int | None) -> None:
-    """Ask the JPEG decoder for a smaller version whose short side is still at least 2 * min_side."""
+    """Makes the JPEG decoder return a smaller image whose short side is still at least 2 * min_side."""
     if image.format not in ("JPEG", "MPO") or min_side is None:  # MPO: the JPEGs of phones with a second image
         return
     ratio = min(image.size) / (2 * min_side)
@@ -103,13 +108,13 @@ def _draft(image: Image.Image, min_side: int | None) -> None:
 
 
 def _rotate(image: Image.Image) -> None:
-    """Apply the EXIF rotation."""
-    with suppress(Exception):  # broken EXIF raises anything; the pixels are good all the same
+    """Applies the EXIF rotation."""
+    with suppress(Exception):  # broken EXIF data raise anything, but the pixels are valid
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to 8-bit sRGB on white."""
+    """Converts an image of any Pillow mode to 8-bit sRGB on white."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bit(image)
@@ -130,7 +135,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Wide gray modes: 16-bit values (also held in a 32-bit image) are divided by 257, floats are taken as [0, 1]."""
+    """Converts wide gray modes: divides 16-bit values (also those in a 32-bit image) by 257, reads floats as [0, 1]."""
     values = np.asarray(image).astype(np.float64)
     top = float(values.max(initial=0.0))
     if image.mode == "F":
@@ -141,6 +146,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """Converts an image from its embedded profile to sRGB."""
     if isinstance(profile, bytes) and profile or image.mode == "LAB":
         transform = _profile_transform(profile if isinstance(profile, bytes) else b"", image.mode)
         if transform is not None:
@@ -148,14 +154,14 @@ def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
                 converted = ImageCms.applyTransform(image, transform)
                 if converted is not None:
                     return converted
-            except (ImageCms.PyCMSError, ValueError):  # a profile that does not fit the pixels: show them as they are
+            except (ImageCms.PyCMSError, ValueError):  # a profile that does not fit the pixels is ignored
                 pass
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache(maxsize=32)  # the images of one camera or one museum share a profile
 def _profile_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion of an embedded profile to sRGB; None if there is nothing to do or the profile is broken."""
+    """Returns the conversion of a profile to sRGB; None if it is sRGB or broken."""
     try:
         if profile:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -169,16 +175,29 @@ def _profile_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A PIL image as a float32 tensor (3, H, W) in [0, 1]."""
+    """Converts a PIL image to a tensor.
+
+    Args:
+        image: An image of any mode; other modes than "RGB" are converted.
+
+    Returns:
+        (3, H, W), float32 in [0, 1].
+    """
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """A tensor (3, H, W) or (1, 3, H, W) as an 8-bit image: clamped to [0, 1] and rounded (not truncated).
+    """Converts a tensor to an 8-bit image; values are clamped to [0, 1] and rounded (not truncated).
+
+    Args:
+        tensor: (3, H, W) or (1, 3, H, W), on any device.
+
+    Returns:
+        An RGB image.
 
     Raises:
-        ImageError: for any other shape.
+        ImageError: If the tensor has another shape.
     """
     if tensor.ndim == 4 and tensor.shape[0] == 1:
         tensor = tensor[0]
@@ -189,15 +208,15 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quality: int = 95) -> None:
-    """Write an image under a temporary name and rename it: a failed run leaves an existing file as it was.
+    """Writes an image under a temporary name and renames it, so that a failed run leaves an existing file unchanged.
 
     Args:
-        image: a PIL image, or a tensor as for `to_image`.
-        path: its suffix chooses the format; missing folders are created.
-        quality: 1 to 100, for JPEG and WebP.
+        image: A PIL image, or a tensor as for `to_image`.
+        path: Path of the file, whose suffix determines the format; missing folders are created.
+        quality: Quality of JPEG and WebP, 1 to 100.
 
     Raises:
-        ImageError: unknown suffix, or the file cannot be written.
+        ImageError: If the suffix is unknown or the file cannot be written.
     """
     path = Path(path)
     format = _FORMATS.get(path.suffix.lower())
@@ -220,7 +239,7 @@ def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quali
         with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
             temporary = file.name
             image.save(file, format=format, **options)
-        # the temporary file is private (0600); an image gets what a plain open() would have given it
+        # the temporary file is private (0600); the image gets the permissions of a plain open()
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
@@ -232,19 +251,24 @@ def write_image(image: Image.Image | Tensor, path: str | os.PathLike[str], quali
 
 @lru_cache(maxsize=1)
 def _umask() -> int:
+    """Returns the umask of the process."""
     mask = os.umask(0o077)  # the only portable way to read it is to set it
     os.umask(mask)
     return mask
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
-    """All images in a folder, in an order that depends on nothing but the names.
+    """Lists all images in a folder in an order that depends only on the names.
 
-    Hidden files and folders and macOS `._x` files are skipped; links to folders are followed once.
+    Hidden files and folders and macOS ``._x`` files are skipped; links to folders are followed once.
+
+    Args:
+        folder: Path of the folder, which need not exist.
+        recursive: Whether subfolders are searched.
 
     Returns:
-        Paths that begin with `folder`, sorted by their composed (NFC) relative path, code point by code point:
-        the same on every locale and file system.
+        Paths that begin with ``folder``, sorted by the code points of their composed (NFC) relative paths, so that the
+        order is the same in every locale and on every file system.
     """
     top = os.fspath(folder)
     found: list[str] = []
@@ -265,18 +289,19 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
-    """Colors of `target` on `source` (CORAL, AdaIN's `-preserveColor`): matches mean and color covariance.
+    """Transfers the colors of one image to another by CORAL, as AdaIN's ``-preserveColor``.
 
-    Per channel z-scores (unbiased std), scatter matrices z z^T (not divided by n) plus identity, symmetric square
-    roots: result = S_t^(1/2) S_s^(-1/2) z_s, scaled back with the target's std and mean. Not clamped.
-    Source: naoto0804/pytorch-AdaIN@47950d0 function.py `coral`. A flat channel gives no NaN here.
+    Mean and color covariance of ``source`` become those of ``target``: with z-scores z per channel (unbiased standard
+    deviation) and scatter matrices S = z z^T (not divided by n) plus the identity, the result is
+    S_t^(1/2) S_s^(-1/2) z_s, scaled with the target's standard deviation and mean. Unlike in the reference, a flat
+    channel gives no NaN. Source: naoto0804/pytorch-AdaIN@47950d0 function.py ``coral``.
 
     Args:
-        source: (3, H, W), usually the style.
-        target: (3, h, w), usually the content whose colors are to be kept.
+        source: (3, H, W), usually the style image.
+        target: (3, h, w), usually the content image, whose colors are to be preserved.
 
     Returns:
-        (3, H, W), dtype and device of `source`.
+        (3, H, W), not clamped, with the dtype and device of ``source``.
     """
     z_source, _, _ = _z_score(source)
     z_target, mean, std = _z_score(target.to(source.device))
@@ -286,6 +311,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
 
 
 def _z_score(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns z-scores (3, H*W), means (3, 1) and standard deviations (3, 1); z-scores of a flat channel are 0."""
     flat = image.double().flatten(1)  # (3, H*W)
     mean = flat.mean(1, keepdim=True)
     std = flat.std(1, keepdim=True) if flat.shape[1] > 1 else torch.zeros_like(mean)
@@ -294,32 +320,36 @@ def _z_score(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _scatter(z: Tensor) -> Tensor:
+    """Returns z z^T plus the identity."""
     return torch.addmm(torch.eye(3, dtype=z.dtype, device=z.device), z, z.T)
 
 
 def _matrix_power(matrix: Tensor, power: float) -> Tensor:
+    """Returns a power of a symmetric positive definite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     values = values.clamp(min=1e-12)  # rounding can push them below; the identity in `_scatter` keeps them at >= 1
     return torch.mm(vectors * values.pow(power), vectors.T)
 
 
 def keep_luminance(output: Tensor, content: Tensor) -> Tensor:
-    """The brightness of `output` with the colors of `content` (luminance-only transfer).
+    """Combines the luminance of the output with the colors of the content image (luminance-only transfer).
 
-    Y of `output`, Cb and Cr of `content`, full-range BT.601 as in JPEG and Pillow.
+    The result has Y of ``output``, and Cb and Cr of ``content``, in full-range BT.601 as in JPEG and Pillow.
 
     Args:
-        output: (3, H, W) or (B, 3, H, W) in [0, 1].
-        content: the same shape.
+        output: (3, H, W) or (B, 3, H, W) in [0, 1], the stylized images.
+        content: The content images, of the same shape.
 
     Returns:
-        That shape, clamped to [0, 1].
+        Images of the same shape, clamped to [0, 1].
 
     Raises:
-        ValueError: if the shapes differ.
+        StylezooError: If the shapes differ.
     """
     if output.shape != content.shape:
-        raise ValueError(f"output {tuple(output.shape)} and content {tuple(content.shape)} must have the same shape.")
+        raise StylezooError(
+            f"output {tuple(output.shape)} and content {tuple(content.shape)} must have the same shape."
+        )
     y = _luma(output)
     red, _, blue = content.unbind(-3)
     cb, cr = (blue - _luma(content)) / 1.772, (red - _luma(content)) / 1.402
@@ -328,26 +358,27 @@ def keep_luminance(output: Tensor, content: Tensor) -> Tensor:
 
 
 def _luma(image: Tensor) -> Tensor:
+    """Returns Y of BT.601."""
     red, green, blue = image.unbind(-3)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def grid(rows: Sequence[Sequence[Tensor]], gap: int = 4) -> Tensor:
-    """A contact sheet: rows of images on white.
+    """Arranges images in rows on a white contact sheet.
 
     Args:
-        rows: lists of tensors (3, H, W) in [0, 1]; sizes and row lengths may differ (padded with white).
-        gap: white pixels between the images.
+        rows: Rows of images (3, H, W) in [0, 1]; sizes and numbers of images may differ and are padded with white.
+        gap: White pixels between the images.
 
     Returns:
-        (3, H', W') on the CPU.
+        (3, H', W'), on the CPU.
 
     Raises:
-        ValueError: if there is no image at all.
+        StylezooError: If there is no image.
     """
     cells = [cell for row in rows for cell in row]
     if not cells:
-        raise ValueError("A contact sheet needs at least one image.")
+        raise StylezooError("A contact sheet needs at least one image.")
     height, width = max(cell.shape[-2] for cell in cells), max(cell.shape[-1] for cell in cells)
     columns = max(len(row) for row in rows)
     blank = torch.ones(3, height, width)

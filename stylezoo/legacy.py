@@ -45,6 +45,9 @@ TRAINING_SETTINGS: dict[str, set[str]] = {
 RENAMED_TENSORS = {"multi_level_attention": {"painter.": "network."}}
 """{system: {old prefix: new prefix}} of state dicts."""
 
+RENAMED_METADATA = {"licence": "license"}
+"""{old key: new key} of the metadata of model files."""
+
 RENAMED_OPTIONS = {
     "stylize": {"--mask": "--masks"},
     "evaluate": {"--save_pictures": "--save_images", "--no_save_pictures": "--no_save_images"},

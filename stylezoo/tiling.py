@@ -1,8 +1,8 @@
-"""Exact tiling: a convolutional function of a large map, computed piece by piece in little memory.
+"""Exact tiling: evaluation of a convolutional function on a large map, tile by tile, in little memory.
 
-A tile is cut with a halo as wide as the receptive field, and only its inside is kept, so that the pieces are those of
-the whole, not an approximation. What is global (statistics, attention) happens between the tiled parts: an encoder is
-tiled, its features are joined, and the decoder is tiled again.
+A tile is cut with a halo of the width of the receptive field, and only the inside of its output is kept. The result is
+that of the whole map, not an approximation. Global operations (statistics, attention) take place between the tiled
+functions: the encoder is tiled, its features are joined, and the decoder is tiled again.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ def tiled(
     """Computes ``function(x)`` tile by tile.
 
     Args:
-        function: Maps (B, C, h, w) to named maps; what it does is local and, but for borders, the same everywhere.
+        function: A function from (B, C, h, w) to maps by name that is local and, except at borders, translation
+            equivariant.
         x: (B, C, H, W).
-        tile: Side of a tile's inside, rounded up to a multiple of ``stride``; None, or one that is not smaller than ``x``,
-            computes ``function(x)`` at once.
-        halo: Radius of the receptive field of a position of the coarsest output, in positions of ``x``.
-        stride: Tiles begin at multiples of it, where all outputs have a position.
+        tile: Side of the inside of a tile in positions of ``x``, rounded up to a multiple of ``stride``; None, or a
+            side of at least that of ``x``, computes ``function(x)`` at once.
+        halo: Radius of the receptive field of the coarsest output, in positions of ``x``.
+        stride: Tiles begin at its multiples, where every output has a position.
         scales: Size of each output relative to ``x``.
-        ceil_mode: Whether sizes that do not divide are rounded up, or else down.
+        ceil_mode: Whether fractional output sizes are rounded up; otherwise they are rounded down.
 
     Returns:
-        What ``function(x)`` returns.
+        The maps that ``function(x)`` returns, (B, C', H * scale, W * scale) each.
     """
     if tile is None or max(x.shape[-2:]) <= tile:
         return function(x)
@@ -64,4 +65,5 @@ def tiled(
 
 
 def _ceil(number: Fraction) -> int:
+    """Rounds up exactly."""
     return -(-number.numerator // number.denominator)

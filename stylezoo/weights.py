@@ -1,19 +1,20 @@
-"""Weight files: the table of them, where they lie, how they are had, and how they are read.
+"""Weight files: the table of all files that the package knows, downloads, and readers.
 
-`table` is the one list of all files that the package knows, ``pretrained/table.yaml``: networks at public addresses and
-what ships in the package. Nothing is downloaded unasked: a missing file is an error that says how to get it. Public
-files are read with ``weights_only=True`` or as safetensors and npz; anything that would have to execute code is refused.
+`table` returns the content of ``pretrained/table.yaml``, the one list of networks at public addresses and of the files
+that ship with the package. Nothing is downloaded without being asked for: a missing file is an error that says how to
+get it. Public files are read with ``weights_only=True``, as safetensors or as npz; files that would have to execute code
+are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +22,30 @@ import yaml  # type: ignore[import-untyped]
 from safetensors import safe_open
 from torch import Tensor
 
-from stylezoo.download import fetch
+from stylezoo import legacy
+from stylezoo.download import cache_folder, fetch
+from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.quantization import dequantize
 
 Tensors = dict[str, Tensor]
-
+"""Tensors by name."""
 
 PRETRAINED = Path(__file__).with_name("pretrained")
-"""What ships in the package: weight files, and the table of all files."""
+"""Folder of the weight files that ship with the package and of the table of all files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """One file of the table: in the package (``file``), at a public address (``url``), or of torchvision.
+    """An entry of the table: a file of the package (``file``), at a public address (``url``), or of torchvision.
 
     Attributes:
-        sha256: Of the file; of a public one at least the part that its publisher put into the name.
-        file: Its name in the package.
-        url: Its address.
-        torchvision: A member of torchvision's enums of weights, which download and check by themselves.
-        bytes: Its size, where it is known.
-        license: Of the weights, where their publisher names one.
-        note: What else should be known, such as where the checksum comes from.
+        sha256: SHA-256 of the file, hexadecimal; of a public file at least the part that its publisher put into the name.
+        file: File name in the package.
+        url: Public address.
+        torchvision: A member of torchvision's weight enums, which download and verify files themselves.
+        bytes: Size of the file in bytes, if known.
+        license: License of the weights, if their publisher names one.
+        note: Further information, such as the origin of the checksum.
     """
 
     sha256: str
@@ -54,7 +58,7 @@ class WeightFile:
 
     @property
     def path(self) -> Path:
-        """Where the file lies, or is expected; torchvision keeps its files in the folder of torch.hub."""
+        """The path of the file, whether it exists or not; torchvision's files are in the folder of torch.hub."""
         if self.file is not None:
             return PRETRAINED / self.file
         if self.torchvision is not None:
@@ -64,27 +68,27 @@ class WeightFile:
 
     @property
     def api(self) -> Any:
-        """The member of torchvision's enum."""
-        from torchvision.models import get_weight  # torchvision takes a second to import, other files do without it
+        """The member of torchvision's weight enum."""
+        from torchvision.models import get_weight  # imported late: it takes a second, and most files do not need it
 
         return get_weight(self.torchvision)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile(WeightFile):
-    """A trained model of the table, written by ``tools/publish.py``.
+    """A trained model of the table. ``tools/publish.py`` writes these entries.
 
     Attributes:
-        system: Its name in the zoo, the first part of the tag.
-        data: What it was trained on.
-        recipe: The recipe that it was trained with; the settings are in the file's metadata.
-        steps: Optimizer steps of the training.
-        commit: Of the repository when it was published.
-        golden: What it paints, see `stylezoo.inference.fingerprint`.
-        encoder: The encoder that it paints with, of the package; None if it needs none.
-        styles: Names of the styles it was trained on, of systems that know some.
-        default: Whether it is what the bare name of the system loads.
-        metrics: Means over held-out pairs by name, taken over from an evaluation by ``tools/cards.py``.
+        system: Name of the system, the first part of the tag.
+        data: Description of the training data.
+        recipe: Path of the recipe that the model was trained with; the settings are in the file's metadata.
+        steps: Number of optimizer steps.
+        commit: Commit of the repository at the time of publication.
+        golden: Fingerprint of the model's output, see `stylezoo.inference.fingerprint`.
+        encoder: Name of the encoder of the package that inference needs; None if it needs none.
+        styles: Names of the styles that a single- or multi-style model was trained on.
+        default: Whether the bare name of the system loads this model.
+        metrics: Means over held-out pairs by metric, copied from an evaluation by ``tools/cards.py``.
     """
 
     system: str
@@ -104,9 +108,9 @@ class Table:
     """All weight files by name.
 
     Attributes:
-        encoders: What systems see with.
+        encoders: Encoders of the systems.
         metrics: Networks that only metrics use, see `stylezoo.metrics`.
-        models: Trained models by tag, ``adain.slim``.
+        models: Trained models by tag, such as ``adain.slim``.
     """
 
     encoders: dict[str, WeightFile]
@@ -115,18 +119,25 @@ class Table:
 
     @property
     def files(self) -> dict[str, WeightFile]:
-        """All of them."""
+        """All entries by name or tag."""
         return {**self.encoders, **self.metrics, **self.models}
 
 
 def table() -> Table:
-    """The table ``pretrained/table.yaml``, read when first asked for."""
+    """Returns the table ``pretrained/table.yaml``, which is read at the first call."""
     return read_table(PRETRAINED / "table.yaml")
 
 
 @cache
 def read_table(path: Path) -> Table:
-    """A table file; `read_table.cache_clear` forgets what was read."""
+    """Reads a table file and caches the result; `read_table.cache_clear` empties the cache.
+
+    Args:
+        path: A YAML file with the sections ``encoders``, ``metrics`` and ``models``.
+
+    Returns:
+        The table.
+    """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     encoders, metrics = (
         {name: WeightFile(**entry) for name, entry in content[kind].items()} for kind in ("encoders", "metrics")
@@ -134,19 +145,67 @@ def read_table(path: Path) -> Table:
     return Table(encoders, metrics, {tag: ModelFile(**entry) for tag, entry in content["models"].items()})
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes lists on one line, everything else in block style, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def write_table(table: Table) -> None:
+    """Replaces the table of the package atomically; comments at the top of the file are kept, default values left out.
+
+    Args:
+        table: The new content.
+    """
+    path = PRETRAINED / "table.yaml"
+    comment = "".join(line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[0] == "#")
+    parts = []
+    for kind in ("encoders", "metrics", "models"):
+        entries = {
+            name: {key: value for key, value in asdict(file).items() if value not in (None, [], {}, False)}
+            for name, file in getattr(table, kind).items()
+        }
+        parts.append(yaml.dump({kind: entries}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True))
+    temporary = path.with_suffix(".part")
+    temporary.write_text("\n".join([comment, *parts]), encoding="utf-8")
+    temporary.replace(path)
+    read_table.cache_clear()
+
+
 def folder() -> Path:
-    """Where downloaded and imported weights lie: ``$STYLEZOO_HOME/weights``, else ``~/.cache/stylezoo/weights``."""
-    return Path(os.environ.get("STYLEZOO_HOME", Path.home() / ".cache" / "stylezoo")) / "weights"
+    """Returns the folder of downloaded and imported weights, ``weights`` in `stylezoo.download.cache_folder`."""
+    return cache_folder() / "weights"
 
 
 def default_tag(system: str) -> str | None:
-    """What the bare name of a system loads: the tag that is marked as default, else the first one; None if it has none."""
+    """Returns the tag that the bare name of a system loads.
+
+    Args:
+        system: Name of the system.
+
+    Returns:
+        The tag that is marked as default, else the first tag of the system, or None if the system has no trained model.
+    """
     tags = [tag for tag, model in table().models.items() if model.system == system]
     return next((tag for tag in tags if table().models[tag].default), tags[0] if tags else None)
 
 
 def model_path(name: str) -> Path | None:
-    """Where the model of a tag or system lies, or is expected; the user's own `folder` comes first. None if there is none."""
+    """Returns the path of the model of a tag or system.
+
+    Args:
+        name: A tag, such as ``adain.slim``, or the name of a system.
+
+    Returns:
+        The file in the user's `folder` if it exists, else the path of the table's entry, whether that file exists or not;
+        None if there is neither.
+    """
     for tag in (name, default_tag(name)):
         own = folder() / f"{tag}.safetensors"
         if own.is_file():
@@ -157,23 +216,26 @@ def model_path(name: str) -> Path | None:
 
 
 def encoder_tensors(name: str, path: str | None = None) -> Tensors:
-    """The weights of an encoder as its file has them.
+    """Reads the weights of an encoder under the names that its file gives them.
 
     Args:
-        name: An encoder's name, ``vgg19_normalised`` ...
-        path: Any file instead of the encoder's own.
+        name: Name of an encoder of the table, such as ``vgg19_normalised``.
+        path: Another file to read instead of the encoder's own.
+
+    Returns:
+        Tensors by name.
 
     Raises:
-        FileNotFoundError: If the file is not there; the message names the ways to get it.
-        ValueError: If it cannot be read, or the encoder has no file.
+        MissingFileError: If the file does not exist; the message says how to get it.
+        StylezooError: If the file cannot be read, or the encoder has no file of its own.
     """
     if path is not None:
         return read_tensors(path)
     if name not in table().encoders:
-        raise ValueError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
+        raise StylezooError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
     file = table().encoders[name]
     if not file.path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, or"
             " name a file that you have (encoder_weights=...; --model.encoder_weights PATH in fit, --encoder_weights PATH in"
             " evaluate and reproduce). The quickstart needs none: python -m stylezoo fit --config experiments/sanet.yaml"
@@ -186,15 +248,21 @@ def encoder_tensors(name: str, path: str | None = None) -> Tensors:
 
 
 def download(name: str) -> Path:
-    """Downloads a file of the table, resumable and checked against its sha256; returns where it lies.
+    """Downloads a file of the table, continues an earlier attempt, and verifies the SHA-256.
+
+    Args:
+        name: Name of an entry of the table that does not ship with the package.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ValueError: If there is no such file at a public address.
-        OSError: If the address cannot be reached; the message says where to put the file by hand.
+        StylezooError: If the table has no such file at a public address.
+        DataError: If the address cannot be reached; the message says where to put the file by hand.
     """
     files = {key: file for key, file in table().files.items() if file.file is None}
     if name not in files:
-        raise ValueError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
+        raise StylezooError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
     file = files[name]
     if file.url is None:
         file.api.get_state_dict(map_location="cpu", check_hash=True)
@@ -204,27 +272,33 @@ def download(name: str) -> Path:
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """All tensors of a weight file: safetensors, ``.npz``, or a PyTorch state dict, bare or under ``state_dict``,
-    ``model`` or ``params``, with or without DataParallel's ``module.`` prefix.
+    """Reads all tensors of a weight file.
+
+    Args:
+        path: A safetensors file (quantized tensors are dequantized), an ``.npz`` file, or a PyTorch state dict, bare or
+            under ``state_dict``, ``model`` or ``params``, with or without DataParallel's ``module.`` prefix.
+
+    Returns:
+        Tensors by name, on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is none of these, or a pickle that would have to execute code.
+        MissingFileError: If the file does not exist.
+        StylezooError: If the file is none of these, or a pickle that would have to execute code.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
-                return unpacked({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+                return dequantize({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on files of another kind, the readers raise anything from KeyError to struct.error
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
+        raise StylezooError(
             f"{path} cannot be read as weights ({reason}): expected safetensors, npz or a PyTorch state_dict that"
             " loads with weights_only=True."
         ) from error
@@ -233,56 +307,34 @@ def read_tensors(path: str | Path) -> Tensors:
             state = state[key]
     if not isinstance(state, Mapping):
         kind = type(state).__name__
-        raise ValueError(f"{path} holds a {kind}, not a state_dict of named tensors.")  # noqa: TRY004 - bad input
+        raise StylezooError(f"{path} holds a {kind}, not a state_dict of named tensors.")
     return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-LARGE = 30_000
-"""Numbers of a tensor from which on `packed` may use 8 bits."""
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Reads the metadata that the package writes into its safetensors files.
 
-BLOCK = 16
-"""Neighboring weights of a matrix that share a unit."""
+    Args:
+        path: A safetensors file.
 
-
-def packed(tensors: Mapping[str, Tensor], bits: Literal[8, 16], half: Collection[str] = ()) -> Tensors:
-    """Floating-point tensors in fewer bits, for files, but for vectors, which are small and count for all pixels.
-
-    16: half precision. 8: in large matrices and convolutions, weights are whole numbers from -127 to 127, of which each
-    kernel of several pixels, or each `BLOCK` of a row, has its own unit, in ``NAME.unit``. Of kernels not the weights are
-    rounded but their running sums, so that errors cancel each other where neighboring pixels are alike. The rest has 16,
-    and so have those whose names are in ``half``.
+    Returns:
+        The metadata (system, settings, encoders, data, license ...) under today's keys; empty if another program wrote
+        the file.
     """
-    result = {}
-    for name, tensor in tensors.items():
-        kernel = tensor[0, 0].numel() if tensor.ndim > 2 else 1
-        length = kernel if kernel > 1 else BLOCK
-        large = tensor.ndim > 1 and tensor.numel() >= LARGE
-        if bits == 8 and large and tensor[0].numel() % length == 0 and name not in half:
-            blocks = tensor.double().reshape(-1, length)
-            unit = (blocks.abs().amax(1, keepdim=True) / 126).clamp_min(1e-7).half()
-            counts = blocks / unit
-            if kernel > 1:
-                sums = counts.cumsum(1).round()
-                counts = sums.diff(dim=1, prepend=torch.zeros_like(sums[:, :1]))
-            result[name] = counts.round().to(torch.int8).reshape(tensor.shape)
-            result[f"{name}.unit"] = unit
-        else:
-            result[name] = tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
-    return result
-
-
-def unpacked(tensors: Mapping[str, Tensor]) -> Tensors:
-    """What `packed` made of 8 bits, in 32."""
-    units = {name: tensors[f"{name}.unit"].float() for name in tensors if f"{name}.unit" in tensors}
-    rest = {name: tensor for name, tensor in tensors.items() if name.removesuffix(".unit") not in units}
-    whole = {
-        n: (tensors[n].reshape(u.numel(), -1) * u.reshape(-1, 1)).reshape(tensors[n].shape) for n, u in units.items()
-    }
-    return rest | whole
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
+    return {legacy.RENAMED_METADATA.get(key, key): value for key, value in metadata.items()}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and float32 values, the same for every file that they came from."""
+    """Returns a SHA-256 over names and float32 values, which does not depend on the file format.
+
+    Args:
+        tensors: Tensors by name, on any device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     sha256 = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha256.update(name.encode())

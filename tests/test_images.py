@@ -82,7 +82,7 @@ def test_broken_exif_is_ignored(tmp_path: Path, exif: bytes) -> None:
         assert close(read(quarters(), tmp_path / "x.jpg", exif=exif, quality=100).getpixel((4, 4)), RED, 3)
 
 
-def test_phone_picture_with_a_second_one(tmp_path: Path) -> None:
+def test_phone_image_with_a_second_one(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (800, 400), color) for color in (GREEN, RED)]
     frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
     assert close(read_image(tmp_path / "x.jpg").getpixel((4, 4)), GREEN, 3)
@@ -221,7 +221,7 @@ def test_unreadable_files_get_one_sentence(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-def test_giant_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_giant_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     Image.new("1", (20000, 10000)).save(tmp_path / "a.png")  # beyond Pillow's own limit
     with warnings.catch_warnings():
@@ -285,7 +285,7 @@ def test_write_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         write_image(quarters(), tmp_path / "a.xyz")
 
 
-def test_write_transparent_picture_as_jpeg(tmp_path: Path) -> None:
+def test_write_transparent_image_as_jpeg(tmp_path: Path) -> None:
     write_image(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg").getpixel((5, 5)) == WHITE
 
@@ -343,7 +343,7 @@ def test_coral_by_the_formula() -> None:
     torch.testing.assert_close(coral(source, target), expected.reshape(3, 9, 8))
 
 
-def test_coral_of_flat_and_gray_pictures_is_finite() -> None:
+def test_coral_of_flat_and_gray_images_is_finite() -> None:
     flat, gray, noise = torch.full((3, 5, 5), 0.3), rand(1, 6, 6).expand(3, 6, 6), rand(3, 4, 4, seed=2)
     for source in (flat, gray, noise, rand(3, 1, 1)):
         for target in (flat, gray, noise, rand(3, 1, 1)):

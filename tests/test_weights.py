@@ -14,11 +14,10 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, THIN, thin_model
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import stylezoo
-from stylezoo import registry, weights
+from stylezoo import quantization, registry, weights
 from stylezoo.cli import main
 from stylezoo.download import checksum
 from stylezoo.evaluation import evaluate
@@ -74,7 +73,7 @@ def test_models_that_ship(tag: str) -> None:
     assert [encoder.name for _, encoder in model.encoders()] == ([] if entry.encoder is None else [entry.encoder])
     assert entry.data and entry.steps > 0 and re.fullmatch(r"[0-9a-f]{12}", entry.commit)
     assert (ROOT / entry.recipe).is_file()
-    told = card(entry.path)
+    told = weights.read_metadata(entry.path)
     assert all(
         told[name] == getattr(entry, name) for name in ("system", "data", "recipe", "steps", "commit", "license")
     )
@@ -87,7 +86,7 @@ def test_models_that_ship(tag: str) -> None:
 def test_packed_files(bits: Literal[8, 16], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They have the size that was asked for, and weights within a unit; the sums of kernels are nearer."""
     monkeypatch.setattr("stylezoo.checkpoints._ships", lambda vgg: True)
-    monkeypatch.setattr(weights, "LARGE", 100)
+    monkeypatch.setattr(quantization, "MIN_ELEMENTS", 100)
     model = thin_model("sanet")
     path = tmp_path / "packed.safetensors"
     stylezoo.save_model(model, path, packed=True, bits=bits)
@@ -127,11 +126,13 @@ def test_every_system_loads_by_its_name(system: str) -> None:
     assert model.system == system and not model.training
 
 
-def card(path: Path) -> dict[str, object]:
-    """What a file tells of itself."""
-    with safe_open(path, "pt") as file:
-        found: dict[str, object] = json.loads(file.metadata()["stylezoo"])
-    return found
+def test_metadata(tmp_path: Path) -> None:
+    """Files with keys of before read as those of today; files of other programs have none."""
+    path = tmp_path / "file.safetensors"
+    save_file({"weight": torch.ones(1)}, path, {"stylezoo": json.dumps({"licence": "MIT", "data": "12 images"})})
+    assert weights.read_metadata(path) == {"license": "MIT", "data": "12 images"}
+    save_file({"weight": torch.ones(1)}, path)
+    assert weights.read_metadata(path) == {}
 
 
 # Publishing, into a package folder of the test's own
@@ -184,7 +185,7 @@ def test_publish_a_model_with_an_encoder(
     assert entry.sha256 == checksum(entry.path) and entry.bytes == entry.path.stat().st_size < 8e6
     assert (entry.data, entry.steps, entry.encoder, entry.styles) == ("12 images", 2, "vgg19_slim", [])
     assert not any(key.startswith("encoder.") for key in weights.read_tensors(entry.path))
-    told = card(entry.path)
+    told = weights.read_metadata(entry.path)
     assert told["recipe"] == "experiments/adain.yaml" and told["note"] == "A test."
     assert told["run"] == {"batch_size": 2, "size": 40, "crop": 32, "max_steps": 2, "seed": 0}
     text = (weights.PRETRAINED / "table.yaml").read_text()
@@ -209,7 +210,7 @@ def test_publish_a_model_with_an_encoder(
 def test_tensors_whose_rounding_shows_keep_16_bits(
     publish: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "LARGE", 100)
+    monkeypatch.setattr(quantization, "MIN_ELEMENTS", 100)
     torch.manual_seed(0)
     model = thin_model("stytr2").eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -244,14 +245,16 @@ def test_publish_trained_styles(
     published = stylezoo.load_model("johnson").state_dict()[key]
     assert torch.equal(published, average[key].half().float()) and not torch.equal(average[key], last[key])
 
-    monkeypatch.setattr(weights, "LARGE", 1000)  # a file that ships is written anew: smaller, and still the same model
+    # A file that ships is written again: it becomes smaller and stays the same model.
+    monkeypatch.setattr(quantization, "MIN_ELEMENTS", 1000)
     before = entries["johnson.waves"]
     publish.main(before.path, "johnson.waves", bits=8)
     after = weights.table().models["johnson.waves"]
     assert after.bytes < 0.8 * before.bytes and after.golden == pytest.approx(before.golden, abs=0.02)
     for name in ("data", "recipe", "steps", "commit", "license", "note", "styles"):
         assert getattr(after, name) == getattr(before, name)
-    assert card(after.path)["run"] and set(card(after.path)) >= {"settings", "encoders"}
+    metadata = weights.read_metadata(after.path)
+    assert metadata["run"] and metadata.keys() >= {"settings", "encoders"}
     assert after.data == "13 images"
 
 
@@ -279,7 +282,8 @@ def test_what_cannot_be_published(
     assert {path.name for path in weights.PRETRAINED.iterdir()} == {"table.yaml", "vgg19_slim.safetensors"}
 
 
-def test_the_slim_encoder_is_published_too(publish: ModuleType) -> None:
+def test_the_slim_encoder_is_published_too(publish: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     encoder = VGG("vgg19_slim")
     with torch.no_grad():
         encoder.convs["conv1_1"].weight *= 2

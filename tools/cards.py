@@ -23,12 +23,11 @@ import torch
 from contact_sheet import PAINTINGS, PHOTOS, square
 from jsonargparse import auto_cli
 from PIL import Image
-from publish import write_table
 from safetensors import safe_open
 from torch import Tensor
 
 import stylezoo
-from stylezoo import registry, weights
+from stylezoo import quantization, registry, weights
 from stylezoo.data.synthetic import draw
 from stylezoo.evaluation.evaluate import identity
 from stylezoo.evaluation.store import CONTENT, STYLE, read_settings
@@ -64,13 +63,6 @@ def evaluations(results: Path) -> Iterator[Evaluation]:
         settings = read_settings(path.parent)
         if settings is not None:
             yield Evaluation(path.parent, settings, rows)
-
-
-def metadata(path: Path) -> dict[str, Any]:
-    """What a file tells of itself."""
-    with safe_open(path, "pt") as file:
-        told: dict[str, Any] = json.loads(file.metadata()["stylezoo"])
-    return told
 
 
 def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any, Any]]:
@@ -134,7 +126,7 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
             f"Paints in {'one style' if len(model.styles) == 1 else f'{len(model.styles)} styles'} and no other."
         )
     with safe_open(entry.path, "pt") as file:
-        coarse = any(key.endswith(".unit") for key in file.keys())  # noqa: SIM118 - not a dict
+        coarse = any(key.endswith(quantization.SUFFIX) for key in file.keys())  # noqa: SIM118 - not a dict
     return [*found, "Large matrices are stored in 8 bits per number." if coarse else "Stored in 16 bits per number."]
 
 
@@ -180,7 +172,7 @@ def card(system: str, tags: list[str], found: list[Evaluation], output: Path) ->
         f"<sub>{caption}</sub>",
     ]
     for tag in tags:
-        entry, told = table[tag], metadata(table[tag].path)
+        entry, told = table[tag], weights.read_metadata(table[tag].path)
         mark = f" (what the name `{system}` loads)" if tag == default and len(tags) > 1 else ""
         parameters = sum(p.numel() for p in models[tag].parameters())
         facts = {
@@ -222,7 +214,7 @@ def check(found: list[Evaluation]) -> None:
                 )
             means = {metric: float(f"{float(row['mean']):.5g}") for metric, row in evaluation.rows[tag].items()}
             models[tag] = replace(models[tag], metrics=means)
-    write_table(weights.table())
+    weights.write_table(weights.table())
 
 
 def main(output: Path = Path("docs/models"), results: Path = Path("results")) -> None:

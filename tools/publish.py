@@ -14,10 +14,9 @@ file does it. Publishing a tag again replaces it.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,10 +24,9 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import auto_cli
-from safetensors import safe_open
 
 import stylezoo
-from stylezoo import weights
+from stylezoo import quantization, weights
 from stylezoo.download import checksum
 from stylezoo.inference import fingerprint
 from stylezoo.module import StyleModel
@@ -39,36 +37,6 @@ LARGEST, TOTAL = 20_000_000, 60_000_000
 
 ALLOWED = 0.02
 """Of white, that areas of a painting may differ by for the sake of fewer bits."""
-
-
-class Dumper(yaml.SafeDumper):
-    """Lists on a line, everything else in blocks, without anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-Dumper.add_representer(
-    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
-)
-
-
-def write_table(table: weights.Table) -> None:
-    """Writes the table of the package, under a temporary name first; what it says by default is left out."""
-    path = weights.PRETRAINED / "table.yaml"
-    comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-    sections = {
-        kind: {name: {k: v for k, v in asdict(file).items() if v not in (None, [], {}, False)} for name, file in files}
-        for kind, files in ((kind, getattr(table, kind).items()) for kind in ("encoders", "metrics", "models"))
-    }
-    parts = [
-        yaml.dump({kind: s}, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
-        for kind, s in sections.items()
-    ]
-    temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join([comment, *parts]))
-    temporary.replace(path)
-    weights.read_table.cache_clear()
 
 
 def commit() -> str:
@@ -99,10 +67,10 @@ def sensitive(model: StyleModel) -> list[str]:
     golden, tensors = fingerprint(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = []
     for name, tensor in tensors.items():
-        small = weights.packed({name: tensor}, 8)
+        small = quantization.quantize({name: tensor}, 8)
         if len(small) == 1:  # no units, so no 8 bits
             continue
-        model.load_state_dict(tensors | weights.unpacked(small))
+        model.load_state_dict(tensors | quantization.dequantize(small))
         if deviation(golden, model) > ALLOWED / 5:
             found.append(name)
     model.load_state_dict(tensors)
@@ -112,8 +80,7 @@ def sensitive(model: StyleModel) -> list[str]:
 def history(checkpoint: Path, recipe: Path | None, data: str | None, license: str) -> dict[str, Any]:
     """How a model came to be: what its file tells of a published one, else what is given and the checkpoint knows."""
     if checkpoint.suffix == ".safetensors":
-        with safe_open(checkpoint, "pt") as file:
-            card = json.loads(file.metadata()["stylezoo"])
+        card = weights.read_metadata(checkpoint)
         return {key: card[key] for key in ("data", "recipe", "steps", "commit", "license", "note", "run")}
     if recipe is None or data is None:
         raise ValueError(f"{checkpoint} is to be published: name the recipe and the data that it was trained with.")
@@ -199,7 +166,7 @@ def main(
             if other.system == model.system:
                 table.models[name] = replace(other, default=False)
     table.models[tag] = entry
-    write_table(table)
+    weights.write_table(table)
     print(f"{entry.path}: {size / 1e6:.2f} MB of {total / 1e6:.1f}, {error:.4f} of white from the checkpoint's output")
 
 

@@ -1,4 +1,4 @@
-"""Data sets as LightningDataModules: any content set, any style set, joined by `Pairs`."""
+"""Data sets as LightningDataModules; `Pairs` joins any content set with any style set."""
 
 from stylezoo.data.coco import COCO
 from stylezoo.data.flickr import Flickr

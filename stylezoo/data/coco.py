@@ -1,4 +1,4 @@
-"""COCO: the content images of most style-transfer papers."""
+"""COCO, the content images of most style transfer papers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,33 +23,33 @@ TITLE: dict[Split, str] = {"train": "training", "val": "validation", "test": "te
 
 
 class COCO(Folder):
-    """Microsoft COCO (Lin et al. 2014, https://cocodataset.org), images only.
+    """The images of Microsoft COCO (Lin et al., ECCV 2014, https://cocodataset.org).
 
-    Layout: `root/train2014/*.jpg` or `root/images/train2014/*.jpg`, and the same for val and test. A missing
-    validation folder is replaced by a hold-out of the training images.
+    Layout: ``root/train2014/*.jpg`` or ``root/images/train2014/*.jpg``, and the same for val and test. If there is no
+    validation folder, a part of the training images is held out.
     """
 
     def __init__(
         self, root: str = "data/coco", year: Literal[2014, 2017] = 2014, download: bool = False, **kwargs: Any
     ) -> None:
-        """Describe the data set; nothing is read yet.
+        """Initializes the data module without reading any file.
 
         Args:
-            root: the folder that holds train2014 and so on.
-            year: 2014 (83 k training images; what the papers used) or 2017 (118 k).
-            download: fetch what the stage needs and is missing; the zip files are kept in `root`.
-            kwargs: the options of `Folder`.
+            root: Folder that contains train2014 and so on.
+            year: 2014 (83,000 training images, which the papers used) or 2017 (118,000).
+            download: Whether the missing files of a stage are downloaded; the zip files are kept in ``root``.
+            kwargs: Options of `Folder`.
         """
         super().__init__(root, download=download, **kwargs)
         self.year = year
 
     def find(self) -> dict[Split, list[Path]]:
-        """The split folders."""
+        """Returns the images of the split folders."""
         found = {split: list_images(self._folder(split), recursive=False) for split in TITLE}
         return {split: paths for split, paths in found.items() if paths}
 
     def missing(self, split: Split) -> str:
-        """Name the folder, the download and the quickstart."""
+        """Returns the error message, which names the folder, the download and the quickstart."""
         name = f"{split}{self.year}"
         return (
             f"No COCO {self.year} {TITLE[split]} images at {self.root / name}: "
@@ -57,11 +57,11 @@ class COCO(Folder):
         )
 
     def label(self, split: Split) -> str:
-        """For example "COCO 2014 training images"."""
+        """Returns, for example, "COCO 2014 training images"."""
         return f"COCO {self.year} {TITLE[split]} images"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Download and unpack the folders that are missing."""
+        """Downloads and unpacks the folders that are missing."""
         for split in splits:
             name = f"{split}{self.year}"
             if not self._folder(split).is_dir():
@@ -69,6 +69,7 @@ class COCO(Folder):
                 extract(archive, self.root)
 
     def _folder(self, split: Split) -> Path:
+        """Returns the folder of a split, whether it exists or not."""
         name = f"{split}{self.year}"
         inner = self.root / "images" / name
         return inner if inner.is_dir() else self.root / name

@@ -1,14 +1,12 @@
-"""Flickr30k and Flickr8k: photographs, another content set."""
+"""Flickr30k and Flickr8k, photographs for content."""
 
 import csv
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.data.folder import QUICKSTART, Folder, Split, first_file, first_images, listed_images
 from stylezoo.download import DataError, extract, fetch
-from stylezoo.images import list_images
 
 URL = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 ARCHIVES = {
@@ -28,96 +26,86 @@ PAGES = "https://shannon.cs.illinois.edu/DenotationGraph/ or kaggle.com/datasets
 
 
 class Flickr(Folder):
-    """Flickr30k (Young et al. 2014) or Flickr8k (Hodosh et al. 2013), images only.
+    """The images of Flickr30k (Young et al., TACL 2014) or Flickr8k (Hodosh et al., JAIR 2013).
 
-    8k: `root/Flicker8k_Dataset/*.jpg` (sic) or `root/Images`, divided by the publisher's Flickr_8k.trainImages.txt,
-    .devImages.txt and .testImages.txt in `root` or `root/Flickr8k_text`.
-    30k: `root/flickr30k_images/*.jpg`; if the caption file results.csv lies beside or in it, the images it names are
-    the data set. Validation and test images are held out by hash where there is no list.
+    8k: ``root/Flicker8k_Dataset/*.jpg`` (sic) or ``root/Images``, divided by the publisher's Flickr_8k.trainImages.txt,
+    .devImages.txt and .testImages.txt in ``root`` or ``root/Flickr8k_text``.
+    30k: ``root/flickr30k_images/*.jpg``. If the caption file results.csv is beside or in that folder, the data set
+    consists of the images that it names. Without lists, validation and test images are held out by hash.
     """
 
     def __init__(
         self, root: str = "data/flickr30k", name: Literal["30k", "8k"] = "30k", download: bool = False, **kwargs: Any
     ) -> None:
-        """Describe the data set; nothing is read yet.
+        """Initializes the data module without reading any file.
 
         Args:
-            root: the folder that holds the folder of images.
+            root: Folder that contains the folder of images.
             name: "30k" or "8k".
-            download: fetch what is missing (8k only, 1 GB; 30k has a request form).
-            kwargs: the options of `Folder`.
+            download: Whether missing files are downloaded (8k only, 1 GB; 30k has a request form).
+            kwargs: Options of `Folder`.
         """
         super().__init__(root, download=download, **kwargs)
         self.variant = name
 
     def find(self) -> dict[Split, list[Path]]:
-        """As the publisher's lists say, or everything."""
-        pictures = self._pictures()
-        if not pictures:
+        """Returns the images that the publisher's lists name, or all images if there is no list."""
+        images = self._images()
+        if not images:
             return {}
-        listed = self._split_lists() if self.variant == "8k" else self._captioned(pictures[0].parent)
-        if not listed:
-            return {"train": pictures}
-        by_name = {path.name: path for path in pictures}
-        found = {split: [by_name[name] for name in names if name in by_name] for split, names in listed.items()}
-        total, present = sum(map(len, listed.values())), sum(map(len, found.values()))
-        if present < total:
-            warnings.warn(
-                f"{total - present} of {total} images listed for Flickr{self.variant} are not in "
-                f"{pictures[0].parent} and left out.",
-                stacklevel=2,
-            )
-        return {split: paths for split, paths in found.items() if paths}
+        folder = images[0].parent
+        lists = self._split_lists() if self.variant == "8k" else self._captioned(folder)
+        if not lists:
+            return {"train": images}
+        advice = "put them there, or remove the lists."
+        return listed_images({path.name: path for path in images}, lists, f"Flickr{self.variant}", folder, advice)
 
     def missing(self, split: Split) -> str:
-        """Name the folder, where the images come from, and the quickstart."""
+        """Returns the error message, which names the folder, the source of the images and the quickstart."""
         start = f"No Flickr{self.variant} images at {self.root / FOLDERS[self.variant][-1 if self.variant == '8k' else 1]}: "
         if self.variant == "8k":
             return start + f"add {self.option}.download true to fetch them (1 GB), or {QUICKSTART}"
         return start + f"ask for them at {PAGES} and unpack them there, or {QUICKSTART}"
 
     def label(self, split: Split) -> str:
-        """For example "Flickr8k images"."""
+        """Returns, for example, "Flickr8k images"."""
         return f"Flickr{self.variant} images"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Download images and lists (8k); raise DataError for 30k unless it is there."""
+        """Downloads images and lists of 8k.
+
+        Args:
+            splits: Unused: one archive contains all splits.
+
+        Raises:
+            DataError: If the images of 30k, which cannot be downloaded, are missing.
+        """
         if self.variant == "30k":
-            if not self._pictures():
+            if not self._images():
                 raise DataError(
                     f"Flickr30k cannot be downloaded automatically: ask for it at {PAGES} and unpack the images to "
                     f"{self.root / 'flickr30k_images'}, or {QUICKSTART}"
                 )
             return
-        pictures, lists = ARCHIVES
-        if not self._pictures():
-            extract(fetch(f"{URL}/{pictures}", self.root / pictures, md5=ARCHIVES[pictures]), self.root)
-        if not self._split_lists():
-            extract(fetch(f"{URL}/{lists}", self.root / lists, md5=ARCHIVES[lists]), self.root)
+        for name, complete in zip(ARCHIVES, (self._images(), self._split_lists()), strict=True):
+            if not complete:
+                extract(fetch(f"{URL}/{name}", self.root / name, md5=ARCHIVES[name]), self.root)
 
-    def _pictures(self) -> list[Path]:
-        for folder in FOLDERS[self.variant]:
-            pictures = list_images(self.root / folder, recursive=False)
-            if pictures:
-                return pictures
-        return []
+    def _images(self) -> list[Path]:
+        """Returns all images, in one of the layouts that are in use."""
+        return first_images((self.root / folder for folder in FOLDERS[self.variant]), recursive=False)
 
     def _split_lists(self) -> dict[Split, list[str]]:
-        found: dict[Split, list[str]] = {}
-        for split, name in LISTS.items():
-            for path in (self.root / name, self.root / "Flickr8k_text" / name):
-                if path.is_file():
-                    found[split] = path.read_text(encoding="utf-8").split()
-                    break
-        return found
+        """Returns the file names in the publisher's lists by split."""
+        paths = {split: first_file((self.root, self.root / "Flickr8k_text"), name) for split, name in LISTS.items()}
+        return {split: path.read_text(encoding="utf-8").split() for split, path in paths.items() if path is not None}
 
     def _captioned(self, folder: Path) -> dict[Split, list[str]]:
-        """The images named in results.csv (`image_name| comment_number| comment`, five rows per image)."""
-        for path in (folder / "results.csv", folder.parent / "results.csv", self.root / "results.csv"):
-            if path.is_file():
-                with path.open(encoding="utf-8", newline="") as file:
-                    rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
-                    next(rows, None)
-                    names = sorted({row[0].strip() for row in rows if row})
-                return {"train": names}
-        return {}
+        """Returns the names in results.csv (``image_name| comment_number| comment``, five rows per image)."""
+        path = first_file((folder, folder.parent, self.root), "results.csv")
+        if path is None:
+            return {}
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
+            next(rows, None)
+            return {"train": sorted({row[0].strip() for row in rows if row})}

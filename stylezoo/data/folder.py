@@ -1,9 +1,10 @@
-"""A folder of images as a LightningDataModule: the base of every data set of the zoo."""
+"""A folder of images as a LightningDataModule: the base class of every data set."""
 
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,15 @@ from stylezoo.data.stream import (
     DEFAULTS,
     Files,
     Framing,
+    ImageStream,
     Loader,
-    Order,
-    Pictures,
     Position,
     Resize,
+    ResumableSampler,
     Samples,
 )
 from stylezoo.download import DataError
+from stylezoo.errors import StylezooError
 from stylezoo.images import list_images
 
 Split = Literal["train", "val", "test"]
@@ -30,42 +32,62 @@ QUICKSTART = (
     "start with the quickstart, which needs no data: "
     "python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml"
 )
+"""The way on without data that messages about missing images name."""
 
 
 class ImageModule(L.LightningDataModule):
-    """The loaders that `Folder` and `Pairs` share; they only say which streams a split has."""
+    """Base class of `Folder` and `Pairs`: the data loaders over the streams that a subclass defines."""
 
     def __init__(self, batch_size: int, num_workers: int | None, seed: int, val_samples: int) -> None:
+        """Initializes the data module.
+
+        Args:
+            batch_size: Samples per process, at least 1.
+            num_workers: Worker processes of a loader; None: the number of CPUs minus 1, at most 4.
+            seed: Seed of order, crops and flips.
+            val_samples: Largest number of validation samples.
+
+        Raises:
+            StylezooError: If the batch size is less than 1.
+        """
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+            raise StylezooError(f"batch_size must be at least 1, not {batch_size}.")
         self.batch_size = batch_size
         self.num_workers = min(4, max(0, _cpus() - 1)) if num_workers is None else num_workers
         self.seed = seed
         self.val_samples = val_samples
 
-    def streams(self, split: Split, stage: str) -> dict[str, Pictures]:
-        """The streams of a split for "fit", "validate" (fixed, shuffled once) or "test" (fixed, in order)."""
+    def streams(self, split: Split, stage: str) -> dict[str, ImageStream]:
+        """Returns the streams of a split by role.
+
+        Args:
+            split: "train", "val" or "test".
+            stage: "fit", "validate" (shuffled once, the same in every run) or "test" (content images in order).
+
+        Returns:
+            {"content": ...}, with "style" if there are style images.
+        """
         raise NotImplementedError
 
     def train_dataloader(self) -> Loader:
-        """Endless order cut into epochs of max(1, N // (B * W)) batches; goes on where the trainer stands."""
+        """Returns the training loader: epochs of max(1, N // (B * W)) batches that continue at the trainer's progress."""
         samples = Samples(self.streams("train", "fit"))
         rank, world = self._place()
         batches = max(1, len(samples) // (self.batch_size * world))
         length = batches * self.batch_size
-        return self._loader(samples, Order(samples, length, rank, world, self.batch_size, self.trainer))
+        return self._loader(samples, ResumableSampler(samples, length, rank, world, self.batch_size, self.trainer))
 
     def val_dataloader(self) -> Loader:
-        """At most `val_samples` fixed samples, the same in every run."""
+        """Returns the validation loader: at most ``val_samples`` fixed samples, the same in every run."""
         return self._fixed("val", "validate", self.val_samples)
 
     def test_dataloader(self) -> Loader:
-        """Every test image once, in order."""
+        """Returns the test loader: every content image once, in order."""
         return self._fixed("test", "test", None)
 
     def predict_dataloader(self) -> Loader:
-        """The same as for testing."""
+        """Returns the test loader."""
         return self._fixed("test", "test", None)
 
     def _fixed(self, split: Split, stage: str, limit: int | None) -> Loader:
@@ -73,20 +95,20 @@ class ImageModule(L.LightningDataModule):
         rank, world = self._place()
         count = min(len(samples), limit) if limit is not None else len(samples)
         # every process gets equally many (the last ones wrap around): unequal counts hang DistributedDataParallel
-        return self._loader(samples, Order(samples, -(-count // world), rank, world, self.batch_size))
+        return self._loader(samples, ResumableSampler(samples, -(-count // world), rank, world, self.batch_size))
 
-    def _loader(self, samples: Samples, order: Order) -> Loader:
+    def _loader(self, samples: Samples, sampler: ResumableSampler) -> Loader:
         return Loader(
             samples,
             batch_size=self.batch_size,
-            sampler=order,
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def _place(self) -> tuple[int, int]:
-        """(rank, number of processes)."""
+        """Returns (rank, number of processes)."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
@@ -97,10 +119,10 @@ def _cpus() -> int:
 class Folder(ImageModule):
     """A folder of images, searched recursively.
 
-    Sub-folders train/, val/ (or validation/, valid/) and test/ are used where they exist. What is missing is held
-    out of the training images by a hash of the relative path: no seed, so that all runs share their test images.
-    Alone it yields {"content": (B, 3, crop, crop)}; inside `Pairs` it is one side of the pairs, and then batch size,
-    workers and seed are those of `Pairs`.
+    The subfolders train/, val/ (or validation/, valid/) and test/ are the splits if they exist. Missing splits are held
+    out of the training images by a hash of the relative path, without a seed, so that all runs share their test images.
+    On its own a folder yields {"content": (B, 3, crop, crop)}. Inside `Pairs` it is the content or the style side, and
+    batch size, workers and seed are those of `Pairs`.
     """
 
     def __init__(
@@ -118,40 +140,47 @@ class Folder(ImageModule):
         seed: int = 0,
         val_samples: int = 64,
     ) -> None:
-        """Describe the folder; nothing is read yet.
+        """Initializes the data module without reading any file.
 
         Args:
-            root: the folder.
-            download: fetch what is missing (of data sets that can be fetched; a plain folder has to be there).
-            size: images are resized to this many pixels; null: as in `Pairs`, alone 512.
-            crop: side of the square crop, at most `size`; null: as in `Pairs`, alone 256.
-            resize: "shorter" keeps the aspect and resizes the short side, "squash" distorts to size x size (what
-                several reference codes do); null: as in `Pairs`, alone "shorter".
-            position: of the training crops, "random" or "center"; null: as in `Pairs`, alone "random".
-            flip: mirror half of the training crops; null: as in `Pairs`, alone false.
-            holdout: share of the images held out for validation and for testing each, in [0, 0.5): at least one
-                of three or more images. 0, or fewer than three images: all splits share all images.
-            batch_size: samples per process.
-            num_workers: loader processes; null: the number of CPUs less one, at most 4.
-            seed: decides order, crops and flips.
-            val_samples: validate with at most this many images.
+            root: Path of the folder.
+            download: Whether missing files are downloaded, for data sets that can be; a plain folder has to exist.
+            size: Side in pixels that images are resized to; null: the value of `Pairs`, or 512 on its own.
+            crop: Side of the square crop in pixels, at most ``size``; null: the value of `Pairs`, or 256 on its own.
+            resize: "shorter" resizes the shorter side and keeps the aspect ratio, "squash" distorts to size x size (as
+                several reference implementations do); null: the value of `Pairs`, or "shorter" on its own.
+            position: Position of training crops, "random" or "center"; null: the value of `Pairs`, or "random" on its own.
+            flip: Whether half of the training crops are mirrored; null: the value of `Pairs`, or false on its own.
+            holdout: Share of the images that is held out for validation, and the same share for testing, in [0, 0.5); at
+                least one of three or more images. With 0, or with fewer than three images, all splits share all images.
+            batch_size: Samples per process.
+            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            seed: Seed of order, crops and flips.
+            val_samples: Largest number of validation images.
+
+        Raises:
+            StylezooError: If a value is out of its range, or the crop larger than the size.
         """
         super().__init__(batch_size, num_workers, seed, val_samples)
         if not 0 <= holdout < 0.5:
-            raise ValueError(f"holdout is a share in [0, 0.5), not {holdout}.")
+            raise StylezooError(f"holdout is a share in [0, 0.5), not {holdout}.")
         self.root = Path(root).expanduser()
         self.download = download
         self.framing = Framing(size, crop, resize, position, flip)
         if size is not None and crop is not None:  # otherwise what is inherited decides
             self.framing.inherit(DEFAULTS).check()
         self.holdout = holdout
-        self.option = "--data"  # how the command line calls this part; `Pairs` says --data.content or --data.style
+        self.option = "--data"  # prefix of this module's options in messages; `Pairs` sets --data.content, --data.style
         self._files: dict[Split, Files] = {}
 
-    # What a data set of its own says
+    # Methods that data sets override
 
     def find(self) -> dict[Split, list[Path]]:
-        """The images of the splits that the layout itself knows; splits without images are left out."""
+        """Returns the images of the splits that the layout defines; splits without images are left out.
+
+        Raises:
+            DataError: If the settings of a data set select no image.
+        """
         names: dict[Split, tuple[str, ...]] = {
             "train": ("train",),
             "val": ("val", "validation", "valid"),
@@ -159,18 +188,16 @@ class Folder(ImageModule):
         }
         found: dict[Split, list[Path]] = {}
         for split, folders in names.items():
-            for folder in folders:
-                pictures = list_images(self.root / folder)
-                if pictures:
-                    found[split] = pictures
-                    break
+            images = first_images(self.root / folder for folder in folders)
+            if images:
+                found[split] = images
         if "train" in found:
             return found
-        pictures = list_images(self.root)
-        return {"train": pictures} if pictures else {}
+        images = list_images(self.root)
+        return {"train": images} if images else {}
 
     def missing(self, split: Split) -> str:
-        """The sentence for a split without images."""
+        """Returns the error message for a split without images, a sentence that says how to get them."""
         problem = "is no such folder" if not self.root.exists() else "are no images in it"
         return (
             f"No images at {self.root} (there {problem}): point {self.option}.root at a folder with images, "
@@ -178,68 +205,103 @@ class Folder(ImageModule):
         )
 
     def label(self, split: Split) -> str:
-        """What the images of a split are called in messages."""
+        """Returns the name of the images of a split in messages."""
         return f"images in {self.root}"
 
     def fetch(self, splits: Iterable[Split]) -> None:
-        """Get what the splits need; called on one process per machine and only with `download`.
+        """Downloads the missing files of some splits; called in one process per machine, and only with ``download``.
+
+        Args:
+            splits: The splits that the stage reads.
 
         Raises:
-            DataError: it is not there and cannot be fetched.
+            DataError: If there are no images and they cannot be downloaded.
         """
         if not self.find():
             raise DataError(self.missing("train"))
 
-    # What all share
+    # Methods that all data sets share
 
     def files(self, split: Split) -> list[Path]:
-        """The images of a split, in a fixed order.
+        """Returns the images of a split in a fixed order.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Returns:
+            Paths of the images.
 
         Raises:
-            DataError: there are none.
+            DataError: If there are none.
         """
         return [Path(path) for path in self._split(split).paths]
 
-    def check(self, splits: Sequence[Split] = ("train", "val")) -> None:
-        """Cheaply see whether the images are there, before a model is built; what will be downloaded counts.
+    def check(self, stage: str = "fit") -> None:
+        """Checks that the images of a stage exist, before a model is built; with ``download`` they need not exist yet.
+
+        The list of files that this makes serves `setup`, too.
+
+        Args:
+            stage: A stage of the Trainer: "fit", "validate", "test" or "predict".
 
         Raises:
-            DataError: they are not; the sentence says what to do.
+            DataError: If images are missing; the message says how to get them.
         """
         if not self.download:
-            for split in splits:
+            for split in stage_splits(stage):
                 self._split(split)
 
     def prepare_data(self) -> None:
-        """Download, if asked to; only what the stage needs."""
+        """Downloads the missing files of the stage if ``download`` is set.
+
+        Raises:
+            DataError: If the download fails.
+        """
         if self.download:
             fn = self.trainer.state.fn if self.trainer is not None else None
             self.fetch(stage_splits(fn.value if fn is not None else "fit"))
 
     def setup(self, stage: str) -> None:
-        """List the images and read one per split.
+        """Lists the images of a stage and reads one per split.
+
+        Args:
+            stage: A stage of the Trainer.
 
         Raises:
-            DataError: there are none, or none can be read.
+            DataError: If there are none, or none can be read.
         """
         for split in stage_splits(stage):
             self._split(split).probe()
 
     def teardown(self, stage: str) -> None:
-        """Say how many files were broken."""
+        """Warns about the number of broken files."""
         for files in self._files.values():
             files.summary()
         self._files.clear()
 
-    def streams(self, split: Split, stage: str) -> dict[str, Pictures]:
-        """One stream, called content."""
+    def streams(self, split: Split, stage: str) -> dict[str, ImageStream]:
+        """Returns one stream of content images, see `ImageModule.streams`."""
         framing = self.framing.inherit(DEFAULTS)
         framing.check()
-        return {"content": self.pictures(split, framing, self.seed, "content", stage != "test")}
+        return {"content": self.stream(split, framing, self.seed, "content", stage != "test")}
 
-    def pictures(self, split: Split, framing: Framing, seed: int, stream: str, shuffle: bool) -> Pictures:
-        """A stream over a split."""
-        return Pictures(self._split(split), framing, seed, stream, train=split == "train", shuffle=shuffle)
+    def stream(self, split: Split, framing: Framing, seed: int, role: str, shuffle: bool) -> ImageStream:
+        """Returns a stream over a split, see `ImageStream`.
+
+        Args:
+            split: "train", "val" or "test"; crops are random for "train" only.
+            framing: A framing without missing values.
+            seed: Seed of the run.
+            role: "content" or "style".
+            shuffle: Whether the images are permuted.
+
+        Returns:
+            The stream.
+
+        Raises:
+            DataError: If the split has no images.
+        """
+        return ImageStream(self._split(split), framing, seed, role, train=split == "train", shuffle=shuffle)
 
     def _split(self, split: Split) -> Files:
         if not self._files:
@@ -252,7 +314,7 @@ class Folder(ImageModule):
         return self._files[split]
 
     def _complete(self, found: dict[Split, list[Path]]) -> dict[Split, list[Path]]:
-        """Fill the splits that a layout lacks: validation is held out of training; testing too, or is validation."""
+        """Adds missing splits: validation is held out of training; testing is too, or equals validation."""
         splits = dict(found)
         train = splits.get("train", [])
         if train and "val" not in splits:
@@ -271,12 +333,74 @@ class Folder(ImageModule):
 
 
 def stage_splits(stage: str) -> tuple[Split, ...]:
-    """The splits that a Trainer stage reads."""
+    """Returns the splits that a stage of the Trainer reads.
+
+    Args:
+        stage: "fit", "validate", "test" or "predict".
+
+    Returns:
+        ("train", "val") for "fit", ("val",) for "validate", otherwise ("test",).
+    """
     if "fit" in stage:
         return ("train", "val")
     return ("val",) if "validate" in stage else ("test",)
 
 
+def first_images(folders: Iterable[Path], recursive: bool = True) -> list[Path]:
+    """Returns the images of the first folder that has any.
+
+    Args:
+        folders: Folders, which need not exist.
+        recursive: Whether subfolders are searched.
+
+    Returns:
+        Paths as `stylezoo.images.list_images` orders them; empty if there are no images.
+    """
+    return next(filter(None, (list_images(folder, recursive) for folder in folders)), [])
+
+
+def first_file(parents: Iterable[Path], name: str) -> Path | None:
+    """Returns the first existing file of a name in some folders, or None.
+
+    Args:
+        parents: Folders, which need not exist.
+        name: Name of the file, with its suffix.
+
+    Returns:
+        Path of the file.
+    """
+    return next((parent / name for parent in parents if (parent / name).is_file()), None)
+
+
+def listed_images(
+    images: Mapping[str, Path], lists: Mapping[Split, Sequence[str]], data: str, root: Path, advice: str
+) -> dict[Split, list[Path]]:
+    """Selects the images that a publisher's lists assign to splits, with a warning if some of them do not exist.
+
+    Args:
+        images: Paths by the names that the lists use.
+        lists: Names of the images of each split, in the order of the list.
+        data: Name of the data set in messages.
+        root: Folder of the images in messages.
+        advice: End of the message if no listed image exists.
+
+    Returns:
+        Existing images by split; splits without images are left out.
+
+    Raises:
+        DataError: If no listed image exists.
+    """
+    found = {split: [images[name] for name in names if name in images] for split, names in lists.items()}
+    total, present = sum(map(len, lists.values())), sum(map(len, found.values()))
+    if not present:
+        raise DataError(f"None of the {total} images listed for {data} is in {root}: {advice}")
+    if present < total:
+        warnings.warn(
+            f"{total - present} of {total} images listed for {data} are not in {root} and left out.", stacklevel=3
+        )
+    return {split: paths for split, paths in found.items() if paths}
+
+
 def _hash(name: str) -> bytes:
-    """Of the composed (NFC) name: the same images are held out on every file system."""
+    """Hashes the composed (NFC) name, so that the same images are held out on every file system."""
     return hashlib.sha256(unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")).digest()

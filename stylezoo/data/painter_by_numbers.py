@@ -1,24 +1,23 @@
-"""Stylizer by Numbers: the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
+"""Painter by Numbers, the Kaggle collection of paintings that AdaIN and Magenta were trained on."""
 
 import csv
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stylezoo.data.folder import QUICKSTART, Folder, Split
+from stylezoo.data.folder import QUICKSTART, Folder, Split, stage_splits
 from stylezoo.download import DataError
 from stylezoo.images import list_images
 
-PAGE = "https://www.kaggle.com/c/stylizer-by-numbers/data"
+PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"
 
 
 class PainterByNumbers(Folder):
-    """Stylizer by Numbers (Kaggle, 2016): 79 k training and 24 k test paintings, most of them from WikiArt.
+    """The 79,000 training and 24,000 test paintings of Painter by Numbers (Kaggle, 2016), most of them from WikiArt.
 
-    Layout: `root/train/*.jpg` (or the parts train_1 ... train_9), `root/test/*.jpg`, all_data_info.csv. The column
-    in_train divides the images; without the file the folders do. Validation is held out of training. Images in
-    replacements_for_corrupted_files/ take the place of those with the same name. Some originals have far over 100
-    million pixels; they are decoded at a fraction of their size.
+    Layout: ``root/train/*.jpg`` (or the parts train_1 ... train_9), ``root/test/*.jpg``, all_data_info.csv. The column
+    in_train divides the images, or else the folders do. Validation is held out of training. Images in
+    replacements_for_corrupted_files/ replace those of the same name. Some originals have far more than 100 million
+    pixels; they are decoded at a fraction of their size.
     """
 
     def __init__(
@@ -29,21 +28,25 @@ class PainterByNumbers(Folder):
         download: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Describe the data set; nothing is read yet.
+        """Initializes the data module without reading any file.
 
         Args:
-            root: the folder that holds train/ and test/.
-            styles: use images of these styles only (column style, e.g. ["Cubism"]); needs all_data_info.csv.
-            genres: use images of these genres only (column genre, e.g. ["portrait"]); needs all_data_info.csv.
-            download: Kaggle asks for a login, so this only says where the files have to go.
-            kwargs: the options of `Folder`.
+            root: Folder that contains train/ and test/.
+            styles: Styles to use (column style, such as ["Cubism"]), which needs all_data_info.csv; null: all.
+            genres: Genres to use (column genre, such as ["portrait"]), which needs all_data_info.csv; null: all.
+            download: Kaggle requires a login, so this only gives an error message that says where the files belong.
+            kwargs: Options of `Folder`.
         """
         super().__init__(root, download=download, **kwargs)
         self.styles = styles
         self.genres = genres
 
     def find(self) -> dict[Split, list[Path]]:
-        """By all_data_info.csv or by folder."""
+        """Returns the images of the splits by all_data_info.csv, or else by folder.
+
+        Raises:
+            DataError: If no image has a style and genre that were asked for, or the file with them is missing.
+        """
         folders: dict[Split, list[Path]] = {
             "train": [self.root / name for name in ("train", *(f"train_{part}" for part in range(1, 10)))],
             "test": [self.root / "test"],
@@ -53,9 +56,9 @@ class PainterByNumbers(Folder):
             for split, places in folders.items()
         }
         for path in list_images(self.root / "replacements_for_corrupted_files"):
-            for pictures in on_disk.values():
-                if path.name in pictures:
-                    pictures[path.name] = path
+            for images in on_disk.values():
+                if path.name in images:
+                    images[path.name] = path
         if not any(on_disk.values()):
             return {}
         info = self._info()
@@ -72,28 +75,28 @@ class PainterByNumbers(Folder):
                     "see the columns style and genre of all_data_info.csv."
                 )
         else:
-            found = {split: list(pictures.values()) for split, pictures in on_disk.items()}
+            found = {split: list(images.values()) for split, images in on_disk.items()}
         return {split: sorted(paths, key=lambda path: path.name) for split, paths in found.items() if paths}
 
     def missing(self, split: Split) -> str:
-        """Name the folder, where the images come from, and the quickstart."""
+        """Returns the error message, which names the folder, the source of the images and the quickstart."""
         folder = self.root / ("test" if split == "test" else "train")
         return (
-            f"No Stylizer by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
+            f"No Painter by Numbers images at {folder}: get train.zip, test.zip and all_data_info.csv from {PAGE} "
             f"(free login) and unpack them in {self.root}, or {QUICKSTART}"
         )
 
     def label(self, split: Split) -> str:
-        """Always "Stylizer by Numbers images"."""
-        return "Stylizer by Numbers images"
+        """Returns "Painter by Numbers images"."""
+        return "Painter by Numbers images"
 
-    def check(self, splits: Iterable[Split] = ("train", "val")) -> None:
-        """As `Folder.check`; `download` does not help here."""
-        for split in splits:
+    def check(self, stage: str = "fit") -> None:
+        """Checks that the images of a stage exist, as `Folder.check`, but with ``download`` too."""
+        for split in stage_splits(stage):
             self.files(split)
 
     def _info(self) -> list[dict[str, str]]:
-        """The rows of all_data_info.csv; needed only to filter."""
+        """Returns the rows of all_data_info.csv; empty if there is no such file and nothing to filter by."""
         path = self.root / "all_data_info.csv"
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
@@ -103,6 +106,7 @@ class PainterByNumbers(Folder):
         return []
 
     def _wanted(self, row: dict[str, str]) -> bool:
+        """Returns whether a row has one of the styles and genres that were asked for."""
         return (self.styles is None or row["style"] in self.styles) and (
             self.genres is None or row["genre"] in self.genres
         )

@@ -1,18 +1,16 @@
-"""Content and style images side by side: the batches that style transfer trains on."""
-
-from collections.abc import Sequence
+"""Pairs of content and style images: the batches that style transfer trains on."""
 
 from stylezoo.data.folder import Folder, ImageModule, Split
-from stylezoo.data.stream import Framing, Pictures, Position, Resize
+from stylezoo.data.stream import Framing, ImageStream, Position, Resize
 
 
 class Pairs(ImageModule):
-    """Joins any content module with any style module.
+    """A data module that joins any content data set with any style data set.
 
     Batches are {"content": (B, 3, crop, crop), "style": (B, 3, crop, crop)}, float32 RGB in [0, 1]. The two streams
-    are independent: each goes through its own images in its own order and starts a new permutation by itself; an
-    epoch is one pass over the content. Without a style module (systems trained on fixed styles) batches hold content
-    only. In validation, testing and prediction crops are central and the pairing is fixed.
+    are independent: each has its own order and starts a new permutation after its last image. An epoch is one pass over
+    the content images. Without a style data set (systems trained on fixed styles) batches have content only. In
+    validation, testing and prediction crops are central and the pairing is fixed.
     """
 
     def __init__(
@@ -29,66 +27,80 @@ class Pairs(ImageModule):
         seed: int = 0,
         val_samples: int = 64,
     ) -> None:
-        """Join two data sets.
+        """Initializes the data module without reading any file.
 
         Args:
-            content: where content images come from.
-            style: where style images come from; null for systems that are trained on fixed styles.
-            batch_size: pairs per process.
-            size: images are resized to this many pixels.
-            crop: side of the square crop, at most `size`.
-            resize: "shorter" keeps the aspect and resizes the short side, "squash" distorts to size x size.
-            position: of the training crops, "random" or "center".
-            flip: mirror half of the training crops.
-            num_workers: loader processes; null: the number of CPUs less one, at most 4.
-            seed: decides order, pairing, crops and flips.
-            val_samples: validate with at most this many pairs.
+            content: Data set of the content images.
+            style: Data set of the style images; null for systems that are trained on fixed styles.
+            batch_size: Pairs per process.
+            size: Side in pixels that images are resized to.
+            crop: Side of the square crop in pixels, at most ``size``.
+            resize: "shorter" resizes the shorter side and keeps the aspect ratio, "squash" distorts to size x size.
+            position: Position of training crops, "random" or "center".
+            flip: Whether half of the training crops are mirrored.
+            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            seed: Seed of order, pairing, crops and flips.
+            val_samples: Largest number of validation pairs.
 
         Raises:
-            ValueError: a crop larger than its size.
+            StylezooError: If a value is out of its range, or a crop larger than its size.
         """
         super().__init__(batch_size, num_workers, seed, val_samples)
         self.content = content
         self.style = style
         self.framing = Framing(size, crop, resize, position, flip)
-        for role, part in self.parts().items():
-            part.option = f"--data.{role}"
-            part.framing.inherit(self.framing).check()
+        for role, module in self.modules().items():
+            module.option = f"--data.{role}"
+            module.framing.inherit(self.framing).check()
 
-    def parts(self) -> dict[str, Folder]:
-        """The modules by role: "content" and, if there is one, "style"."""
+    def modules(self) -> dict[str, Folder]:
+        """Returns the joined data modules by role, "content" and, if there is one, "style"."""
         return {"content": self.content} if self.style is None else {"content": self.content, "style": self.style}
 
-    def check(self, splits: Sequence[Split] = ("train", "val")) -> None:
-        """Cheaply see whether all images are there, before a model is built.
+    def check(self, stage: str = "fit") -> None:
+        """Checks that the images of both data sets exist, before a model is built; see `Folder.check`.
+
+        Args:
+            stage: A stage of the Trainer: "fit", "validate", "test" or "predict".
 
         Raises:
-            DataError: they are not; the sentence says what to do.
+            DataError: If images are missing; the message says how to get them.
         """
-        for part in self.parts().values():
-            part.check(splits)
+        for module in self.modules().values():
+            module.check(stage)
 
     def prepare_data(self) -> None:
-        """Let the parts download what they miss, if they are asked to."""
-        for part in self.parts().values():
-            part.trainer = self.trainer
-            part.prepare_data()
+        """Downloads the missing files of both data sets if their ``download`` is set.
+
+        Raises:
+            DataError: If a download fails.
+        """
+        for module in self.modules().values():
+            module.trainer = self.trainer
+            module.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """List the images of both sides; DataError if one has none that can be read."""
-        for part in self.parts().values():
-            part.setup(stage)
+        """Lists the images of both data sets.
+
+        Args:
+            stage: A stage of the Trainer.
+
+        Raises:
+            DataError: If one of them has no image that can be read.
+        """
+        for module in self.modules().values():
+            module.setup(stage)
 
     def teardown(self, stage: str) -> None:
-        """Say how many files were broken."""
-        for part in self.parts().values():
-            part.teardown(stage)
+        """Warns about the number of broken files."""
+        for module in self.modules().values():
+            module.teardown(stage)
 
-    def streams(self, split: Split, stage: str) -> dict[str, Pictures]:
-        """Content (in its own order when testing) and style (always shuffled: that is the pairing)."""
+    def streams(self, split: Split, stage: str) -> dict[str, ImageStream]:
+        """Returns content (in order when testing) and style (always shuffled), see `ImageModule.streams`."""
         return {
-            role: part.pictures(
-                split, part.framing.inherit(self.framing), self.seed, role, role == "style" or stage != "test"
+            role: module.stream(
+                split, module.framing.inherit(self.framing), self.seed, role, role == "style" or stage != "test"
             )
-            for role, part in self.parts().items()
+            for role, module in self.modules().items()
         }

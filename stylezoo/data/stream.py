@@ -1,9 +1,9 @@
-"""Endless streams of crops: what a sample is, and which samples a process draws.
+"""Endless streams of image crops, and the sampler that divides them among processes.
 
-Everything random is a pure function of (seed, stream, sample number): sample i of a stream is file
-`permutation(seed, stream, i // N)[i % N]` with a crop and a flip drawn from (seed, stream, i). Which samples a batch
-holds follows from the number of batches trained so far alone, so a resumed run continues the exact sequence - mid-epoch
-too, with any number of workers - and W processes with batch size B see what one process with W * B would see.
+All randomness is a pure function of (seed, stream, sample number): sample i of a stream is file
+``permutation(seed, stream, i // N)[i % N]`` with a crop and a flip drawn from (seed, stream, i). The samples of a batch
+depend only on the number of batches trained so far. Hence a resumed run continues the exact sequence, within an epoch too
+and with any number of workers, and W processes with batch size B train on the samples of one process with W * B.
 """
 
 import os
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from stylezoo.download import DataError
+from stylezoo.errors import StylezooError
 from stylezoo.images import ImageError, read_image, to_tensor
 
 Resize = Literal["shorter", "squash"]
@@ -30,7 +31,16 @@ Position = Literal["random", "center"]
 
 @dataclass(frozen=True)
 class Framing:
-    """From an image to a square crop. None means: as the surrounding `Pairs` says, or the default of `DEFAULTS`."""
+    """A transform from an image to a square crop. None stands for the value of the surrounding `Pairs`, or of `DEFAULTS`.
+
+    Attributes:
+        size: Side in pixels that images are resized to.
+        crop: Side of the crop in pixels, at most ``size``.
+        resize: "shorter" resizes the shorter side to ``size`` and keeps the aspect ratio; "squash" distorts the image to
+            ``size`` x ``size``.
+        position: Position of training crops, "random" or "center".
+        flip: Whether half of the training crops are mirrored.
+    """
 
     size: int | None = None
     crop: int | None = None
@@ -39,29 +49,47 @@ class Framing:
     flip: bool | None = None
 
     def inherit(self, other: "Framing") -> "Framing":
-        """This framing with its gaps filled from another one."""
+        """Returns a copy in which values that are None are those of another framing.
+
+        Args:
+            other: The framing that supplies the missing values.
+
+        Returns:
+            The completed framing.
+        """
         mine, theirs = vars(self), vars(other)
         return Framing(**{key: theirs[key] if value is None else value for key, value in mine.items()})
 
     def check(self) -> None:
-        """Raise ValueError if these values cannot work together."""
+        """Checks that the values are valid and fit together.
+
+        Raises:
+            StylezooError: If they do not, for example if the crop is larger than the resized image.
+        """
         size, crop = self.size or 0, self.crop or 0
         if size < 1 or crop < 1:
-            raise ValueError(f"size {self.size} and crop {self.crop} must be at least 1 pixel.")
+            raise StylezooError(f"size {self.size} and crop {self.crop} must be at least 1 pixel.")
         if crop > size:
-            raise ValueError(
+            raise StylezooError(
                 f"crop {crop} is larger than size {size}: crops are cut from the resized image, so lower crop or raise size."
             )
         if self.resize not in get_args(Resize) or self.position not in get_args(Position):
-            raise ValueError(
+            raise StylezooError(
                 f"resize is 'shorter' or 'squash' and position is 'random' or 'center', "
                 f"not {self.resize!r} and {self.position!r}."
             )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None) -> Image.Image:
-        """Resize and crop in one pass over the pixels of the crop alone.
+        """Resizes and crops an image in one pass that computes the pixels of the crop only.
 
-        The same as torchvision's Resize(size), CenterCrop(crop) on PIL images; rng None is the center, no flip.
+        The center crop equals torchvision's ``Resize(size)`` and ``CenterCrop(crop)`` on PIL images.
+
+        Args:
+            image: An RGB image.
+            rng: Source of the crop's position and of the flip; None gives the center crop without a flip.
+
+        Returns:
+            An image of ``crop`` x ``crop`` pixels.
         """
         assert self.size is not None and self.crop is not None
         width, height = image.size
@@ -84,16 +112,22 @@ class Framing:
 
 
 DEFAULTS = Framing(size=512, crop=256, resize="shorter", position="random", flip=False)
+"""Values of a `Folder` outside of `Pairs`."""
 
 
 class Files:
-    """The images of one split and which of them cannot be read.
+    """The image files of one split, with a mark for each file that cannot be read.
 
-    The marks lie in shared memory: a worker that meets a broken file tells the other workers and the main process.
+    The marks are in shared memory, so that all workers and the main process know the broken files that one worker found.
     """
 
     def __init__(self, paths: Sequence[Path], label: str) -> None:
-        """Nothing is read yet; `label` names them in messages ("COCO 2014 training images")."""
+        """Stores the paths without reading any file.
+
+        Args:
+            paths: Paths of the images.
+            label: Name of the images in messages, such as "COCO 2014 training images".
+        """
         self.paths = [os.fspath(path) for path in paths]
         self.label = label
         self.broken = torch.zeros(len(self.paths), dtype=torch.bool)
@@ -101,10 +135,19 @@ class Files:
         self._warned = False
 
     def __len__(self) -> int:
+        """Returns the number of files, broken ones included."""
         return len(self.paths)
 
     def read(self, index: int, min_side: int | None) -> Image.Image | None:
-        """The image, or None if it cannot be read (now or before)."""
+        """Reads an image.
+
+        Args:
+            index: Number of the file.
+            min_side: Short side in pixels that the caller shrinks the image to, see `stylezoo.images.read_image`.
+
+        Returns:
+            The image, or None if it cannot be read or could not be read before.
+        """
         if self.broken[index]:
             return None
         try:
@@ -114,14 +157,18 @@ class Files:
             return None
 
     def probe(self) -> None:
-        """Raise DataError unless at least one image can be read."""
+        """Checks that at least one image can be read.
+
+        Raises:
+            DataError: If none can be read.
+        """
         for index in range(len(self)):
             if self.read(index, 1) is not None:
                 return
         raise DataError(f"None of the {len(self)} {self.label} can be read; the first one: {self._reason(0)}")
 
     def warn(self) -> None:
-        """In the main process: warn about the first broken file; the others are only counted."""
+        """Warns about the first broken file, once; for the main process, which counts further ones for `summary`."""
         if self._warned or not bool(self.broken.any()):
             return
         self._warned = True
@@ -131,7 +178,7 @@ class Files:
         )
 
     def summary(self) -> None:
-        """At the end: how many were broken, if more than the one already named."""
+        """Warns about the number of broken files at the end of a run, if there is more than the one already named."""
         broken = self.broken.nonzero().flatten().tolist()
         if len(broken) > 1:
             names = ", ".join(Path(self.paths[index]).name for index in broken[:5])
@@ -146,40 +193,50 @@ class Files:
         return f"{self.paths[index]} could not be read a moment ago."
 
 
-class Pictures(Dataset[Tensor]):
-    """An endless stream of crops; item i depends on (seed, stream, i) and nothing else."""
+class ImageStream(Dataset[Tensor]):
+    """An endless stream of crops; item i depends on (seed, role, i) and on nothing else."""
 
-    def __init__(self, files: Files, framing: Framing, seed: int, stream: str, train: bool, shuffle: bool = True):
-        """Build the stream.
+    def __init__(self, files: Files, framing: Framing, seed: int, role: str, train: bool, shuffle: bool = True):
+        """Initializes the stream.
 
         Args:
-            files: the images.
-            framing: without gaps.
-            seed: of the whole run.
-            stream: "content" or "style"; different streams are independent.
-            train: random crops and flips, a new permutation per round; otherwise center crops.
-            shuffle: False gives the files in their order (only without `train`).
+            files: The images.
+            framing: A framing without missing values.
+            seed: Seed of the whole run.
+            role: "content" or "style"; streams of different roles are independent.
+            train: Whether crops and flips are random and every round has a new permutation; otherwise crops are central.
+            shuffle: Whether the files are permuted; False, their own order, requires that ``train`` is False.
         """
         self.files = files
         self.framing = framing
         self.seed = seed
-        self.stream = zlib.crc32(f"{stream}/{'train' if train else 'val'}".encode())
+        self.key = zlib.crc32(f"{role}/{'train' if train else 'val'}".encode())
         self.train = train
         self.shuffle = shuffle
 
     def __len__(self) -> int:
-        """Number of files; items exist beyond it."""
+        """Returns the number of files; items exist beyond it."""
         return len(self.files)
 
     def __getitem__(self, i: int) -> Tensor:
-        """Crop i, (3, crop, crop) float32 RGB in [0, 1]."""
+        """Returns crop i.
+
+        Args:
+            i: Number of the sample, any integer >= 0.
+
+        Returns:
+            (3, crop, crop), float32 RGB in [0, 1].
+
+        Raises:
+            DataError: If no file can be read.
+        """
         n = len(self.files)
-        order = _permutation(n, self.seed, self.stream, i // n if self.train else 0) if self.shuffle else None
+        order = _permutation(n, self.seed, self.key, i // n if self.train else 0) if self.shuffle else None
         for step in range(n):  # a broken file is replaced by the next one in the permutation
             position = (i + step) % n
             image = self.files.read(int(order[position]) if order is not None else position, self.framing.size)
             if image is not None:
-                rng = _generator(self.seed, self.stream, 1, i) if self.train else None
+                rng = _generator(self.seed, self.key, 1, i) if self.train else None
                 return to_tensor(self.framing(image, rng))
         raise DataError(f"None of the {n} {self.files.label} can be read any more.")
 
@@ -189,44 +246,59 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=8)  # two streams, two rounds each while workers cross the border of an epoch; 80 000 files: 0.6 MB
-def _permutation(n: int, seed: int, stream: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return _generator(seed, stream, 0, epoch).permutation(n)
+def _permutation(n: int, seed: int, key: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return _generator(seed, key, 0, epoch).permutation(n)
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """Streams side by side: item i is {"content": content[i], "style": style[i]}."""
+    """Several streams as one data set: item i is {"content": content[i], "style": style[i]}."""
 
-    def __init__(self, streams: dict[str, Pictures]) -> None:
+    def __init__(self, streams: dict[str, ImageStream]) -> None:
+        """Initializes the data set.
+
+        Args:
+            streams: Streams by role; the first one determines the length.
+        """
         self.streams = streams
 
     def __len__(self) -> int:
-        """Number of content images."""
+        """Returns the number of files of the first stream, the content images."""
         return len(next(iter(self.streams.values())))
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """One sample of every stream."""
+        """Returns sample i of every stream, (3, crop, crop) each."""
         return {name: stream[i] for name, stream in self.streams.items()}
 
 
-class Order(DistributedSampler[int]):
-    """The sample numbers of this process, in order: start, start + W, start + 2W, ...
+class ResumableSampler(DistributedSampler[int]):
+    """A sampler that yields the sample numbers of one process in order: start, start + W, start + 2W, ...
 
-    A DistributedSampler by name only: Lightning leaves those alone, also where a recipe forgets
-    `use_distributed_sampler: false`.
+    It is a DistributedSampler by name only: Lightning does not replace these, even if a recipe omits
+    ``use_distributed_sampler: false``.
     """
 
     def __init__(self, dataset: Samples, length: int, rank: int, world: int, batch_size: int, trainer: object = None):
-        """`length` is per epoch and process; `trainer` tells where training stands (None: at the start)."""
+        """Initializes the sampler.
+
+        Args:
+            dataset: The data set.
+            length: Samples per epoch and process.
+            rank: Number of this process.
+            world: Number of processes.
+            batch_size: Samples per batch and process.
+            trainer: The Trainer whose progress determines the first sample; None starts at the first one.
+        """
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)
         self.length = length
         self.batch_size = batch_size
         self.trainer = trainer
 
     def __len__(self) -> int:
+        """Returns the number of samples per epoch and process."""
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        """Go on behind the batches already trained, to the end of the epoch."""
+        """Yields the sample numbers from the first batch that was not trained yet to the end of the epoch."""
         trained, position = _trained_batches(self.trainer)
         count = self.length - position * self.batch_size
         if count <= 0:
@@ -236,11 +308,11 @@ class Order(DistributedSampler[int]):
 
 
 def _trained_batches(trainer: object) -> tuple[int, int]:
-    """(batches trained in all, batches of the running epoch that need not be offered again).
+    """Returns (batches trained in total, batches of the current epoch that need not be offered again).
 
-    `total.processed` is right in a checkpoint written in `on_train_batch_end` (`completed` lacks one there) and in
-    one written on an exception amid a batch (`ready` is one too many there). Within the epoch Lightning restarts at
-    `current.completed` in the worst case, so the rest is counted from there; one batch too many does no harm.
+    ``total.processed`` is right in a checkpoint written in ``on_train_batch_end`` (``completed`` is one too small there)
+    and in one written on an exception within a batch (``ready`` is one too large there). Within the epoch Lightning
+    restarts at ``current.completed`` at the earliest, so the rest is counted from there; one batch too many does no harm.
     """
     if trainer is None:
         return 0, 0
@@ -250,10 +322,10 @@ def _trained_batches(trainer: object) -> tuple[int, int]:
 
 
 class Loader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that reports broken files from the main process and whose position Lightning already saves."""
+    """A DataLoader that reports broken files from the main process and has no state of its own."""
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        """Batches, {"content": (B, 3, H, W), ...}."""
+        """Yields batches, {"content": (B, 3, H, W), ...}."""
         assert isinstance(self.dataset, Samples)
         for batch in super().__iter__():
             for stream in self.dataset.streams.values():
@@ -261,8 +333,8 @@ class Loader(DataLoader[dict[str, Tensor]]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: `Order` reads the trainer's own counters. Without this method Lightning warns in vain."""
+        """Returns an empty state: `ResumableSampler` reads the trainer's counters. Without this method Lightning warns."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Restores nothing."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from stylezoo.checkpoints import create_model, load_model
 from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.data.stream import Framing
-from stylezoo.data.synthetic import Kind
+from stylezoo.data.synthetic import Subject
 from stylezoo.images import list_images, read_image, to_tensor
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
@@ -62,7 +62,7 @@ class Material:
         """
         return _squares(_folder(self.style, "paintings"), count, size, held_out)
 
-    def files(self, kind: Kind, held_out: bool = True) -> list[Path]:
+    def files(self, kind: Subject, held_out: bool = True) -> list[Path]:
         """The files of the ``photos`` or the ``paintings``, in order; see `paintings` for ``held_out``."""
         return _files(_folder(self.content if kind == "photos" else self.style, kind), held_out)
 
@@ -224,7 +224,7 @@ def painted(model: StyleModel, content: Tensor, style: Tensor, alpha: float = 1.
     return torch.cat([model(c.unsqueeze(0), s.unsqueeze(0), alpha).clamp(0, 1).cpu() for c, s in pairs])
 
 
-def _folder(path: str | None, kind: Kind) -> Folder:
+def _folder(path: str | None, kind: Subject) -> Folder:
     if path is None:
         return Synthetic(kind, COUNT, holdout=HOLDOUT)
     if not list_images(path):

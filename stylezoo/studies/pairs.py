@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stylezoo.data.synthetic import Kind
+from stylezoo.data.synthetic import Subject
 from stylezoo.metrics import identify
 from stylezoo.module import StyleModel
 from stylezoo.studies.material import Material, device, painted, square, trained_briefly
@@ -22,7 +22,7 @@ TRAINED = "vgg19_random/4"
 """Encoder of briefly trained models, if none is asked for."""
 
 
-SIDES: tuple[Kind, Kind] = ("photos", "paintings")
+SIDES: tuple[Subject, Subject] = ("photos", "paintings")
 
 
 @dataclass(frozen=True)

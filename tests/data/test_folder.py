@@ -12,12 +12,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from stylezoo.data.folder import Folder
-from stylezoo.data.stream import DEFAULTS, Files, Framing, Order, Pictures, Samples
+from stylezoo.data.stream import DEFAULTS, Files, Framing, ImageStream, ResumableSampler, Samples
 from stylezoo.download import DataError
 from stylezoo.images import to_tensor
 
 
-def paint(folder: Path, count: int, size: tuple[int, int] = (40, 30), start: int = 0, name: str = "{:03}.png") -> None:
+def write_images(
+    folder: Path, count: int, size: tuple[int, int] = (40, 30), start: int = 0, name: str = "{:03}.png"
+) -> None:
     """Images of noise; number i is the same in every folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
@@ -42,7 +44,7 @@ def test_centre_crop_equals_torchvision(size: tuple[int, int], side: int, crop: 
         assert difference.max() <= 1 and difference.mean() < 0.3
 
 
-def test_random_crop_is_a_window_of_the_resized_picture_and_reaches_all_corners() -> None:
+def test_random_crop_is_a_window_of_the_resized_image_and_reaches_all_corners() -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8))
     whole = to_tensor(v2.Resize(24)(image))
     windows = whole.unfold(1, 16, 1).unfold(2, 16, 1)  # (3, tops, lefts, 16, 16)
@@ -67,7 +69,7 @@ def test_flip_mirrors_about_half_and_position_center_does_not_move() -> None:
     assert 30 < flipped < 70
 
 
-def test_tiny_and_extreme_pictures() -> None:
+def test_tiny_and_extreme_images() -> None:
     for size in ((1, 1), (1, 50), (3000, 2)):
         assert framing()(Image.new("RGB", size, "red"), None).getpixel((8, 8)) == (255, 0, 0)
 
@@ -80,9 +82,9 @@ def test_crop_larger_than_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_splits_by_subfolder(tmp_path: Path) -> None:
-    paint(tmp_path / "train", 5)
-    paint(tmp_path / "validation", 2, start=5)
-    paint(tmp_path / "test", 3, start=7)
+    write_images(tmp_path / "train", 5)
+    write_images(tmp_path / "validation", 2, start=5)
+    write_images(tmp_path / "test", 3, start=7)
     folder = Folder(str(tmp_path))
     assert [len(folder.files(split)) for split in ("train", "val", "test")] == [5, 2, 3]
     assert folder.files("val")[0] == tmp_path / "validation" / "005.png"
@@ -90,7 +92,7 @@ def test_splits_by_subfolder(tmp_path: Path) -> None:
 
 def test_splits_by_hash_are_disjoint_complete_and_do_not_move(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        paint(tmp_path / name / "sub", 50, (4, 4), name="é{:03}.png")
+        write_images(tmp_path / name / "sub", 50, (4, 4), name="é{:03}.png")
     folders = [Folder(str(tmp_path / name), holdout=0.1) for name in ("a", "b")]
     parts = [{split: folder.files(split) for split in ("train", "val", "test")} for folder in folders]
     names = [{split: [path.name for path in paths] for split, paths in part.items()} for part in parts]
@@ -101,8 +103,8 @@ def test_splits_by_hash_are_disjoint_complete_and_do_not_move(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1, 1, 1]), (2, [2, 2, 2]), (3, [1, 1, 1]), (10, [8, 1, 1])])
-def test_few_pictures(tmp_path: Path, count: int, sizes: list[int]) -> None:
-    paint(tmp_path, count)
+def test_few_images(tmp_path: Path, count: int, sizes: list[int]) -> None:
+    write_images(tmp_path, count)
     folder = Folder(str(tmp_path))
     assert [len(folder.files(split)) for split in ("train", "val", "test")] == sizes
 
@@ -120,7 +122,7 @@ def stub(total: int, current: int, last: bool = False) -> SimpleNamespace:
 
 
 def order(trainer: object, length: int = 12, rank: int = 0, world: int = 1, batch_size: int = 4) -> list[int]:
-    return list(Order(range(100), length, rank, world, batch_size, trainer))  # type: ignore[arg-type]
+    return list(ResumableSampler(range(100), length, rank, world, batch_size, trainer))  # type: ignore[arg-type]
 
 
 def test_order_goes_on_where_the_trainer_stands() -> None:
@@ -142,33 +144,33 @@ def test_ranks_interleave_to_the_batch_of_one_process(total: int) -> None:
 
 
 def test_items_are_pure_functions_of_seed_stream_and_number(tmp_path: Path) -> None:
-    paint(tmp_path, 7)
+    write_images(tmp_path, 7)
     files = Files(sorted(tmp_path.iterdir()), "images")
-    one, again = (Pictures(files, framing(flip=True), 3, "content", train=True) for _ in range(2))
+    one, again = (ImageStream(files, framing(flip=True), 3, "content", train=True) for _ in range(2))
     expected = [one[i] for i in range(30)]
     for i in reversed(range(30)):
         assert torch.equal(again[i], expected[i])
     copy = pickle.loads(pickle.dumps(one))
     assert torch.equal(copy[20], expected[20])
-    other_seed = Pictures(files, framing(flip=True), 4, "content", train=True)
-    other_stream = Pictures(files, framing(flip=True), 3, "style", train=True)
+    other_seed = ImageStream(files, framing(flip=True), 4, "content", train=True)
+    other_stream = ImageStream(files, framing(flip=True), 3, "style", train=True)
     for other in (other_seed, other_stream):
         assert sum(torch.equal(other[i], expected[i]) for i in range(30)) < 3
 
 
-def test_every_round_shows_every_picture_in_another_order(tmp_path: Path) -> None:
+def test_every_round_shows_every_image_in_another_order(tmp_path: Path) -> None:
     for i in range(9):
         Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    stream = Pictures(Files(sorted(tmp_path.iterdir()), "images"), framing(), 0, "content", train=True)
+    stream = ImageStream(Files(sorted(tmp_path.iterdir()), "images"), framing(), 0, "content", train=True)
     rounds = [[round(stream[9 * e + j][0, 0, 0].item() * 255) for j in range(9)] for e in range(4)]
     assert all(sorted(r) == list(range(9)) for r in rounds)
     assert len({tuple(r) for r in rounds}) == 4
 
 
 def test_loaders_and_their_lengths(tmp_path: Path) -> None:
-    paint(tmp_path / "train", 11)
-    paint(tmp_path / "val", 5)
-    paint(tmp_path / "test", 6)
+    write_images(tmp_path / "train", 11)
+    write_images(tmp_path / "val", 5)
+    write_images(tmp_path / "test", 6)
     folder = Folder(str(tmp_path), batch_size=4, size=24, crop=16, num_workers=0, val_samples=3)
     folder.setup("fit")
     batches = list(folder.train_dataloader())
@@ -184,8 +186,8 @@ def test_loaders_and_their_lengths(tmp_path: Path) -> None:
 
 
 def test_fixed_loaders_give_every_process_equally_many(tmp_path: Path) -> None:
-    paint(tmp_path / "test", 5)
-    paint(tmp_path / "train", 1)
+    write_images(tmp_path / "test", 5)
+    write_images(tmp_path / "train", 1)
     folder = Folder(str(tmp_path), batch_size=2, num_workers=0)
     seen = []
     for rank in range(2):
@@ -217,12 +219,12 @@ def test_broken_files_are_replaced_counted_and_named_once(tmp_path: Path, num_wo
     summary = [message for message in messages if "could not be read" in message]
     assert len(summary) == 1 and "3 of 12 images" in summary[0] and "03.png" in summary[0]
     assert torch.equal(values, run()[0])
-    stream = Pictures(Files(sorted(tmp_path.iterdir()), "images"), framing(), 0, "content", train=True)
+    stream = ImageStream(Files(sorted(tmp_path.iterdir()), "images"), framing(), 0, "content", train=True)
     alone = [round(stream[i][0, 0, 0].item() * 255) for i in range(12)]  # also independent of what was met before
     assert alone == values[:12].int().tolist()
 
 
-def test_a_folder_without_a_readable_picture_fails_at_setup(tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_fails_at_setup(tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / f"{i}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the \d images in .* can be read; the first one: .* is empty"):
@@ -230,8 +232,8 @@ def test_a_folder_without_a_readable_picture_fails_at_setup(tmp_path: Path) -> N
 
 
 def test_samples_join_streams(tmp_path: Path) -> None:
-    paint(tmp_path, 4)
+    write_images(tmp_path, 4)
     files = Files(sorted(tmp_path.iterdir()), "images")
-    streams = {name: Pictures(files, framing(), 0, name, train=True) for name in ("content", "style")}
+    streams = {name: ImageStream(files, framing(), 0, name, train=True) for name in ("content", "style")}
     sample = Samples(streams)[5]
     assert torch.equal(sample["style"], streams["style"][5]) and list(sample) == ["content", "style"]

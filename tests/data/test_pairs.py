@@ -1,5 +1,6 @@
 """Pairs: batches, exact resume with a real Trainer, the command line."""
 
+import shutil
 from pathlib import Path
 
 import lightning as L
@@ -228,3 +229,16 @@ def test_missing_data_says_which_side_before_a_model_is_built(folders: tuple[str
     Pairs(COCO(str(tmp_path / "coco"), download=True), Folder(folders[1])).check()
     with pytest.raises(DataError, match="--data.style.root"):
         Pairs(Folder(folders[0]), Folder(str(tmp_path / "none"))).check()
+
+
+def test_check_lists_the_images_once(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `check` finds before a model is built is what `setup` reads; the splits are those of the stage."""
+    data = pairs(folders)
+    data.check("test")
+    with monkeypatch.context() as patch:
+        patch.setattr("stylezoo.data.folder.list_images", lambda *_: pytest.fail("listed twice"))
+        data.setup("test")
+    assert len(next(iter(data.test_dataloader()))["content"]) == 3
+    shutil.rmtree(Path(folders[1], "test"))
+    with pytest.raises(DataError, match=r"No images at .*: point --data.style.root at a folder"):
+        Pairs(Folder(folders[0]), Folder(str(Path(folders[1], "test")))).check("test")

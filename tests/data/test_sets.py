@@ -11,7 +11,7 @@ from stylezoo.data import COCO, DataError, Flickr, Folder, PainterByNumbers, Wik
 QUICKSTART = "python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml"
 
 
-def paint(*paths: Path) -> None:
+def write_images(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), "red").save(path)
@@ -25,7 +25,7 @@ def names(module: Folder, split: str) -> list[str]:
 @pytest.mark.parametrize("year", [2014, 2017])
 def test_coco(tmp_path: Path, inner: str, year: int) -> None:
     for split, count in (("train", 4), ("val", 2), ("test", 1)):
-        paint(*(tmp_path / inner / f"{split}{year}" / f"COCO_{i:012}.jpg" for i in range(count)))
+        write_images(*(tmp_path / inner / f"{split}{year}" / f"COCO_{i:012}.jpg" for i in range(count)))
     module = COCO(str(tmp_path), year=year)  # type: ignore[arg-type]
     assert [len(module.files(split)) for split in ("train", "val", "test")] == [4, 2, 1]
     assert names(module, "train")[0] == (f"{inner}/" if inner else "") + f"train{year}/COCO_000000000000.jpg"
@@ -33,14 +33,14 @@ def test_coco(tmp_path: Path, inner: str, year: int) -> None:
 
 
 def test_coco_without_validation_folder_holds_out(tmp_path: Path) -> None:
-    paint(*(tmp_path / "train2014" / f"{i}.jpg" for i in range(10)))
+    write_images(*(tmp_path / "train2014" / f"{i}.jpg" for i in range(10)))
     module = COCO(str(tmp_path))
     assert [len(module.files(split)) for split in ("train", "val", "test")] == [8, 1, 1]
     assert len({name for split in ("train", "val", "test") for name in names(module, split)}) == 10
 
 
 def test_coco_with_validation_only_can_validate_but_not_train(tmp_path: Path) -> None:
-    paint(tmp_path / "val2017" / "1.jpg")
+    write_images(tmp_path / "val2017" / "1.jpg")
     module = COCO(str(tmp_path), year=2017)
     module.setup("validate")
     with pytest.raises(
@@ -56,7 +56,7 @@ WIKIART = ["Cubism/juan-gris_guitar-1913.jpg", "Cubism/a_b.jpg", "Ukiyo_e/hirosh
 @pytest.mark.parametrize("lists", [".", "wikiart_csv", "../wikiart_csv"])
 def test_wikiart_with_lists(tmp_path: Path, inner: str, lists: str) -> None:
     root = tmp_path / "data"
-    paint(*(root / inner / name for name in WIKIART))
+    write_images(*(root / inner / name for name in WIKIART))
     (root / lists).mkdir(exist_ok=True)
     (root / lists / "style_train.csv").write_text(
         f'{WIKIART[0]},7\n{WIKIART[2]},26\nCubism/gone.jpg,7\n"{WIKIART[3]}",26\n', encoding="utf-8"
@@ -75,7 +75,7 @@ def test_wikiart_with_lists(tmp_path: Path, inner: str, lists: str) -> None:
 
 
 def test_wikiart_styles(tmp_path: Path) -> None:
-    paint(*(tmp_path / name for name in WIKIART))
+    write_images(*(tmp_path / name for name in WIKIART))
     module = WikiArt(str(tmp_path), styles=["Ukiyo_e"])
     assert set(names(module, "train")) == set(WIKIART[2:])
     with pytest.raises(DataError, match="no style folder Rococo: --data.styles can name Cubism, Ukiyo_e"):
@@ -83,12 +83,12 @@ def test_wikiart_styles(tmp_path: Path) -> None:
 
 
 def test_wikiart_flat(tmp_path: Path) -> None:
-    paint(*(tmp_path / f"{i}.jpg" for i in range(5)))
+    write_images(*(tmp_path / f"{i}.jpg" for i in range(5)))
     assert len(WikiArt(str(tmp_path)).files("train")) == 3
 
 
 def test_wikiart_with_the_wrong_lists(tmp_path: Path) -> None:
-    paint(*(tmp_path / name for name in WIKIART))
+    write_images(*(tmp_path / name for name in WIKIART))
     (tmp_path / "style_train.csv").write_text("Rococo/x.jpg,1\n")
     with pytest.raises(DataError, match="None of the 1 images .*: set --data.csv null"):
         WikiArt(str(tmp_path)).check()
@@ -97,7 +97,7 @@ def test_wikiart_with_the_wrong_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["Flicker8k_Dataset", "Images"])
 @pytest.mark.parametrize("lists", ["", "Flickr8k_text"])
 def test_flickr8k(tmp_path: Path, folder: str, lists: str) -> None:
-    paint(*(tmp_path / folder / f"{i}.jpg" for i in range(7)))
+    write_images(*(tmp_path / folder / f"{i}.jpg" for i in range(7)))
     (tmp_path / lists).mkdir(exist_ok=True)
     for name, numbers in (("train", (0, 3, 1)), ("dev", (4,)), ("test", (5, 6))):
         text = "".join(f"{i}.jpg\n" for i in numbers)
@@ -109,7 +109,7 @@ def test_flickr8k(tmp_path: Path, folder: str, lists: str) -> None:
 
 @pytest.mark.parametrize("folder", ["flickr30k_images", "flickr30k_images/flickr30k_images", "images"])
 def test_flickr30k(tmp_path: Path, folder: str) -> None:
-    paint(*(tmp_path / folder / f"{i}.jpg" for i in range(7)))
+    write_images(*(tmp_path / folder / f"{i}.jpg" for i in range(7)))
     rows = ["image_name| comment_number| comment"]
     rows += [f'{i}.jpg| {j}| A "dog, runs .' for i in (0, 1, 2, 3, 9) for j in range(5)]
     (tmp_path / folder / "results.csv").write_text("\n".join(rows))
@@ -120,6 +120,13 @@ def test_flickr30k(tmp_path: Path, folder: str) -> None:
     assert found == [f"{folder}/{i}.jpg" for i in range(4)]
     (tmp_path / folder / "results.csv").unlink()
     assert len(Flickr(str(tmp_path)).files("train")) == 5
+
+
+def test_flickr_with_the_wrong_lists(tmp_path: Path) -> None:
+    write_images(tmp_path / "Images" / "1.jpg")
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("2.jpg\n3.jpg\n")
+    with pytest.raises(DataError, match="None of the 2 images listed for Flickr8k is in .*Images: put them there"):
+        Flickr(str(tmp_path), name="8k").check()
 
 
 INFO = """artist,date,genre,pixelsx,pixelsy,size_bytes,source,style,title,artist_group,in_train,new_filename
@@ -134,8 +141,8 @@ c,1830,portrait,4,4,9.0,wikiart,Ukiyo-e,Gone,test_only,False,5.jpg
 @pytest.mark.parametrize("parts", [("train", "train"), ("train_1", "train_9")])
 @pytest.mark.parametrize("info", [True, False])
 def test_painter_by_numbers(tmp_path: Path, parts: tuple[str, str], info: bool) -> None:
-    paint(tmp_path / parts[0] / "1.jpg", tmp_path / parts[1] / "2.jpg", tmp_path / parts[1] / "3.jpg")
-    paint(tmp_path / "test" / "4.jpg")
+    write_images(tmp_path / parts[0] / "1.jpg", tmp_path / parts[1] / "2.jpg", tmp_path / parts[1] / "3.jpg")
+    write_images(tmp_path / "test" / "4.jpg")
     if info:
         (tmp_path / "all_data_info.csv").write_text(INFO)
     module = PainterByNumbers(str(tmp_path))
@@ -152,7 +159,9 @@ def test_painter_by_numbers(tmp_path: Path, parts: tuple[str, str], info: bool) 
 
 
 def test_painter_by_numbers_replacements(tmp_path: Path) -> None:
-    paint(*(tmp_path / "train" / f"{i}.jpg" for i in (1, 2)), tmp_path / "replacements_for_corrupted_files/train/2.jpg")
+    write_images(
+        *(tmp_path / "train" / f"{i}.jpg" for i in (1, 2)), tmp_path / "replacements_for_corrupted_files/train/2.jpg"
+    )
     module = PainterByNumbers(str(tmp_path), holdout=0)
     assert names(module, "train") == ["train/1.jpg", "replacements_for_corrupted_files/train/2.jpg"]
 
@@ -165,8 +174,8 @@ def test_painter_by_numbers_replacements(tmp_path: Path) -> None:
         (lambda root: Flickr(root, name="8k"), ["No Flickr8k images at", "/Images", "--data.download true"]),
         (Flickr, ["No Flickr30k images at", "shannon.cs.illinois.edu", "hsankesara/flickr-image-dataset"]),
         (lambda root: Flickr(root, download=True), ["Flickr30k cannot be downloaded", "flickr30k_images"]),
-        (PainterByNumbers, ["No Stylizer by Numbers images at", "kaggle.com/c/stylizer-by-numbers", "/train"]),
-        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/stylizer-by-numbers"]),
+        (PainterByNumbers, ["No Painter by Numbers images at", "kaggle.com/c/painter-by-numbers", "/train"]),
+        (lambda root: PainterByNumbers(root, download=True), ["kaggle.com/c/painter-by-numbers"]),
     ],
 )
 def test_missing_data_is_one_sentence_with_ways_on(

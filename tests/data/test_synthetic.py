@@ -129,7 +129,7 @@ def test_second_preparation_draws_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 def test_interrupted_cache_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, real = make(tmp_path), synthetic.draw
 
-    def stops(kind: synthetic.Kind, index: int, *rest: int) -> Image.Image:
+    def stops(kind: synthetic.Subject, index: int, *rest: int) -> Image.Image:
         if index == 2:
             raise KeyboardInterrupt
         return real(kind, index, *rest)
@@ -140,7 +140,7 @@ def test_interrupted_cache_is_completed(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(os.listdir(data.root)) == ["00000.png", "00001.png"]  # no half images
     drawn: list[int] = []
 
-    def counts(kind: synthetic.Kind, index: int, *rest: int) -> Image.Image:
+    def counts(kind: synthetic.Subject, index: int, *rest: int) -> Image.Image:
         drawn.append(index)
         return real(kind, index, *rest)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT, THIN, shared
 from lightning.pytorch import Trainer
-from safetensors import safe_open
 from safetensors.torch import save_file
 from skimage import data
 from torch import Tensor
@@ -48,7 +45,7 @@ def photos() -> Tensor:
 def test_the_file_that_ships() -> None:
     assert FILE.is_relative_to(Path(stylezoo.__file__).parent) and FILE.stat().st_size <= 4_000_000
     assert {tensor.dtype for tensor in weights.read_tensors(FILE).values()} == {torch.float16}
-    told = card()
+    told = weights.read_metadata(FILE)
     assert told["license"] == "MIT" and told["data"] and told["recipe"] == "experiments/slim_encoder.yaml"
     assert told["steps"] > 0 and told["settings"]["widths"] == [32, 64, 128, 256, 128]
     assert told["teachers"]["teacher"]["name"] == "vgg19_normalised"
@@ -88,17 +85,11 @@ def test_features_written_out() -> None:
         torch.testing.assert_close(features, expected[name], rtol=1e-4, atol=1e-4)
 
 
-def card() -> dict[str, Any]:
-    with safe_open(FILE, "pt") as file:
-        found: dict[str, Any] = json.loads(file.metadata()["stylezoo"])
-    return found
-
-
 def test_fidelity() -> None:
     """Against the real VGG on photos that no training saw: cosine and Gram error are about those of the card."""
     teacher = VGG("vgg19_normalised", str(shared("weights/vgg_normalised_to_relu4_1.pth")))
     goals, features = (network(photos(), LAYERS[:4]) for network in (teacher, VGG("vgg19_slim")))
-    measured = {row["layer"]: row for row in card()["measured"] if row["pictures"] == "photos"}
+    measured = {row["layer"]: row for row in weights.read_metadata(FILE)["measured"] if row["pictures"] == "photos"}
     for name, floor in zip(LAYERS, (0.995, 0.975, 0.935, 0.945), strict=False):
         cosine = float(F.cosine_similarity(features[name].flatten(1), goals[name].flatten(1)).mean())
         grams = gram(features[name]), gram(goals[name])

@@ -1,4 +1,4 @@
-"""Images out of nothing but a seed: "photos" to train content on and "paintings" to train style on."""
+"""Procedural images that depend on a seed only: "photos" for content and "paintings" for style."""
 
 from stylezoo.data.drawing.paintings import draw_painting
 from stylezoo.data.drawing.photos import draw_photo
@@ -6,4 +6,4 @@ from stylezoo.data.drawing.photos import draw_photo
 __all__ = ["VERSION", "draw_painting", "draw_photo"]
 
 VERSION = 1
-"""Raise it with every change that alters pixels: cached drawings of another version are not used."""
+"""Version of the drawings, to be increased with every change of pixels: caches of other versions are not used."""

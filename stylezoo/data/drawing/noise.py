@@ -1,6 +1,6 @@
-"""What every drawing is made of: fractal noise, color ramps, warps and antialiased masks on float32 arrays.
+"""Primitives of procedural images: fractal noise, color ramps, warps and antialiased masks on float32 arrays.
 
-Images are (n, n, 3), masks and heights (n, n). Lengths are fractions of the image's side, x to the right and y
+Images are (n, n, 3), masks and heights (n, n). Lengths are fractions of the image's side, with x to the right and y
 downwards, so that a scene drawn at another size is the same scene.
 """
 
@@ -17,45 +17,73 @@ Points = list[tuple[float, float]]
 
 
 def rgb(*codes: str) -> Array:
-    """Colors such as `"f2c14e"` as rows of RGB in [0, 1]; a single one gives a plain (3,) array."""
+    """Returns hexadecimal colors such as ``"f2c14e"`` as rows (K, 3) of RGB in [0, 1]; a single one as (3,)."""
     colors = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code in codes], np.float32) / 255
     return colors[0] if len(codes) == 1 else colors
 
 
 def grid(n: int) -> tuple[Array, Array]:
-    """Pixel centers as a row x (1, n) and a column y (n, 1), ready to broadcast."""
+    """Returns the pixel centers of an n x n image as a row x (1, n) and a column y (n, 1), which broadcast."""
     centers = ((np.arange(n) + 0.5) / n).astype(np.float32)
     return centers[None, :], centers[:, None]
 
 
 def smoothstep(low: float, high: float, t: Array) -> Array:
+    """Returns a cubic step that rises from 0 where ``t`` is ``low`` to 1 where it is ``high``."""
     t = np.clip((t - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def luminance(image: Array) -> Array:
+    """Returns the luminance (BT.601) of colors (..., 3)."""
     return image @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def resize(a: Array, height: int, width: int, method: Image.Resampling = Image.Resampling.BICUBIC) -> Array:
-    """Resamples (H, W) or (H, W, C) without leaving float32."""
+    """Resamples an array in float32.
+
+    Args:
+        a: (H, W) or (H, W, C).
+        height: New height in pixels.
+        width: New width in pixels.
+        method: Filter of Pillow.
+
+    Returns:
+        (height, width) or (height, width, C).
+    """
     if a.ndim == 3:
         return np.stack([resize(a[..., c], height, width, method) for c in range(a.shape[2])], axis=-1)
     return np.asarray(Image.fromarray(np.ascontiguousarray(a, np.float32)).resize((width, height), method))
 
 
 def blur(a: Array, radius: float) -> Array:
-    """A soft blur by way of a small image: far cheaper than a convolution and smooth enough for light and mist."""
+    """Blurs an array by way of a small image, which is much cheaper than a convolution and smooth enough for light.
+
+    Args:
+        a: (H, W) or (H, W, C).
+        radius: Radius as a fraction of the height.
+
+    Returns:
+        An array of the same shape.
+    """
     height, width = a.shape[:2]
     small = resize(a, max(2, round(1 / radius)), max(2, round(width / height / radius)), Image.Resampling.HAMMING)
     return resize(small, height, width)
 
 
 def fractal(rng: Rng, n: int, cells: int, *, gain: float = 0.5, tall: float = 1.0, ridged: bool = False) -> Array:
-    """Tileable fractal noise (n, n) with mean 0.5 and standard deviation 0.2, from `cells` waves down to the pixel.
+    """Returns tileable fractal noise with mean 0.5 and standard deviation 0.2.
 
-    `gain` is the amplitude of each octave relative to the one before (0.5 gives the 1/f spectrum of natural images),
-    `tall` > 1 stretches the grain vertically, `ridged` folds each octave into the sharp crests of mountains.
+    Args:
+        rng: Random generator, from which one number is drawn whatever the size.
+        n: Side in pixels.
+        cells: Lattice cells of the first octave along a side; further octaves double them down to the pixel.
+        gain: Amplitude of each octave relative to the previous one; 0.5 gives the 1/f spectrum of natural images.
+        tall: Vertical stretch of the grain.
+        ridged: Whether each octave is folded into sharp crests, as of mountains.
+
+    Returns:
+        (n, n).
     """
     rng = np.random.default_rng(rng.integers(1 << 62))  # one draw from the caller's stream, whatever the size
     total, amplitude = np.zeros((n, n), np.float32), 1.0
@@ -73,7 +101,7 @@ def fractal(rng: Rng, n: int, cells: int, *, gain: float = 0.5, tall: float = 1.
 
 
 def profile(rng: Rng, n: int, cells: int, gain: float = 0.5) -> Array:
-    """One-dimensional fractal noise (n,): the outline of a ridge."""
+    """Returns one-dimensional fractal noise (n,), such as the outline of a ridge; the arguments are those of `fractal`."""
     rng = np.random.default_rng(rng.integers(1 << 62))
     total, amplitude, where = np.zeros(n, np.float32), 1.0, np.linspace(0, 1, n)
     while cells * 1.5 <= n:
@@ -83,7 +111,16 @@ def profile(rng: Rng, n: int, cells: int, gain: float = 0.5) -> Array:
 
 
 def sample(texture: Array, u: Array, v: Array) -> Array:
-    """Bilinear look-up of a tileable texture at u (across) and v (down), where 1 is one tile; it wraps around."""
+    """Samples a tileable texture bilinearly.
+
+    Args:
+        texture: (h, w) or (h, w, C), which is repeated.
+        u: Horizontal positions, in tiles.
+        v: Vertical positions, in tiles, which broadcast with ``u``.
+
+    Returns:
+        Values in the shape of the positions, with C channels if the texture has channels.
+    """
     height, width = texture.shape[:2]
     u, v = np.broadcast_arrays(u, v)
     x, y = u * np.float32(width) - np.float32(0.5), v * np.float32(height) - np.float32(0.5)
@@ -102,7 +139,7 @@ def sample(texture: Array, u: Array, v: Array) -> Array:
 
 
 def ramp(colors: Array, t: Array) -> Array:
-    """A smooth gradient through `colors` (K, 3), evenly spaced over t in [0, 1]."""
+    """Returns colors (..., 3) at ``t`` in [0, 1] on a linear gradient through evenly spaced ``colors`` (K, 3)."""
     steps = 2048
     position = np.linspace(0, len(colors) - 1, steps)
     table = np.stack([np.interp(position, np.arange(len(colors)), c) for c in colors.T], axis=1).astype(np.float32)
@@ -110,12 +147,12 @@ def ramp(colors: Array, t: Array) -> Array:
 
 
 def over(image: Array, color: Array, mask: Mask) -> None:
-    """Lays `color` (a triple or an image) over `image` in place where `mask` is 1."""
+    """Composes a color (3,) or an image over another image, in place, with a mask (n, n) in [0, 1] as opacity."""
     image += (color - image) * mask[..., None]
 
 
 def polygon(n: int, *outlines: Points) -> Array:
-    """The mask of filled polygons, antialiased by the supersampling of the whole image."""
+    """Returns the mask (n, n) of filled polygons; the supersampling of the whole image antialiases it."""
     mask = Image.new("L", (n, n))
     draw = ImageDraw.Draw(mask)
     for outline in outlines:
@@ -124,7 +161,7 @@ def polygon(n: int, *outlines: Points) -> Array:
 
 
 def window(n: int, left: float, top: float, right: float, bottom: float) -> tuple[tuple[slice, slice], Array, Array]:
-    """The part of an n x n image inside a box: its slices and its pixel coordinates x (1, w) and y (h, 1)."""
+    """Returns the slices of the part of an n x n image in a box, and its pixel coordinates x (1, w) and y (h, 1)."""
     x0, x1 = (int(np.clip(round(value * n), 0, n)) for value in (left, right))
     y0, y1 = (int(np.clip(round(value * n), 0, n)) for value in (top, bottom))
     x, y = grid(n)
@@ -132,11 +169,21 @@ def window(n: int, left: float, top: float, right: float, bottom: float) -> tupl
 
 
 def relief(height: Array, strength: float, angle: float = 2.4) -> Array:
-    """Light on a bumpy surface: around 1, brighter on the slopes that face `angle` (radians, counter-clockwise)."""
+    """Returns the shading of a height map (n, n): around 1, brighter on slopes that face the light.
+
+    Args:
+        height: Heights, (n, n).
+        strength: Contrast of the shading.
+        angle: Direction of the light in radians, counterclockwise.
+
+    Returns:
+        Factors, (n, n).
+    """
     dy, dx = np.gradient(height)
     return np.asarray(1 - strength * (np.cos(angle) * dx - np.sin(angle) * dy), np.float32)
 
 
 def unit(*components: float) -> Array:
+    """Returns the unit vector in the direction of some components."""
     vector = np.array(components, np.float32)
     return np.asarray(vector / np.linalg.norm(vector), np.float32)

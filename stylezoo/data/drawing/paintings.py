@@ -1,7 +1,7 @@
-"""Procedural "paintings": each family is one manner of painting, `(rng, n) -> (n, n, 3)`.
+"""Procedural "paintings" in several manners.
 
-Most of them paint a motif - a small scene from `photos` - with the colors of one curated palette; the abstract ones
-compose shapes directly.
+Every family is a function of a random generator ``rng`` and a side ``n`` in pixels that returns an RGB image (n, n, 3).
+Most families render a motif (a small scene of `photos`) in the colors of one palette; abstract ones compose shapes.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,14 +62,21 @@ PALETTES = {
 
 
 class Strokes(NamedTuple):
-    """What lies on top at each pixel: the number of the stroke (-1: bare ground), and where in it the pixel lies."""
+    """The topmost stroke at each pixel, and the position of the pixel in it.
 
-    top: Index  # (n, n)
-    along: Array  # (n, n), -1..1 from the stroke's start to its end
-    across: Array  # (n, n), -1..1 from edge to edge
+    Attributes:
+        top: Number of the stroke, -1 for bare ground, (n, n).
+        along: Position from -1, the start of the stroke, to 1, its end, (n, n).
+        across: Position from -1 to 1, from edge to edge, (n, n).
+    """
+
+    top: Index
+    along: Array
+    across: Array
 
 
 def _palette(rng: Rng, *names: str) -> Array:
+    """Returns one of the named palettes, (K, 3)."""
     return PALETTES[names[rng.integers(len(names))]]
 
 
@@ -106,6 +113,7 @@ def _affinity(colors: Array, palette: Array, sharpness: float) -> Array:
 
 
 def _recolor(image: Array, palette: Array, sharpness: float = 22) -> Array:
+    """Replaces colors by mixtures of palette colors."""
     return _affinity(image, palette, sharpness) @ palette
 
 
@@ -759,14 +767,14 @@ FAMILIES: dict[str, Callable[[Rng, int], Array]] = {
 
 
 def draw_painting(seed: int, size: int = 256, family: str | None = None) -> Image.Image:
-    """Draws the painting number `seed`.
+    """Draws a procedural painting.
 
     The same seed gives the same pixels on every run, and the same composition at another size.
 
     Args:
         seed: Any integer >= 0.
         size: Side of the square image in pixels.
-        family: One of `FAMILIES`; by default the seed chooses.
+        family: A key of `FAMILIES`; by default it depends on the seed.
 
     Returns:
         An RGB image of size x size.

@@ -1,4 +1,7 @@
-"""Procedural "photos": each family is one function `(rng, n) -> (n, n, 3)` that draws a scene of its kind."""
+"""Procedural "photos" of several kinds of scenes.
+
+Every family is a function of a random generator ``rng`` and a side ``n`` in pixels that returns an RGB image (n, n, 3).
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,13 +32,21 @@ from stylezoo.data.drawing.noise import (
 
 
 class Mood(NamedTuple):
-    """The light of an hour: the sky from zenith to horizon, the sun's color, clouds in light and in shade."""
+    """The light at a time of day.
 
-    sky: Array  # (3, 3): zenith, middle, horizon
+    Attributes:
+        sky: Colors of the sky at the zenith, in the middle and at the horizon, (3, 3).
+        sun: Color of the sun, (3,).
+        cloud: Colors of clouds in shade and in light, (2, 3).
+        ambient: Ambient light, in [0, 1].
+        low: Whether a low sun is in the image.
+    """
+
+    sky: Array
     sun: Array
-    cloud: Array  # (2, 3): shaded, lit
+    cloud: Array
     ambient: float
-    low: bool  # a low sun stands in the image
+    low: bool
 
 
 MOODS = {
@@ -51,6 +62,7 @@ MOODS = {
 
 
 def _mood(rng: Rng, *names: str) -> Mood:
+    """Returns one of the named moods."""
     return MOODS[names[rng.integers(len(names))]]
 
 
@@ -137,6 +149,7 @@ def _shape(n: int, x: float, y: float, size: float, points: Points) -> Array:
 
 
 def _boat(rng: Rng, image: Array, x: float, y: float, size: float) -> None:
+    """Draws a sailing boat."""
     n = len(image)
     sail, trim = rgb("fbf6ea", "e9e2cf", "d2452f", "f2b138")[rng.permutation(4)[:2]]
     hull = rgb("3a2a22", "8c2f26", "1f3f5c", "e8e4da")[rng.integers(4)]
@@ -596,13 +609,22 @@ def _walker(
 
 
 class Turned(NamedTuple):
-    """A body of revolution: half widths from foot to top as fractions of its height, and what it is made of."""
+    """A body of revolution.
+
+    Attributes:
+        outline: Half widths from foot to top as fractions of the height.
+        colors: Dark, main and accent color, (3, 3).
+        gloss: Strength of highlights.
+        pattern: Surface pattern: "streak", "peel", "plain", "bands" or "glaze".
+        ratio: Height relative to the tallest body on the table.
+        open: Whether it is a vessel with an opening; otherwise it has a stem.
+    """
 
     outline: list[float]
     colors: Array
     gloss: float
     pattern: str
-    ratio: float = 1.0  # height, relative to the largest thing on the table
+    ratio: float = 1.0
     open: bool = False
 
 
@@ -858,6 +880,7 @@ def blossoms(rng: Rng, n: int) -> Array:
 
 
 def _leaf(rng: Rng, image: Array, root: tuple[float, float], length: float, side: int, grain: Array) -> None:
+    """Draws a leaf with veins."""
     n = len(image)
     part, x, y = window(n, root[0] - length, root[1] - length, root[0] + length, root[1] + length)
     angle = rng.uniform(0.2, 0.9)
@@ -1038,13 +1061,30 @@ FAMILIES: dict[str, Callable[[Rng, int], Array]] = {
 
 
 def render(rng: Rng, n: int, family: str | None = None) -> Array:
-    """A scene as (n, n, 3) without the camera's share (tone, grain): what paintings are painted after."""
+    """Renders a scene without the camera's tone curve and noise, as the motif of paintings.
+
+    Args:
+        rng: Random generator.
+        n: Side of the image in pixels.
+        family: A key of `FAMILIES`; by default it is random.
+
+    Returns:
+        RGB, (n, n, 3), in [0, 1.2].
+    """
     chosen = family or list(FAMILIES)[rng.integers(len(FAMILIES))]
     return np.clip(FAMILIES[chosen](rng, n), 0, 1.2).astype(np.float32)
 
 
 def develop(rng: Rng, image: Array) -> Image.Image:
-    """The camera: exposure to the full tonal range, a film curve, vignette and sensor noise."""
+    """Applies a camera model: exposure to the full tonal range, a film curve, vignette and sensor noise.
+
+    Args:
+        rng: Random generator.
+        image: A rendered scene, (n, n, 3).
+
+    Returns:
+        An RGB image of n x n pixels.
+    """
     low, high = np.percentile(luminance(image), [0.5, 99.5])
     image = np.clip((image - low) / max(high - low, 0.2) * 0.97 + 0.015, 0, 1.1)
     image = image + 0.25 * (np.clip(image, 0, 1) ** 2 * (3 - 2 * np.clip(image, 0, 1)) - image)
@@ -1057,14 +1097,14 @@ def develop(rng: Rng, image: Array) -> Image.Image:
 
 
 def draw_photo(seed: int, size: int = 256, family: str | None = None) -> Image.Image:
-    """Draws the scene number `seed` as an image that looks like a photo.
+    """Draws a procedural photo.
 
     The same seed gives the same pixels on every run, and the same scene at another size.
 
     Args:
         seed: Any integer >= 0.
         size: Side of the square image in pixels.
-        family: One of `FAMILIES`; by default the seed chooses.
+        family: A key of `FAMILIES`; by default it depends on the seed.
 
     Returns:
         An RGB image of size x size.
