@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 
 from stylezoo.checkpoints import load_model
+from stylezoo.errors import StylezooError
 from stylezoo.evaluation.measurement import MetricNetworks, PairMeasurement, build_metrics
 from stylezoo.evaluation.pairs import Batches, Precision, Protocol, digest_pairs, draw_pairs
 from stylezoo.evaluation.runner import BASELINES, EvaluationModule, Recorder, trained_style
@@ -105,9 +106,9 @@ def evaluate(
         The summary.
 
     Raises:
-        ValueError: If the folder holds an evaluation with other settings, a model was not trained on these styles, or
+        StylezooError: If the folder holds an evaluation with other settings, a model was not trained on these styles, or
             settings do not fit each other.
-        FileNotFoundError: If a model or a network is missing; the message says how to get it.
+        MissingFileError: If a model or a network is missing; the message says how to get it.
         ImageError: If an image cannot be read.
     """
     protocol = Protocol(pairs, seed, size, size if crop is None else crop, batch_size, precision)
@@ -189,7 +190,7 @@ def named_models(models: Sequence[str | Path] | Mapping[str, StyleModel | str | 
         models: See `evaluate`.
 
     Raises:
-        ValueError: If two have one name, or one has the name of a baseline.
+        StylezooError: If two have one name, or one has the name of a baseline.
     """
     if isinstance(models, Mapping):
         named = list(models.items())
@@ -198,7 +199,7 @@ def named_models(models: Sequence[str | Path] | Mapping[str, StyleModel | str | 
     taken = [slug(baseline) for baseline in BASELINES]
     for name, _ in named:
         if slug(name) in taken:
-            raise ValueError(f"Two models are called {name}: give them names of their own (--models a=FILE b=FILE).")
+            raise StylezooError(f"Two models are called {name}: give them names of their own (--models a=FILE b=FILE).")
         taken.append(slug(name))
     return {name: model if isinstance(model, StyleModel) else load_model(model) for name, model in named}
 
@@ -245,8 +246,8 @@ def prepare(
         models: Models by name.
 
     Raises:
-        ValueError: If the folder belongs to an evaluation with other settings, or the models or metrics do not fit the
-            pairs.
+        StylezooError: If the folder belongs to an evaluation with other settings, or the models or metrics do not fit
+            the pairs.
         ImageError: If an image cannot be read.
     """
     stored = read_settings(folder)
@@ -281,14 +282,14 @@ def _check_unused(folder: Path) -> None:
     found = (path for format in get_args(TableFormat) for path in folder.glob(f"*.{format}"))
     others = [path.name for path in found if path.name != "pairs.csv"]
     if others:
-        raise ValueError(f"{folder} has no settings.json, but {others[0]}: choose another folder.")
+        raise StylezooError(f"{folder} has no settings.json, but {others[0]}: choose another folder.")
 
 
 def _check_fit(pairs: list[Pair], metrics: Mapping[str, ImageMetric], models: Mapping[str, StyleModel]) -> None:
     """Refuses metrics that need more pairs, and models that were not trained on the styles."""
     distances = [name for name, metric in metrics.items() if isinstance(metric, FID)]
     if len(pairs) < 2 and distances:
-        raise ValueError(
+        raise StylezooError(
             f"{' and '.join(distances)} compare sets of images and need two pairs or more, not {len(pairs)}."
         )
     styles = list(dict.fromkeys(name for _, name in pairs))

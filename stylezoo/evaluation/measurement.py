@@ -7,6 +7,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import (
     AST_LAYERS,
     CFSD,
@@ -63,11 +64,11 @@ class MetricNetworks:
         """Returns those of the wanted layers that the weights of the encoder hold.
 
         Raises:
-            ValueError: If they hold none.
+            StylezooError: If they hold none.
         """
         available = [layer for layer in wanted if layer in self.encoder.channels]
         if not available:
-            raise ValueError(
+            raise StylezooError(
                 f"The weights of {self.encoder.name} hold {', '.join(self.encoder.channels)}, but one of"
                 f" {', '.join(wanted)} is needed: give a file that reaches deeper (encoder_weights)."
             )
@@ -111,13 +112,13 @@ def build_metrics(names: Sequence[str] | None, networks: MetricNetworks) -> dict
         networks: The networks that they use.
 
     Raises:
-        ValueError: If there is no such metric.
-        FileNotFoundError: If the weights of a network are not on this machine; the message says how to get them.
+        StylezooError: If there is no such metric.
+        MissingFileError: If the weights of a network are not on this machine; the message says how to get them.
     """
     wanted = list(dict.fromkeys(DEFAULT_METRICS if names is None else names))
     unknown = [name for name in wanted if name not in METRICS]
     if unknown or not wanted:
-        raise ValueError(f"There is no metric {', '.join(unknown) or 'given'}: choose from {', '.join(METRICS)}.")
+        raise StylezooError(f"There is no metric {', '.join(unknown) or 'given'}: choose from {', '.join(METRICS)}.")
     if "art_fid" in wanted:
         wanted = [name for name in METRICS if name in (*wanted, "lpips", "fid")]
     return {name: METRICS[name](networks) for name in wanted}

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylezoo.data.stream import Framing
+from stylezoo.errors import StylezooError
 from stylezoo.evaluation.store import Pair
 from stylezoo.images import ImageError, list_images, read_image, to_tensor
 from stylezoo.inference import SMALLEST_SIDE
@@ -49,12 +50,12 @@ class Protocol:
         return Framing(self.size, self.crop, "shorter", "center", False)
 
     def check(self) -> None:
-        """Raises a ValueError if the sizes do not fit each other or are too small."""
+        """Raises a StylezooError if the sizes do not fit each other or are too small."""
         self.framing.check()
         if self.crop < SMALLEST_SIDE:
-            raise ValueError(f"crop must be {SMALLEST_SIDE} pixels or more, not {self.crop}.")
+            raise StylezooError(f"crop must be {SMALLEST_SIDE} pixels or more, not {self.crop}.")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {self.batch_size}.")
+            raise StylezooError(f"batch_size must be 1 or more, not {self.batch_size}.")
 
 
 def draw_pairs(content: Path, style: Path, pairs: int | None, seed: int) -> list[Pair]:
@@ -73,12 +74,12 @@ def draw_pairs(content: Path, style: Path, pairs: int | None, seed: int) -> list
 
     Raises:
         ImageError: If one of the images cannot be read.
-        ValueError: If a folder holds no image, or there are fewer pairs.
+        StylezooError: If a folder holds no image, or there are fewer pairs.
     """
     contents, styles = (_image_names(folder) for folder in (content, style))
     every = len(contents) * len(styles)
     if pairs is not None and not 1 <= pairs <= every:
-        raise ValueError(f"{len(contents)} contents and {len(styles)} styles make {every} pairs, not {pairs}.")
+        raise StylezooError(f"{len(contents)} contents and {len(styles)} styles make {every} pairs, not {pairs}.")
     rng = np.random.default_rng(seed)
     numbers = range(every) if pairs is None else np.sort(rng.choice(every, pairs, replace=False)).tolist()
     drawn = [(contents[number % len(contents)], styles[number // len(contents)]) for number in numbers]
@@ -110,7 +111,7 @@ def _image_names(folder: Path) -> list[str]:
     """The images of a folder, relative to it."""
     names = [path.relative_to(folder).as_posix() for path in list_images(folder)]
     if not names:
-        raise ValueError(f"There is no image in {folder}: expected files such as .jpg, .png or .webp.")
+        raise StylezooError(f"There is no image in {folder}: expected files such as .jpg, .png or .webp.")
     return names
 
 

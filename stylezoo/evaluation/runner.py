@@ -17,6 +17,7 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from stylezoo.errors import StylezooError
 from stylezoo.evaluation.measurement import PairMeasurement
 from stylezoo.evaluation.pairs import Batch, Batches
 from stylezoo.evaluation.store import (
@@ -66,13 +67,13 @@ def trained_style(model: StyleModel, name: str, styles: list[str]) -> str | None
         The name of the style; None for models whose style is not chosen by a name.
 
     Raises:
-        ValueError: If the model was not trained on that style.
+        StylezooError: If the model was not trained on that style.
     """
     if model.kind not in ("multi", "single") or (model.styles == ["unnamed"] and len(styles) == 1):
         return None
     stem = Path(name).stem
     if stem not in model.styles:
-        raise ValueError(
+        raise StylezooError(
             f"{model.system} was trained on {', '.join(model.styles)}, and {name} is none of these: give a folder with"
             " images of its styles that have their names."
         )

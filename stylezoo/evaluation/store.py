@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.metrics import FID, MetricKey, MetricValue, art_fid
 
 FORMAT = "stylezoo-evaluation-1"
@@ -76,14 +77,14 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     """Reads settings.json; returns None if there is none.
 
     Raises:
-        ValueError: If the file has another format.
+        StylezooError: If the file has another format.
     """
     path = folder / "settings.json"
     if not path.is_file():
         return None
     settings = json.loads(path.read_text())
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by this version of evaluate: choose another folder.")
+        raise StylezooError(f"{path} was not written by this version of evaluate: choose another folder.")
     return settings
 
 
@@ -113,7 +114,7 @@ def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -
         settings: The settings of the evaluation that would continue it.
 
     Raises:
-        ValueError: If they differ; the message names all differences.
+        StylezooError: If they differ; the message names all differences.
     """
     before, now = stored["protocol"], settings["protocol"]
     differences = [
@@ -131,7 +132,7 @@ def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -
         if stored["models"].get(name, model) != model:
             differences.append(f"the model {name}")
     if differences:
-        raise ValueError(
+        raise StylezooError(
             f"{folder} holds an evaluation that differs in {', '.join(differences)}: use the same settings and images"
             " to continue it, or choose another folder."
         )
@@ -253,12 +254,12 @@ def pyarrow_module() -> Any:
     """Returns the module that reads and writes Parquet.
 
     Raises:
-        ValueError: If it is missing.
+        StylezooError: If it is missing.
     """
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(
+        raise StylezooError(
             "Parquet needs pyarrow: pip install pyarrow, or stylezoo[parquet], or use --format csv."
         ) from None
     return pyarrow
@@ -271,12 +272,12 @@ def scores(folder: str | Path) -> list[Score]:
         folder: Folder that `evaluate` has written.
 
     Raises:
-        FileNotFoundError: If it is not a folder of results.
+        MissingFileError: If it is not a folder of results.
     """
     folder = Path(folder)
     settings = read_settings(folder)
     if settings is None:
-        raise FileNotFoundError(f"There is no settings.json in {folder}: give a folder that evaluate has written.")
+        raise MissingFileError(f"There is no settings.json in {folder}: give a folder that evaluate has written.")
     summary: list[Score] = []
     for model in (IDENTITY_BASELINE, STYLE_COPY_BASELINE, *settings["models"]):
         path = results_path(folder, model)
@@ -372,8 +373,8 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
     contents, styles = (set(names) for names in zip(*read_rows(folder / "pairs.csv")[1:], strict=True))
     lines.append(
         f"{summary[0].value.n} pairs of {len(contents)} contents and {len(styles)} styles, short side"
-        f" {protocol['size']}, central crop {protocol['crop']} x {protocol['crop']} pixels, batches of {protocol['batch_size']},"
-        f" {protocol['precision']} on {protocol['device']}, seed {protocol['seed']}."
+        f" {protocol['size']}, central crop {protocol['crop']} x {protocol['crop']} pixels, batches of"
+        f" {protocol['batch_size']}, {protocol['precision']} on {protocol['device']}, seed {protocol['seed']}."
     )
     lines.append(
         f"*{IDENTITY_BASELINE}* is the identity baseline, whose output is the content itself; *{STYLE_COPY_BASELINE}* is"

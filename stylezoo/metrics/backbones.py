@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
+from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, Features
 
 
@@ -18,9 +19,9 @@ def _own_file(name: str, path: str | None) -> weight_files.Tensors:
         return weight_files.read_tensors(path)
     file = weight_files.table().metrics[name]
     if not file.path.is_file():
-        raise FileNotFoundError(
-            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, without"
-            f" a network put the file from {file.url} there by hand, or give the path of a file (weights=PATH)."
+        raise MissingFileError(
+            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`,"
+            f" without a network put the file from {file.url} there by hand, or give the path of a file (weights=PATH)."
         )
     return weight_files.read_tensors(weight_files.download(name))  # the file exists, so this only checks it
 
@@ -36,8 +37,8 @@ class AlexNet(nn.Module):
             file.
 
     Raises:
-        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
-        ValueError: If they do not fit.
+        MissingFileError: If the weights are not on this machine; the message says how to get them.
+        StylezooError: If they do not fit.
     """
 
     name = "alexnet"
@@ -72,12 +73,12 @@ class AlexNet(nn.Module):
             {layer: (B, C, H', W')}, in network order.
 
         Raises:
-            ValueError: If a layer is unknown.
+            StylezooError: If a layer is unknown.
         """
         wanted = set(layers)
         if not wanted <= set(self.layers):
             unknown = ", ".join(sorted(wanted - set(self.layers)))
-            raise ValueError(f"AlexNet has no layer {unknown}: choose from {', '.join(self.layers)}.")
+            raise StylezooError(f"AlexNet has no layer {unknown}: choose from {', '.join(self.layers)}.")
         mean, std = (image.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         x, features = (image - mean) / std, {}
         for name, conv in zip(self.layers, self.features.values(), strict=True):
@@ -100,8 +101,8 @@ class ArtInception(nn.Module):
             `stylezoo.weights.table`, checked against its sha256. Classifiers in it are left out.
 
     Raises:
-        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
-        ValueError: If they do not fit (the reference ignores missing and unknown keys).
+        MissingFileError: If the weights are not on this machine; the message says how to get them.
+        StylezooError: If they do not fit (the reference ignores missing and unknown keys).
     """
 
     name = "art_inception"
@@ -132,10 +133,10 @@ class ArtInception(nn.Module):
             (B, 2048).
 
         Raises:
-            ValueError: If the images are smaller.
+            StylezooError: If the images are smaller.
         """
         if min(image.shape[-2:]) < 75:
-            raise ValueError(f"Inception needs 75 pixels or more, not {image.shape[-1]} x {image.shape[-2]}.")
+            raise StylezooError(f"Inception needs 75 pixels or more, not {image.shape[-1]} x {image.shape[-2]}.")
         features: Tensor = self.network(image)
         return features
 
@@ -146,6 +147,6 @@ def _load(network: nn.Module, tensors: weight_files.Tensors, *left_out: str) -> 
         network.load_state_dict({key: value for key, value in tensors.items() if not key.startswith(left_out)})
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"These are no weights of {type(network).__name__}: {reason[:300]}") from error
+        raise StylezooError(f"These are no weights of {type(network).__name__}: {reason[:300]}") from error
     network.requires_grad_(False)
     network.eval()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchvision.transforms.v2 import functional as transforms
 
+from stylezoo.errors import StylezooError
 from stylezoo.losses import at_least_float32
 from stylezoo.vgg import FLAVORS, VGG
 from stylezoo.weights import digest
@@ -61,7 +62,7 @@ class MetricValue:
     >>> value < MetricValue(0.6, 800, MetricKey("lpips", "vgg16"))
     Traceback (most recent call last):
         ...
-    ValueError: These values differ in backbone (alexnet, vgg16) and cannot be compared: measure both in the same way.
+    stylezoo.errors.StylezooError: These values differ in backbone (alexnet, vgg16) and cannot be compared: measure both in the same way.
     """
 
     value: float
@@ -72,7 +73,7 @@ class MetricValue:
         """Returns this value minus another.
 
         Raises:
-            ValueError: If the keys differ; the other comparisons raise it, too.
+            StylezooError: If the keys differ; the other comparisons raise it, too.
         """
         self._check_comparable(other)
         return self.value - other.value
@@ -88,10 +89,10 @@ class MetricValue:
         return self.value < other.value
 
     def _check_comparable(self, other: MetricValue) -> None:
-        """Raises a ValueError that names what differs."""
+        """Raises a StylezooError that names what differs."""
         differences = self.key.differences(other.key)
         if differences:
-            raise ValueError(
+            raise StylezooError(
                 f"These values differ in {', '.join(differences)} and cannot be compared: measure both in the same way."
             )
 
@@ -100,7 +101,9 @@ def _parse_rule(rule: str) -> tuple[str, int, bool]:
     """The parts of a resize rule: native, short or square; the side in pixels; whether it is antialiased."""
     match = re.fullmatch(r"native|(short|square)([1-9]\d*)(_aliased)?", rule)
     if match is None:
-        raise ValueError(f"There is no resize rule {rule!r}: give native, short512 or square256 (_aliased at the end).")
+        raise StylezooError(
+            f"There is no resize rule {rule!r}: give native, short512 or square256 (_aliased at the end)."
+        )
     return match[1] or "native", int(match[2] or 0), match[3] is None
 
 
@@ -119,7 +122,7 @@ def resized(images: Tensor, rule: str) -> Tensor:
     torch.Size([1, 3, 32, 64])
 
     Raises:
-        ValueError: If there is no such rule.
+        StylezooError: If there is no such rule.
     """
     kind, side, antialias = _parse_rule(rule)
     if kind == "native":
@@ -168,7 +171,7 @@ class ImageMetric(Metric):
         images: Encoding of the outputs, see `MetricKey`; it is recorded and changes no value.
 
     Raises:
-        ValueError: If there is no such resize rule.
+        StylezooError: If there is no such resize rule.
     """
 
     name: ClassVar[str]
@@ -208,13 +211,13 @@ class ImageMetric(Metric):
         """Returns the value over all updates of all processes, with its key.
 
         Raises:
-            ValueError: If there was no update.
+            StylezooError: If there was no update.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):  # once for value, n and key
             n, key = self.n, self.key
             value = type(self).compute(self) if n else None
         if value is None:
-            raise ValueError(f"{self.name} has no images yet: call update first.")
+            raise StylezooError(f"{self.name} has no images yet: call update first.")
         return MetricValue(float(value), n, key)
 
     def _prepare(self, images: Tensor) -> Tensor:
@@ -264,10 +267,10 @@ class PairMetric(MeanMetric):
             (B,).
 
         Raises:
-            ValueError: If the numbers of outputs and references differ, or their sizes do not fit.
+            StylezooError: If the numbers of outputs and references differ, or their sizes do not fit.
         """
         if len(output) != len(reference):
-            raise ValueError(
+            raise StylezooError(
                 f"{self.name} compares pairs, but there are {len(output)} outputs and {len(reference)} references."
             )
         with torch.autocast(output.device.type, enabled=False):
@@ -288,7 +291,7 @@ class ContentMetric(PairMetric):
     def values(self, output: Tensor, reference: Tensor) -> Tensor:
         if self.resize[:6] != "square" and output.shape[-2:] != reference.shape[-2:]:
             sizes = " and ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in (output, reference))
-            raise ValueError(
+            raise StylezooError(
                 f"{self.name} compares images of one size, not {sizes}: resize them, or use the rule square256."
             )
         return super().values(output, reference)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics.base import ContentMetric, ImageMetric, Setting
 
 SMALLEST_SUBSET = 5000
@@ -55,7 +56,7 @@ def fid(output: Tensor, style: Tensor) -> Tensor:
         A float64 scalar, 0 or more up to rounding.
 
     Raises:
-        ValueError: If one of the sets has fewer than two rows.
+        StylezooError: If one of the sets has fewer than two rows.
     """
     _check_counts(len(output), len(style))
     means, factors = [], []
@@ -83,9 +84,9 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def _check_counts(outputs: int, styles: int) -> None:
-    """Raises a ValueError if a set has fewer than two images."""
+    """Raises a StylezooError if a set has fewer than two images."""
     if min(outputs, styles) < 2:
-        raise ValueError(
+        raise StylezooError(
             f"FID compares two sets of two or more images each, not {outputs} outputs and {styles} styles."
         )
 
@@ -111,11 +112,11 @@ def fid_infinity(output: Tensor, style: Tensor, points: int = 15, seed: int = 0)
         A float64 scalar.
 
     Raises:
-        ValueError: If the two sets differ in size.
+        StylezooError: If the two sets differ in size.
     """
     n = len(output)
     if len(style) != n:
-        raise ValueError(
+        raise StylezooError(
             f"FID infinity draws the same rows of both sets, so {n} outputs need as many styles, not {len(style)}."
         )
     if n <= SMALLEST_SUBSET:
@@ -270,7 +271,7 @@ class ArtFID(FID):
         images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If there is no such mode.
+        StylezooError: If there is no such mode.
     """
 
     name = "art_fid"
@@ -287,7 +288,7 @@ class ArtFID(FID):
         images: str = "float",
     ) -> None:
         if mode not in ART_FID_POINTS:
-            raise ValueError(f"ArtFID has no mode {mode!r}: choose one of {', '.join(ART_FID_POINTS)}.")
+            raise StylezooError(f"ArtFID has no mode {mode!r}: choose one of {', '.join(ART_FID_POINTS)}.")
         super().__init__(backbone, dimensions, ART_FID_POINTS[mode], seed, resize, images)
         self.mode = mode
         self.content = content

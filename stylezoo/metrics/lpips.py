@@ -10,6 +10,7 @@ import torchmetrics.functional.image
 from torch import Tensor, nn
 
 from stylezoo import weights
+from stylezoo.errors import StylezooError
 from stylezoo.metrics.backbones import AlexNet
 from stylezoo.metrics.base import ContentMetric, Setting
 from stylezoo.vgg import VGG, Features
@@ -86,7 +87,7 @@ class LPIPS(ContentMetric):
         images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the backbone is another network.
+        StylezooError: If the backbone is another network.
     """
 
     name = "lpips"
@@ -100,7 +101,7 @@ class LPIPS(ContentMetric):
         elif isinstance(backbone, VGG) and backbone.depth == 16:
             self.net = "vgg"
         else:
-            raise ValueError(
+            raise StylezooError(
                 "LPIPS needs AlexNet() or VGG('vgg16_torchvision'), because its channel weights fit no other network."
             )
         self.heads = nn.ParameterList(nn.Parameter(h, requires_grad=False) for h in lpips_heads(self.net, heads))

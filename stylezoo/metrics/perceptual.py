@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional import pearson_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss
 from stylezoo.metrics.base import ContentMetric, ImageMetric, PairMetric, Setting, StyleMetric
 from stylezoo.vgg import VGG, Features
@@ -164,7 +165,7 @@ STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def _choose(name: str, table: Mapping[str, object]) -> str:
     """The name, if the table has it."""
     if name not in table:
-        raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+        raise StylezooError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
     return name
 
 
@@ -219,7 +220,7 @@ class ContentLoss(FeatureMetric, ContentMetric):
         images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the loss is unknown.
+        StylezooError: If the loss is unknown.
     """
 
     name = "content_loss"
@@ -257,7 +258,7 @@ class StyleLoss(FeatureMetric, StyleMetric):
         images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the statistic is unknown.
+        StylezooError: If the statistic is unknown.
     """
 
     name = "style_loss"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics.base import MeanMetric, Setting
 
 Stylizer = Callable[[Tensor], Tensor]
@@ -32,7 +33,7 @@ def homography(motion: str, height: int, width: int) -> Tensor:
         (3, 3), float64.
 
     Raises:
-        ValueError: If there is no such motion.
+        StylezooError: If there is no such motion.
     """
     angle, scale, tilt = math.radians(2), 1 / 1.03, 0.03 / max(width - 1, 1) * 2
     about_center = {
@@ -43,7 +44,7 @@ def homography(motion: str, height: int, width: int) -> Tensor:
     if motion == "shift":
         return torch.tensor([[1.0, 0.0, -4.0], [0.0, 1.0, -2.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     if motion not in about_center:
-        raise ValueError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
+        raise StylezooError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
     center = torch.eye(3, dtype=torch.float64)
     center[0, 2], center[1, 2] = (width - 1) / 2, (height - 1) / 2
     matrix = torch.tensor(about_center[motion], dtype=torch.float64)
