@@ -177,48 +177,67 @@ def evaluate(
     encoder_weights: str | None = None,
     batch_size: int = 4,
     format: Literal["csv", "parquet"] = "csv",
-    save_pictures: bool = False,
+    save_images: bool = False,
     accelerator: str = "auto",
     devices: int = 1,
     strategy: str = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     num_workers: int = 0,
 ) -> int:
-    """Measure models on pairs of images, beside the unchanged content and the copied style.
+    """Measure models on pairs of images, beside two baselines: the unchanged content and the copied style.
 
-    Values per pair go into MODEL.csv (or .parquet), means with 95 % intervals into summary.csv and summary.md. The same command goes on
-    where an interrupted one stopped, with the same numbers, and adds models to a finished folder.
+    Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
+    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder.
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model of
             kind multi or single needs style images that are called like the styles it was trained on.
-        content: Folder of content images, with the folders in it.
-        style: Folder of style images, with the folders in it.
-        output: The folder of the results.
-        pairs: How many pairs are drawn, none of them twice; all contents in all styles if left out.
-        seed: Decides the pairs, and what the intervals are drawn from.
-        size: Resize the short side of contents and styles to this many pixels first.
-        crop: Then cut out the square of this side in the middle; as large as --size if left out.
+        content: Folder of content images, with its subfolders.
+        style: Folder of style images, with its subfolders.
+        output: Folder of the results.
+        pairs: Number of pairs, drawn without repetition; all contents with all styles if left out.
+        seed: Seed of the pairs and of the intervals.
+        size: Short side in pixels to which contents and styles are resized first.
+        crop: Side in pixels of the central square that is cut from them; the same as --size if left out.
         metrics: Among content_loss ssim style_loss classic_style_loss balanced_style_loss histogan_distance (these six if
             left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo download
             alexnet_torchvision`, art_inception), lpips fid art_fid.
-        encoder: The VGG that content and style losses look with.
-        encoder_weights: A file for that VGG; its own if left out.
-        batch_size: How many pairs are painted and measured together.
-        format: Of the tables of values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).
-        save_pictures: Keep what is painted, in the folder images of the output.
+        encoder: The VGG of content and style losses.
+        encoder_weights: A weight file for that VGG; its own if left out.
+        batch_size: Number of pairs that are stylized and measured together.
+        format: Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).
+        save_images: Write the outputs, too, to the subfolder images of the output.
         accelerator: Where to compute: auto, cpu, gpu, mps ...
-        devices: How many processes share the work, each with a device.
-        strategy: How these processes work together, for example ddp.
-        precision: In which models paint; metrics always look in float32.
-        num_workers: Additional processes that read images.
+        devices: Number of processes, each with a device.
+        strategy: How the processes work together, for example ddp.
+        precision: Precision in which models run; metrics are always computed in float32.
+        num_workers: Number of additional processes that read images.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("models", "content", "style", "output")}
     from stylezoo.evaluation import evaluate as run  # the other commands start without them
     from stylezoo.evaluation import store
 
-    summary = run(models, content, style, output, **settings)
-    heading, *rows = store.table(summary)
+    summary = run(
+        models,
+        content,
+        style,
+        output,
+        pairs=pairs,
+        seed=seed,
+        size=size,
+        crop=crop,
+        metrics=metrics,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        batch_size=batch_size,
+        format=format,
+        save_images=save_images,
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        precision=precision,
+        num_workers=num_workers,
+    )
+    heading, *rows = store.summary_table(summary)
     shown = Table(*heading, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*row)

@@ -295,7 +295,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType, monkeypatch: pyt
 
 
 def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
-    """From a published model and an evaluation: its numbers between the anchors, beside weights that do not ship."""
+    """From a published model and an evaluation: its numbers between the baselines, beside weights that do not ship."""
     checkpoint = trained("adain", pictures, tmp_path / "runs", "--model.encoder=vgg19_slim")
     publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 images, CC0")
     folder = tmp_path / "results" / "evaluation"

@@ -29,8 +29,8 @@ from torch import Tensor
 import stylezoo
 from stylezoo import quantization, registry, weights
 from stylezoo.data.synthetic import draw
-from stylezoo.evaluation.evaluate import identity
-from stylezoo.evaluation.store import CONTENT, STYLE, read_settings
+from stylezoo.evaluation.evaluate import model_key
+from stylezoo.evaluation.store import IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
 from stylezoo.images import grid, write_image
 from stylezoo.inference import Stylizer, load_image
 from stylezoo.module import StyleModel
@@ -81,11 +81,12 @@ def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any,
 
 
 def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
-    """The rows of some tags and of all weights that do not ship, between the anchors."""
+    """The rows of some tags and of all weights that do not ship, between the baselines."""
     shipped = weights.table().models
     others = [name for name in found.settings["models"] if name not in shipped]
-    names = [CONTENT, *(tag for tag in tags if tag in found.rows), *(n for n in others if n in found.rows), STYLE]
-    metrics = found.rows[CONTENT]
+    compared = [*(tag for tag in tags if tag in found.rows), *(n for n in others if n in found.rows)]
+    names = [IDENTITY_BASELINE, *compared, STYLE_COPY_BASELINE]
+    metrics = found.rows[IDENTITY_BASELINE]
     arrows = {"lower": "↓", "higher": "↑"}
     lines = [["", *(f"{name} {arrows[row['better']]}" for name, row in metrics.items())]]
     lines += [["---"] * len(lines[0])]
@@ -97,8 +98,8 @@ def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
     summary = os.path.relpath(found.folder / "summary.md", output)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
         f"\n\nMeans over {next(iter(metrics.values()))['n']} pairs of images, {protocol['crop']} x {protocol['crop']} pixels,"
-        f" seen with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs. *{CONTENT}*"
-        f" is the floor, a stylizer that does nothing; *{STYLE}* the ceiling, one that hands the style back. Rows in plain letters"
+        f" seen with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs."
+        f" *{IDENTITY_BASELINE}* is the identity baseline, *{STYLE_COPY_BASELINE}* the style-copy baseline. Rows in plain letters"
         f" are public weights of others. [All settings]({summary})."
     )
 
@@ -208,7 +209,7 @@ def check(found: list[Evaluation]) -> None:
         models[tag] = replace(models[tag], metrics={})
     for evaluation in found:
         for tag in evaluation.rows.keys() & models.keys():
-            if identity(stylezoo.load_model(models[tag].path)) != evaluation.settings["models"][tag]:
+            if model_key(stylezoo.load_model(models[tag].path)) != evaluation.settings["models"][tag]:
                 raise ValueError(
                     f"{evaluation.folder} measured other weights of {tag} than those that ship: measure again (make results)."
                 )
@@ -260,7 +261,7 @@ def main(output: Path = Path("docs/models"), results: Path = Path("results")) ->
         " are what `--model` and `stylezoo.load_model` take. Written by `python tools/cards.py`.\n\n"
         f"{table}\n\nNumbers are means over pairs of images that training does not see ([results]({summary})); those of single-"
         " and multi-style models are over their own styles and cannot be compared with the others. Each card has them with"
-        " intervals, between floor and ceiling.\n"
+        " intervals, between the identity and the style-copy baseline.\n"
     )
     print(f"{len(by_system)} cards, {len(rows)} weights: {output}")
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import stylezoo
 from stylezoo import studies, weights
-from stylezoo.evaluation.evaluate import evaluate, identity
+from stylezoo.evaluation.evaluate import evaluate, model_key
 from stylezoo.evaluation.store import read_settings
 from stylezoo.images import list_images
 from stylezoo.studies.base import command
@@ -233,7 +233,7 @@ def describe(tag: str) -> dict[str, str]:
     """A line of models.csv."""
     model = stylezoo.load_model(tag)
     parameters = str(sum(p.numel() for p in model.parameters()))
-    return {"model": tag, "kind": model.kind, "parameters": parameters, **identity(model)}
+    return {"model": tag, "kind": model.kind, "parameters": parameters, **model_key(model)}
 
 
 def index(results: Path, skipped: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Models measured on pairs of content and style: `evaluate`, and the folder of results that it fills."""
+"""Measures models on pairs of content and style: `evaluate`, and the folder of results that it writes."""
 
 from stylezoo.evaluation.evaluate import evaluate
 

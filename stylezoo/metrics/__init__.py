@@ -1,33 +1,33 @@
-"""Metrics of stylized images: torchmetrics classes that take images, and functions that give a value per pair.
+"""Metrics of stylized images: torchmetrics classes that take images, and functions that return a value per pair.
 
     lpips, style = LPIPS(AlexNet()), StyleLoss(VGG("vgg19_normalised"))
-    for output, content, painting in batches:                    # (B, 3, H, W), RGB in [0, 1]
+    for output, content, style_image in batches:                 # (B, 3, H, W), RGB in [0, 1]
         lpips.update(output, content)
-        style.update(output, painting)
+        style.update(output, style_image)
     lpips.result()                                               # MetricValue(value, n, key)
 
 Sums are float64 and independent of the batches; several processes add theirs. Every result carries a `MetricKey`: the
-network with the sha256 of its weights, the resize rule, what the images were read from, and all other settings. Values
-of different keys refuse to be compared: LPIPS with AlexNet and with VGG-16 differ by a factor of two or three, a plain FID
-and one extrapolated to infinity, or of other numbers of images, by more than systems do.
+network with the SHA-256 of its weights, the resize rule, the encoding of the images, and all other settings. Values
+with different keys refuse to be compared: LPIPS with AlexNet and with VGG-16 differ by a factor of two or three; a
+plain FID and one extrapolated to infinity, or two of different numbers of images, differ by more than systems do.
 
-| metric                | better | looks with        | blind to                                               |
-|-----------------------|--------|-------------------|--------------------------------------------------------|
-| ContentLoss           | lower  | VGG               | style: leaving the content as it is gives 0            |
-| LPIPS                 | lower  | AlexNet or VGG-16 | style, likewise                                        |
-| CFSD                  | lower  | VGG-19            | style and colors, likewise                            |
-| SSIM, MultiScaleSSIM, GraySSIM | higher | -        | style: leaving the content as it is gives 1            |
-| StyleLoss, ClassicStyleLoss, BalancedStyleLoss | lower | VGG | content: handing back the style gives 0      |
-| HistoGANDistance      | lower  | -                 | content, likewise; brush strokes                       |
-| FID                   | lower  | any network       | content: handing back the styles gives 0               |
-| ArtFID                | lower  | art Inception and LPIPS | nothing entirely: the product of the two         |
-| WarpError             | lower  | -                 | everything but flicker                                 |
-| SupremumCorrelation, StyleSupremum | - | VGG       | they judge the classic style loss, not images        |
+| metric                | better | network                 | does not measure                                 |
+|-----------------------|--------|-------------------------|--------------------------------------------------|
+| ContentLoss           | lower  | VGG                     | style: the unchanged content gets 0              |
+| LPIPS                 | lower  | AlexNet or VGG-16       | style, likewise                                  |
+| CFSD                  | lower  | VGG-19                  | style and colors, likewise                       |
+| SSIM, MultiScaleSSIM, GraySSIM | higher | -              | style: the unchanged content gets 1              |
+| StyleLoss, ClassicStyleLoss, BalancedStyleLoss | lower | VGG | content: the copied style gets 0            |
+| HistoGANDistance      | lower  | -                       | content, likewise; brush strokes                 |
+| FID                   | lower  | any                     | content: the copied styles get 0                 |
+| ArtFID                | lower  | art Inception and LPIPS | - (it is the product of the two)                 |
+| WarpError             | lower  | -                       | anything but flicker                             |
+| SupremumCorrelation, StyleSupremum | - | VGG             | images: they describe the classic style loss     |
 
-No single one ranks systems: read content and style metrics together, beside what the unchanged content and the returned
-style get (the floor and the ceiling). Left out on purpose: PSNR, which rewards doing nothing; the CLIP score, which
-rewards images whose content has collapsed; and StyleID's GramLoss, which flattens features to one vector, so that its
-Gram matrix is a single number.
+No single metric ranks systems. Content and style metrics have to be read together, beside the values of the identity
+baseline (the unchanged content) and the style-copy baseline (the style itself). Three metrics are left out on purpose:
+PSNR, which the identity baseline wins; the CLIP score, which images with a collapsed content win; and StyleID's
+GramLoss, which flattens features to one vector, so that its Gram matrix is a single number.
 """
 
 from stylezoo.metrics.backbones import AlexNet, ArtInception

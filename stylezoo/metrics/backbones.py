@@ -1,4 +1,4 @@
-"""Networks that only metrics look with: AlexNet as named features, and the Inception of ArtFID."""
+"""Networks that only metrics use: AlexNet with named features, and the Inception v3 of ArtFID."""
 
 from __future__ import annotations
 
@@ -9,33 +9,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
+from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, Features
 
 
 def _own_file(name: str, path: str | None) -> weight_files.Tensors:
-    """Tensors of a file the user has, or of the network's own, whose sha256 is checked first; nothing is downloaded."""
+    """The tensors of a given file, or of the network's own after a check of its sha256; downloads nothing."""
     if path is not None:
         return weight_files.read_tensors(path)
     file = weight_files.table().metrics[name]
     if not file.path.is_file():
-        raise FileNotFoundError(
-            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, without a"
-            f" network put the file from {file.url} there by hand, or name a file that you have (weights=PATH)."
+        raise MissingFileError(
+            f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`,"
+            f" without a network put the file from {file.url} there by hand, or give the path of a file (weights=PATH)."
         )
-    return weight_files.read_tensors(weight_files.download(name))  # it is there: this checks it
+    return weight_files.read_tensors(weight_files.download(name))  # the file exists, so this only checks it
 
 
 class AlexNet(nn.Module):
-    """Frozen AlexNet (torchvision's, Krizhevsky 2014) that returns the activations of its five ReLUs by name.
+    """Frozen AlexNet of torchvision (Krizhevsky 2014) that returns the activations of its five ReLUs by name.
 
-    Called as `stylezoo.vgg.VGG` is: ``alexnet(image, ["relu1", "relu5"])``, RGB in [0, 1], ImageNet mean and std inside.
+    It is called as `stylezoo.vgg.VGG` is: ``alexnet(image, ["relu1", "relu5"])``; images are RGB in [0, 1], the network
+    normalizes them with the mean and std of ImageNet.
 
     Args:
-        weights: A state dict with torchvision's keys (``features.0.weight`` ...); None takes torchvision's own file.
+        weights: Path of a state dict with torchvision's keys (``features.0.weight`` ...); None takes torchvision's own
+            file.
 
     Raises:
-        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
-        ValueError: If they do not fit.
+        MissingFileError: If the weights are not on this machine; the message says how to get them.
+        StylezooError: If they do not fit.
     """
 
     name = "alexnet"
@@ -56,19 +59,26 @@ class AlexNet(nn.Module):
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over names and values of the weights."""
+        """The SHA-256 over names and values of the weights."""
         return weight_files.digest(self.state_dict())
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
-        """Named activations of (B, 3, H, W), in network order.
+        """Computes named activations.
+
+        Args:
+            image: Images (B, 3, H, W), RGB in [0, 1].
+            layers: Names among `layers`.
+
+        Returns:
+            {layer: (B, C, H', W')}, in network order.
 
         Raises:
-            ValueError: If a layer is unknown.
+            StylezooError: If a layer is unknown.
         """
         wanted = set(layers)
         if not wanted <= set(self.layers):
             unknown = ", ".join(sorted(wanted - set(self.layers)))
-            raise ValueError(f"AlexNet has no layer {unknown}: choose from {', '.join(self.layers)}.")
+            raise StylezooError(f"AlexNet has no layer {unknown}: choose from {', '.join(self.layers)}.")
         mean, std = (image.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         x, features = (image - mean) / std, {}
         for name, conv in zip(self.layers, self.features.values(), strict=True):
@@ -83,16 +93,16 @@ class AlexNet(nn.Module):
 class ArtInception(nn.Module):
     """The Inception v3 of ArtFID, trained on art (Wright & Ommer 2022, arXiv:2207.12280).
 
-    Images go in as they are, RGB in [0, 1], neither resized to 299 pixels nor normalized, as
-    matthias-wright/art-fid@37ce02e feeds it. Values of FID are about ten times smaller than with the usual Inception.
+    Images are RGB in [0, 1] and neither resized to 299 pixels nor normalized, as in matthias-wright/art-fid@37ce02e.
+    Values of FID are about ten times smaller than with the usual Inception.
 
     Args:
-        weights: A state dict with torchvision's names of Inception v3; None takes ``art_inception.pth``, see
+        weights: Path of a state dict with torchvision's names of Inception v3; None takes ``art_inception.pth``, see
             `stylezoo.weights.table`, checked against its sha256. Classifiers in it are left out.
 
     Raises:
-        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
-        ValueError: If they do not fit (the reference loads whatever it finds).
+        MissingFileError: If the weights are not on this machine; the message says how to get them.
+        StylezooError: If they do not fit (the reference ignores missing and unknown keys).
     """
 
     name = "art_inception"
@@ -110,27 +120,33 @@ class ArtInception(nn.Module):
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over names and values of the weights."""
+        """The SHA-256 over names and values of the weights."""
         return weight_files.digest(self.state_dict())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pool features (B, 2048) of (B, 3, H, W), H and W from 75 up.
+        """Computes the pooled features.
+
+        Args:
+            image: Images (B, 3, H, W), RGB in [0, 1], H and W from 75 up.
+
+        Returns:
+            (B, 2048).
 
         Raises:
-            ValueError: If the images are smaller.
+            StylezooError: If the images are smaller.
         """
         if min(image.shape[-2:]) < 75:
-            raise ValueError(f"Inception needs 75 pixels or more, not {image.shape[-1]} x {image.shape[-2]}.")
+            raise StylezooError(f"Inception needs 75 pixels or more, not {image.shape[-1]} x {image.shape[-2]}.")
         features: Tensor = self.network(image)
         return features
 
 
 def _load(network: nn.Module, tensors: weight_files.Tensors, *left_out: str) -> None:
-    """Loads weights that must hold everything; keys that begin with one of ``left_out`` are ignored. Freezes it."""
+    """Loads all weights of a network, except keys that begin with one of ``left_out``, and freezes it."""
     try:
         network.load_state_dict({key: value for key, value in tensors.items() if not key.startswith(left_out)})
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"These are no weights of {type(network).__name__}: {reason[:300]}") from error
+        raise StylezooError(f"These are no weights of {type(network).__name__}: {reason[:300]}") from error
     network.requires_grad_(False)
     network.eval()

@@ -1,4 +1,4 @@
-"""What a metric is: a sum over pairs that says with what it was measured and refuses to be compared with others."""
+"""Base classes of metrics: float64 sums over pairs, and values that carry the settings they were measured with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchvision.transforms.v2 import functional as transforms
 
+from stylezoo.errors import StylezooError
 from stylezoo.losses import at_least_float32
 from stylezoo.vgg import FLAVORS, VGG
 from stylezoo.weights import digest
@@ -20,26 +21,26 @@ Setting = str | int | float | bool
 
 @dataclass(frozen=True)
 class MetricKey:
-    """With what a value was measured: values of different keys cannot be compared.
+    """The settings with which a value was measured; values with different keys cannot be compared.
 
     Attributes:
-        metric: Its name.
-        backbone: The network whose features it looks at; "none" where it needs none.
-        sha256: Of that network's weights, names and values; "" where there is none.
-        resize: How images were resized first, see `resized`.
-        images: What the outputs were read from: "float" straight from the model, "png", "jpeg95" ...
-        settings: All else, as sorted pairs.
+        metric: Name of the metric.
+        backbone: Name of the network whose features it compares; "none" for metrics without a network.
+        sha256: SHA-256 of that network's weights, names and values; "" for metrics without a network.
+        resize: Rule by which images were resized first, see `resized`.
+        images: Encoding of the outputs: "float" for tensors from the model, "png", "jpeg95" ...
+        settings: All other settings, as sorted pairs.
     """
 
     metric: str
     backbone: str = "none"
     sha256: str = ""
     resize: str = "native"
-    pictures: str = "float"
+    images: str = "float"
     settings: tuple[tuple[str, Setting], ...] = ()
 
     def differences(self, other: MetricKey) -> list[str]:
-        """What differs, such as "backbone (alexnet, vgg16)"."""
+        """Returns the settings in which two keys differ, such as "backbone (alexnet, vgg16)"."""
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)[:-1]}
         mine, theirs = dict(self.settings), dict(other.settings)
         pairs |= {name: (mine.get(name), theirs.get(name)) for name in sorted({*mine, *theirs})}
@@ -48,12 +49,12 @@ class MetricKey:
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A number with its key. Only values of one key can be subtracted, divided and ordered.
+    """A number with its key. Only values with the same key can be subtracted, divided and ordered.
 
     Attributes:
         value: The number.
-        n: Of pairs (or images) that it is of.
-        key: With what it was measured.
+        n: Number of pairs (or images) that were measured.
+        key: The settings of the measurement.
 
     >>> value = MetricValue(0.5, 800, MetricKey("lpips", "alexnet"))
     >>> value.ratio(MetricValue(0.25, 800, MetricKey("lpips", "alexnet")))
@@ -61,7 +62,7 @@ class MetricValue:
     >>> value < MetricValue(0.6, 800, MetricKey("lpips", "vgg16"))
     Traceback (most recent call last):
         ...
-    ValueError: These values differ in backbone (alexnet, vgg16) and cannot be compared: measure both in the same way.
+    stylezoo.errors.StylezooError: These values differ in backbone (alexnet, vgg16) and cannot be compared: measure both in the same way.
     """
 
     value: float
@@ -69,53 +70,59 @@ class MetricValue:
     key: MetricKey
 
     def difference(self, other: MetricValue) -> float:
-        """This value minus another.
+        """Returns this value minus another.
 
         Raises:
-            ValueError: If the keys differ; so do the other comparisons.
+            StylezooError: If the keys differ; the other comparisons raise it, too.
         """
-        self._check(other)
+        self._check_comparable(other)
         return self.value - other.value
 
     def ratio(self, other: MetricValue) -> float:
-        """This value divided by another."""
-        self._check(other)
+        """Returns this value divided by another."""
+        self._check_comparable(other)
         return self.value / other.value
 
     def __lt__(self, other: MetricValue) -> bool:
-        """Lets `sorted`, `min` and `max` order values of one key."""
-        self._check(other)
+        """Compares values with the same key, so that `sorted`, `min` and `max` order them."""
+        self._check_comparable(other)
         return self.value < other.value
 
-    def _check(self, other: MetricValue) -> None:
+    def _check_comparable(self, other: MetricValue) -> None:
+        """Raises a StylezooError that names what differs."""
         differences = self.key.differences(other.key)
         if differences:
-            raise ValueError(
+            raise StylezooError(
                 f"These values differ in {', '.join(differences)} and cannot be compared: measure both in the same way."
             )
 
 
 def _parse_rule(rule: str) -> tuple[str, int, bool]:
-    """(native, short or square; side; whether antialiased)."""
+    """The parts of a resize rule: native, short or square; the side in pixels; whether it is antialiased."""
     match = re.fullmatch(r"native|(short|square)([1-9]\d*)(_aliased)?", rule)
     if match is None:
-        raise ValueError(f"There is no resize rule {rule!r}: give native, short512 or square256 (_aliased at the end).")
+        raise StylezooError(
+            f"There is no resize rule {rule!r}: give native, short512 or square256 (_aliased at the end)."
+        )
     return match[1] or "native", int(match[2] or 0), match[3] is None
 
 
 def resized(images: Tensor, rule: str) -> Tensor:
-    """Resizes images by a rule, bilinearly.
+    """Resizes images bilinearly by a rule.
 
     Args:
         images: (B, 3, H, W).
-        rule: ``native`` (as they are), ``short512`` (the short side to 512 pixels) or ``square256`` (to 256 x 256 pixels
-            whatever their shape); with ``_aliased`` at the end without antialiasing, as OpenCV and F.interpolate do.
+        rule: ``native`` (unchanged), ``short512`` (the short side to 512 pixels) or ``square256`` (to 256 x 256 pixels
+            whatever the shape). The suffix ``_aliased`` switches antialiasing off, as OpenCV and F.interpolate do.
+
+    Returns:
+        (B, 3, H', W').
 
     >>> resized(torch.zeros(1, 3, 64, 128), "short32").shape
     torch.Size([1, 3, 32, 64])
 
     Raises:
-        ValueError: If there is no such rule.
+        StylezooError: If there is no such rule.
     """
     kind, side, antialias = _parse_rule(rule)
     if kind == "native":
@@ -126,7 +133,12 @@ def resized(images: Tensor, rule: str) -> Tensor:
 
 
 def identify(backbone: nn.Module | None) -> tuple[str, str]:
-    """Name and sha256 of a network's weights; those that it has as ``name`` and ``sha256``, if it has."""
+    """Returns a network's name and the SHA-256 of its weights.
+
+    Args:
+        backbone: Network, whose attributes ``name`` and ``sha256`` are used where it has them; None for metrics without
+            a network, which gives ("none", "").
+    """
     if backbone is None:
         return "none", ""
     name = str(getattr(backbone, "name", type(backbone).__name__))
@@ -146,20 +158,20 @@ def identify(backbone: nn.Module | None) -> tuple[str, str]:
 
 
 class ImageMetric(Metric):
-    """Base of all metrics: knows its `key`, and keeps float64 sums, so that those of several processes add up.
+    """Base class of all metrics: has a `key` and float64 sums, so that those of several processes can be added.
 
-    Images are RGB in [0, 1], (B, 3, H, W); nothing is clamped or rounded unless a metric says so.
+    Images are RGB in [0, 1], (B, 3, H, W); nothing is clamped or rounded unless a metric documents it.
 
-    In a `torchmetrics.MetricCollection` switch ``compute_groups`` off: it takes two metrics whose sums agree on the
-    first batch for the same one.
+    In a `torchmetrics.MetricCollection`, ``compute_groups`` must be off: the collection merges two metrics whose sums
+    agree on the first batch.
 
     Args:
-        backbone: The network it looks with, if any; put into eval mode.
-        resize: How images are resized first, see `resized`.
-        images: What outputs are read from, see `MetricKey`; only recorded.
+        backbone: Network whose features are compared, if any; it is put into eval mode.
+        resize: Rule by which images are resized first, see `resized`.
+        images: Encoding of the outputs, see `MetricKey`; it is recorded and changes no value.
 
     Raises:
-        ValueError: If there is no such resize rule.
+        StylezooError: If there is no such resize rule.
     """
 
     name: ClassVar[str]
@@ -168,62 +180,64 @@ class ImageMetric(Metric):
     higher_is_better: bool | None = False
     backbone: Any  # a network that is called, or None
 
-    def __init__(self, backbone: nn.Module | None = None, resize: str = "native", pictures: str = "float") -> None:
+    def __init__(self, backbone: nn.Module | None = None, resize: str = "native", images: str = "float") -> None:
         super().__init__()
         _parse_rule(resize)
         self.backbone_name, self.backbone_sha256 = identify(backbone)
         self.backbone = None if backbone is None else backbone.eval()
         self.resize = resize
-        self.pictures = pictures
+        self.images = images
 
     @property
     def key(self) -> MetricKey:
-        """With what is measured."""
+        """The settings of the measurement."""
         settings = tuple(sorted(self.settings().items()))
-        return MetricKey(self.name, self.backbone_name, self.backbone_sha256, self.resize, self.pictures, settings)
+        return MetricKey(self.name, self.backbone_name, self.backbone_sha256, self.resize, self.images, settings)
 
     def settings(self) -> dict[str, Setting]:
-        """What else the value depends on."""
+        """Returns all other settings on which the value depends."""
         return {}
 
     @property
     def n(self) -> int:
-        """Of how many pairs (or images) the sums are."""
+        """The number of pairs (or images) in the sums."""
         raise NotImplementedError
 
     def compute(self) -> Tensor:
-        """The value of everything seen so far, by all processes; a float64 scalar."""
+        """Computes the value over all updates of all processes, a float64 scalar."""
         raise NotImplementedError
 
     def result(self) -> MetricValue:
-        """The value with its key; of everything seen so far, by all processes.
+        """Returns the value over all updates of all processes, with its key.
 
         Raises:
-            ValueError: If nothing was seen.
+            StylezooError: If there was no update.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):  # once for value, n and key
             n, key = self.n, self.key
             value = type(self).compute(self) if n else None
         if value is None:
-            raise ValueError(f"{self.name} has seen no images yet: update it first.")
+            raise StylezooError(f"{self.name} has no images yet: call update first.")
         return MetricValue(float(value), n, key)
 
     def _prepare(self, images: Tensor) -> Tensor:
+        """The images in float32 or float64, resized."""
         return resized(at_least_float32(images), self.resize)
 
 
 class MeanMetric(ImageMetric):
-    """The mean of one value per pair or image."""
+    """Base class of metrics that are the mean of one value per pair or image."""
 
     total: Tensor
     count: Tensor
 
-    def __init__(self, backbone: nn.Module | None = None, resize: str = "native", pictures: str = "float") -> None:
-        super().__init__(backbone, resize, pictures)
+    def __init__(self, backbone: nn.Module | None = None, resize: str = "native", images: str = "float") -> None:
+        super().__init__(backbone, resize, images)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def _add(self, values: Tensor) -> None:
+        """Adds the values (B,) to the sums."""
         self.total += values.double().sum()
         self.count += len(values)
 
@@ -236,32 +250,39 @@ class MeanMetric(ImageMetric):
 
 
 class PairMetric(MeanMetric):
-    """The mean of a value per pair of images. Subclasses define `_values` and, naming its arguments, ``update``."""
+    """Base class of metrics that are the mean of a value per pair of images.
+
+    Subclasses define `_values`, and ``update`` with the names of its arguments.
+    """
 
     @torch.no_grad()
     def values(self, output: Tensor, reference: Tensor) -> Tensor:
-        """The value of each pair, (B,); the sums stay as they are.
+        """Computes the value of each pair without adding it to the sums.
 
         Args:
-            output: (B, 3, H, W), RGB in [0, 1].
-            reference: What it is compared with, (B, 3, H', W').
+            output: Outputs (B, 3, H, W), RGB in [0, 1].
+            reference: Contents or styles (B, 3, H', W'), RGB in [0, 1].
+
+        Returns:
+            (B,).
 
         Raises:
-            ValueError: If there are not as many outputs as references, or their sizes do not fit.
+            StylezooError: If the numbers of outputs and references differ, or their sizes do not fit.
         """
         if len(output) != len(reference):
-            raise ValueError(
-                f"{self.name} compares pairs: there are {len(output)} outputs and {len(reference)} others."
+            raise StylezooError(
+                f"{self.name} compares pairs, but there are {len(output)} outputs and {len(reference)} references."
             )
         with torch.autocast(output.device.type, enabled=False):
             return self._values(self._prepare(output), self._prepare(reference))
 
     def _values(self, output: Tensor, reference: Tensor) -> Tensor:
+        """The value of each pair of prepared images, (B,)."""
         raise NotImplementedError
 
 
 class ContentMetric(PairMetric):
-    """Compares outputs with their contents: 0 (or for similarities 1) if nothing was painted at all."""
+    """Base class of metrics that compare outputs with contents; the unchanged content gets 0, or 1 for similarities."""
 
     def update(self, output: Tensor, content: Tensor) -> None:
         """Adds pairs, each (B, 3, H, W), RGB in [0, 1]."""
@@ -270,12 +291,14 @@ class ContentMetric(PairMetric):
     def values(self, output: Tensor, reference: Tensor) -> Tensor:
         if self.resize[:6] != "square" and output.shape[-2:] != reference.shape[-2:]:
             sizes = " and ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in (output, reference))
-            raise ValueError(f"{self.name} compares images of one size, not {sizes}: resize one, or take square256.")
+            raise StylezooError(
+                f"{self.name} compares images of one size, not {sizes}: resize them, or use the rule square256."
+            )
         return super().values(output, reference)
 
 
 class StyleMetric(PairMetric):
-    """Compares outputs with their styles, whose size may differ: 0 if the style itself was handed back."""
+    """Base class of metrics that compare outputs with styles, whose size may differ; the style itself gets 0."""
 
     def update(self, output: Tensor, style: Tensor) -> None:
         """Adds pairs, (B, 3, H, W) and (B, 3, H', W'), RGB in [0, 1]."""

@@ -1,4 +1,4 @@
-"""CFSD, content feature structural distance (Chung et al. 2024, StyleID, arXiv:2312.09008)."""
+"""CFSD, the content feature structural distance (Chung et al. 2024, StyleID, arXiv:2312.09008)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from stylezoo.metrics.base import ContentMetric, Setting
 
 
 def log_similarity(features: Tensor, rows: slice) -> Tensor:
-    """How much some positions resemble all positions, log-softmax of inner products / C^2, in float64: in float32 the
-    differences of two images' logarithms lose three digits.
+    """Computes the log-softmax of inner products / C^2 between positions.
+
+    It is float64, because the differences between the logarithms of two images lose three digits in float32.
 
     Args:
-        features: (C, N), N positions.
-        rows: Which positions.
+        features: Features (C, N) at N positions.
+        rows: The positions whose similarities to all positions are computed.
 
     Returns:
         (rows, N).
@@ -25,14 +26,17 @@ def log_similarity(features: Tensor, rows: slice) -> Tensor:
 
 
 def cfsd_distance(output: Tensor, content: Tensor, rows: int = 512) -> Tensor:
-    """KL divergence of the similarities between positions, content from output, summed over positions, (B,).
+    """Computes the KL divergence between the position similarities of content and output, summed over positions.
 
-    Computed some rows at a time: the N x N matrices, 1 GiB each for an image of 512 x 512, are never held.
+    It is computed some rows at a time, because the N x N matrices take 1 GiB each for an image of 512 x 512 pixels.
 
     Args:
-        output: Features (B, C, H, W).
-        content: The same shape.
-        rows: How many at a time; the value does not depend on it.
+        output: Features of the outputs, (B, C, H, W).
+        content: Features of the contents, of the same shape.
+        rows: Number of rows at a time; the value does not depend on it.
+
+    Returns:
+        (B,), 0 or more.
     """
     values = []
     for a, b in zip(output.flatten(2), content.flatten(2), strict=True):
@@ -48,18 +52,18 @@ class CFSD(ContentMetric):
     """CFSD as jiwoogit/StyleID@d4ea655 evaluation/image_metrics.py measures it, on 512-pixel images.
 
     Args:
-        backbone: ``VGG("vgg19_torchvision", last="relu3_1")`` there.
-        layer: Its layer (the reference calls relu3_1 conv3).
+        backbone: Network with named features; ``VGG("vgg19_torchvision", last="relu3_1")`` in the reference.
+        layer: Layer of the backbone (the reference calls relu3_1 conv3).
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
     """
 
     name = "cfsd"
 
     def __init__(
-        self, backbone: nn.Module, layer: str = "relu3_1", resize: str = "native", pictures: str = "float"
+        self, backbone: nn.Module, layer: str = "relu3_1", resize: str = "native", images: str = "float"
     ) -> None:
-        super().__init__(backbone, resize, pictures)
+        super().__init__(backbone, resize, images)
         self.layer = layer
 
     def settings(self) -> dict[str, Setting]:

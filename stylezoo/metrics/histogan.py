@@ -1,4 +1,4 @@
-"""Distance of color histograms (Afifi et al. 2021, HistoGAN, arXiv:2011.11731), as StyleID measures it."""
+"""The distance between color histograms (Afifi et al. 2021, HistoGAN, arXiv:2011.11731), as StyleID measures it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ SIGMA, EPS = 0.02, 1e-6
 
 
 def rgb_uv_histogram(images: Tensor, bins: int = 64, size: int = 256, chunk: int = 16384) -> Tensor:
-    """RGB-uv histograms: of each channel the log ratios to the two others, weighted by brightness, summing to 1.
+    """Computes RGB-uv histograms: for each channel the log ratios to the two others, weighted by brightness.
 
-    Inverse-quadratic kernel of width 0.02 on [-3, 3]; jiwoogit/StyleID@d4ea655 evaluation/eval_histogan.py.
+    The kernel is inverse-quadratic with width 0.02 on [-3, 3], as in jiwoogit/StyleID@d4ea655
+    evaluation/eval_histogan.py.
 
     Args:
-        images: (B, 3, H, W), clamped to [0, 1]; larger than ``size`` on either side they become size x size (bilinear,
-            not antialiased, whatever their shape).
-        bins: Per axis.
-        size: See ``images``.
-        chunk: Pixels at a time; the value does not depend on it.
+        images: Images (B, 3, H, W), clamped to [0, 1]. Images that are larger than ``size`` on either side are resized
+            to size x size pixels (bilinear, not antialiased, whatever their shape).
+        bins: Number of bins per axis.
+        size: Largest side in pixels.
+        chunk: Number of pixels at a time; the value does not depend on it.
 
     Returns:
-        (B, 3, bins, bins).
+        (B, 3, bins, bins); the three histograms of an image together sum to 1.
     """
     images = images.clamp(0, 1)
     if max(images.shape[-2:]) > size:
@@ -33,6 +34,7 @@ def rgb_uv_histogram(images: Tensor, bins: int = 64, size: int = 256, chunk: int
 
 
 def _histogram(pixels: Tensor, bins: int, chunk: int) -> Tensor:
+    """The histogram (3, bins, bins) of the pixels (3, N) of one image, in float64."""
     centers = torch.linspace(-3, 3, bins, dtype=torch.float64, device=pixels.device)
     histogram = torch.zeros(3, bins, bins, dtype=torch.float64, device=pixels.device)
     for part in torch.split(pixels, chunk, dim=1):  # (3, n)
@@ -49,13 +51,16 @@ def _histogram(pixels: Tensor, bins: int, chunk: int) -> Tensor:
 
 
 def histogan_distance(output: Tensor, style: Tensor, bins: int = 64, size: int = 256) -> Tensor:
-    """Hellinger distance of two images' `rgb_uv_histogram`, in [0, 1], per pair, (B,).
+    """Computes the Hellinger distance between the `rgb_uv_histogram` of outputs and styles.
 
     Args:
-        output: (B, 3, H, W), RGB in [0, 1].
-        style: (B, 3, H', W').
+        output: Outputs (B, 3, H, W), RGB in [0, 1].
+        style: Styles (B, 3, H', W'), RGB in [0, 1].
         bins: See `rgb_uv_histogram`.
-        size: See there.
+        size: See `rgb_uv_histogram`.
+
+    Returns:
+        (B,), in [0, 1].
     """
     roots = [rgb_uv_histogram(images, bins, size).sqrt() for images in (output, style)]
     distance: Tensor = torch.linalg.vector_norm((roots[0] - roots[1]).flatten(1), dim=1) / 2**0.5
@@ -63,19 +68,19 @@ def histogan_distance(output: Tensor, style: Tensor, bins: int = 64, size: int =
 
 
 class HistoGANDistance(StyleMetric):
-    """`histogan_distance`: how far the colors are from the style's. Needs no network.
+    """`histogan_distance` between the colors of outputs and styles; needs no network.
 
     Args:
         bins: See `rgb_uv_histogram`.
-        size: See there.
-        resize: Before that, see `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        size: See `rgb_uv_histogram`.
+        resize: Resize rule that comes before ``size``, see `stylezoo.metrics.ImageMetric`.
+        images: See `stylezoo.metrics.ImageMetric`.
     """
 
     name = "histogan_distance"
 
-    def __init__(self, bins: int = 64, size: int = 256, resize: str = "native", pictures: str = "float") -> None:
-        super().__init__(None, resize, pictures)
+    def __init__(self, bins: int = 64, size: int = 256, resize: str = "native", images: str = "float") -> None:
+        super().__init__(None, resize, images)
         self.bins = bins
         self.size = size
 

@@ -10,6 +10,7 @@ import torchmetrics.functional.image
 from torch import Tensor, nn
 
 from stylezoo import weights
+from stylezoo.errors import StylezooError
 from stylezoo.metrics.backbones import AlexNet
 from stylezoo.metrics.base import ContentMetric, Setting
 from stylezoo.vgg import VGG, Features
@@ -18,15 +19,18 @@ LAYERS = {
     "alex": AlexNet.layers,
     "vgg": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
 }
-"""What LPIPS and the content metrics of ArtFID look at, by the name of the network."""
+"""Layers of LPIPS and of the content metrics of ArtFID, by the name of the network."""
 
 
 def lpips_heads(net: str, path: str | Path | None = None) -> list[Tensor]:
-    """The trained channel weights of each layer, five tensors (1, C, 1, 1).
+    """Reads the trained channel weights of each layer.
 
     Args:
-        net: ``alex`` or ``vgg``; torchmetrics brings their files along (6 kB, nothing is downloaded).
+        net: ``alex`` or ``vgg``, whose files are part of torchmetrics (6 kB; nothing is downloaded).
         path: Another file with keys ``lin0.model.1.weight`` ... instead.
+
+    Returns:
+        Five tensors (1, C, 1, 1).
     """
     own = Path(torchmetrics.functional.image.__file__).parent / "lpips_models" / f"{net}.pth"
     tensors = weights.read_tensors(path or own)
@@ -34,13 +38,18 @@ def lpips_heads(net: str, path: str | Path | None = None) -> list[Tensor]:
 
 
 def lpips_terms(output: Sequence[Tensor], content: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
-    """The term of each layer, (layers, B): squared distance of features that are scaled to unit length per position,
-    weighted by channel, mean over positions.
+    """Computes the term of each layer.
+
+    It is the squared distance of features that are scaled to unit length per position, weighted by channel, mean over
+    positions.
 
     Args:
-        output: Features of each layer, (B, C, H, W).
-        content: The same of the contents.
-        heads: Channel weights of each layer, (1, C, 1, 1).
+        output: Features of the outputs by layer, (B, C, H, W).
+        content: Features of the contents, of the same shapes.
+        heads: Channel weights by layer, (1, C, 1, 1).
+
+    Returns:
+        (layers, B), 0 or more.
     """
     terms = []
     for a, b, head in zip(output, content, heads, strict=True):
@@ -51,12 +60,15 @@ def lpips_terms(output: Sequence[Tensor], content: Sequence[Tensor], heads: Sequ
 
 
 def lpips_distance(output: Features, content: Features, heads: Sequence[Tensor]) -> Tensor:
-    """LPIPS per pair, (B,).
+    """Computes LPIPS per pair.
 
     Args:
-        output: Features at `LAYERS`.
-        content: The same of the contents.
+        output: Features of the outputs at `LAYERS`, {layer: (B, C, H, W)}.
+        content: Features of the contents, of the same shapes.
         heads: See `lpips_heads`.
+
+    Returns:
+        (B,), 0 or more.
     """
     return lpips_terms(list(output.values()), list(content.values()), heads).sum(0)
 
@@ -64,33 +76,33 @@ def lpips_distance(output: Features, content: Features, heads: Sequence[Tensor])
 class LPIPS(ContentMetric):
     """LPIPS between output and content, with AlexNet (as papers report it) or VGG-16.
 
-    The two differ by a factor of two or three on the same images, so their keys do too. Gray images (StyleID's second
-    number) are given with three equal channels.
+    The two differ by a factor of two or three on the same images, so their keys differ, too. Gray images (StyleID's
+    second number) are passed with three equal channels.
 
     Args:
-        backbone: `AlexNet` or ``VGG("vgg16_torchvision")``; preprocessing with ImageNet's mean and std is the same function
-            as LPIPS's scaling of images in [-1, 1].
-        heads: A file of channel weights; None takes those of version 0.1 that torchmetrics brings along.
+        backbone: `AlexNet` or ``VGG("vgg16_torchvision")``; normalization with the mean and std of ImageNet is the same
+            function as LPIPS's scaling of images in [-1, 1].
+        heads: File of channel weights; None takes those of version 0.1, which are part of torchmetrics.
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the backbone is another network.
+        StylezooError: If the backbone is another network.
     """
 
     name = "lpips"
 
     def __init__(
-        self, backbone: nn.Module, heads: str | None = None, resize: str = "native", pictures: str = "float"
+        self, backbone: nn.Module, heads: str | None = None, resize: str = "native", images: str = "float"
     ) -> None:
-        super().__init__(backbone, resize, pictures)
+        super().__init__(backbone, resize, images)
         if isinstance(backbone, AlexNet):
             self.net = "alex"
         elif isinstance(backbone, VGG) and backbone.depth == 16:
             self.net = "vgg"
         else:
-            raise ValueError(
-                "LPIPS looks with AlexNet() or VGG('vgg16_torchvision'), its channel weights fit no other."
+            raise StylezooError(
+                "LPIPS needs AlexNet() or VGG('vgg16_torchvision'), because its channel weights fit no other network."
             )
         self.heads = nn.ParameterList(nn.Parameter(h, requires_grad=False) for h in lpips_heads(self.net, heads))
         self.heads_sha256 = weights.digest(self.heads.state_dict())

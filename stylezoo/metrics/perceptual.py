@@ -1,6 +1,6 @@
 """Content and style losses as metrics: per pair, by statistic and by set of layers.
 
-Functions take features (of `stylezoo.vgg.VGG` or any network like it), classes take images.
+Functions take features (of `stylezoo.vgg.VGG` or another network with named features), classes take images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional import pearson_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss
 from stylezoo.metrics.base import ContentMetric, ImageMetric, PairMetric, Setting, StyleMetric
 from stylezoo.vgg import VGG, Features
@@ -25,35 +26,50 @@ AST_LAYERS = {
     19: dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0),
 }
 """Layers of the classic AST style loss by depth of the VGG: of Cheng et al. 2021 (arXiv:2104.10064; the text says b4r4,
-but VGG-16 has three ReLUs in block 4), and of the re-run CENG501-Projects/CENG501-Spring2022@1951006 Project_Kargi, which
-looks with vgg19_normalised. Values of the two are not comparable."""
+but VGG-16 has three ReLUs in block 4), and of the re-run CENG501-Projects/CENG501-Spring2022@1951006 Project_Kargi,
+which uses vgg19_normalised. Values of the two are not comparable."""
 
 
 def per_pair(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, reference: Tensor) -> Tensor:
-    """A loss that averages over the batch, pair by pair: (B, C, H, W) and (B, C, H', W') -> (B,)."""
+    """Computes a loss that averages over the batch for each pair alone.
+
+    Args:
+        loss: Maps (1, C, H, W) and (1, C, H', W') to a scalar.
+        output: Features of the outputs, (B, C, H, W).
+        reference: Features of the references, (B, C, H', W').
+
+    Returns:
+        (B,).
+    """
     return torch.stack([loss(a[None], b[None]) for a, b in zip(output, reference, strict=True)])
 
 
 def content_loss(output: Features, content: Features, layers: Mapping[str, float], loss: str = "plain") -> Tensor:
-    """Weighted sum over layers of a content loss, (B,).
+    """Computes the weighted sum over layers of a content loss.
 
     Args:
-        output: Features of the outputs.
-        content: Features of the contents.
+        output: Features of the outputs, {layer: (B, C, H, W)}.
+        content: Features of the contents, of the same shapes.
         layers: {layer: weight}.
-        loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
+        loss: Name of one of `stylezoo.losses.CONTENT_LOSSES`.
+
+    Returns:
+        (B,), 0 or more.
     """
     return _layer_sum(lambda a, b: per_pair(CONTENT_LOSSES[loss], a, b), output, content, layers)
 
 
 def style_loss(output: Features, style: Features, layers: Mapping[str, float], statistic: str = "mean_std") -> Tensor:
-    """Weighted sum over layers of a style loss, (B,).
+    """Computes the weighted sum over layers of a style loss.
 
     Args:
-        output: Features of the outputs.
-        style: Features of the styles.
+        output: Features of the outputs, {layer: (B, C, H, W)}.
+        style: Features of the styles, {layer: (B, C, H', W')}.
         layers: {layer: weight}.
-        statistic: A name of `STATISTICS`.
+        statistic: Name of one of `STATISTICS`.
+
+    Returns:
+        (B,), 0 or more.
     """
     return _layer_sum(STATISTICS[statistic], output, style, layers)
 
@@ -61,18 +77,35 @@ def style_loss(output: Features, style: Features, layers: Mapping[str, float], s
 def _layer_sum(
     measure: Callable[[Tensor, Tensor], Tensor], output: Features, reference: Features, layers: Mapping[str, float]
 ) -> Tensor:
+    """The weighted sum over layers of a measure of two tensors, (B,)."""
     return torch.stack([weight * measure(output[name], reference[name]) for name, weight in layers.items()]).sum(0)
 
 
 def classic_style_loss(output: Tensor, style: Tensor) -> Tensor:
-    """MSE of raw Gram matrices of one layer, (B, C, H, W) and (B, C, H', W') -> (B,) (Cheng et al. 2021, section 3)."""
+    """Computes the mean squared error between raw Gram matrices of one layer (Cheng et al. 2021, section 3).
+
+    Args:
+        output: Features of the outputs, (B, C, H, W).
+        style: Features of the styles, (B, C, H', W').
+
+    Returns:
+        (B,), 0 or more.
+    """
     return per_pair(gram_raw_loss, output, style)
 
 
 def style_supremum(output: Tensor, style: Tensor) -> Tensor:
-    """The largest `classic_style_loss` that two images with such Gram matrices could have, per pair, (B,).
+    """Computes the least upper bound of `classic_style_loss` for Gram matrices of these norms.
 
-    (|G_o|^2 + |G_s|^2) / C^2 (Cheng et al. 2021 with N^l = C^2, see `stylezoo.losses.balanced_gram_loss`). A bound for post-ReLU features only.
+    It is (|G_o|^2 + |G_s|^2) / C^2 (Cheng et al. 2021 with N^l = C^2, see `stylezoo.losses.balanced_gram_loss`), and a
+    bound for features after a ReLU only.
+
+    Args:
+        output: Features of the outputs, (B, C, H, W).
+        style: Features of the styles, (B, C, H', W').
+
+    Returns:
+        (B,), 0 or more.
 
     >>> both = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # its Gram matrix is 5 11, 11 25
     >>> style_supremum(both, both)
@@ -83,25 +116,40 @@ def style_supremum(output: Tensor, style: Tensor) -> Tensor:
 
 
 def balanced_style_loss(output: Tensor, style: Tensor) -> Tensor:
-    """`classic_style_loss` divided by `style_supremum`, in [0, 1], (B,) (Cheng et al. 2021, equation 5).
+    """Computes `classic_style_loss` divided by `style_supremum` (Cheng et al. 2021, equation 5).
 
-    Of raw Gram matrices, as that paper and its re-run measure. Where output and style differ in size, that makes the
-    larger count for more; the statistic ``balanced_gram`` divides each by its own number of positions first.
+    It compares raw Gram matrices, as that paper and its re-run do. Where output and style differ in size, the larger
+    image has more weight; the statistic ``balanced_gram`` divides each matrix by its own number of positions first.
+
+    Args:
+        output: Features of the outputs, (B, C, H, W).
+        style: Features of the styles, (B, C, H', W').
+
+    Returns:
+        (B,), in [0, 1].
     """
     supremum = style_supremum(output, style)
     return classic_style_loss(output, style) / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)
 
 
 def supremum_correlation(output: Tensor, style: Tensor) -> Tensor:
-    """Pearson correlation over pairs between the classic loss of one layer and its supremum, a scalar.
+    """Computes the Pearson correlation over pairs between the classic loss of one layer and its supremum.
 
-    Close to 1 in Cheng et al. 2021: the classic loss says more about the size of the features than about style.
+    It is close to 1 in Cheng et al. 2021: the classic loss depends more on the norm of the features than on the style.
+
+    Args:
+        output: Features of the outputs, (B, C, H, W).
+        style: Features of the styles, (B, C, H', W').
+
+    Returns:
+        A float64 scalar, in [-1, 1].
     """
     classic, supremum = classic_style_loss(output, style), style_supremum(output, style)
     return pearson_corrcoef(classic.double(), supremum.double())
 
 
 def _statistic(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A statistic of `stylezoo.losses`, per pair."""
     return lambda output, style: per_pair(STYLE_STATISTICS[name], output, style)
 
 
@@ -111,34 +159,35 @@ STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "balanced": balanced_style_loss,
     "supremum": style_supremum,
 }
-"""What `style_loss` can measure of a layer: all of `stylezoo.losses.STYLE_STATISTICS`, and the three of the AST loss."""
+"""The distances of `style_loss` by name: `stylezoo.losses.STYLE_STATISTICS`, and the three of the AST style loss."""
 
 
 def _choose(name: str, table: Mapping[str, object]) -> str:
+    """The name, if the table has it."""
     if name not in table:
-        raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+        raise StylezooError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
     return name
 
 
 Channels = Literal["rgb", "bgr"]
-"""In which order a network is shown the channels: scripts that read with OpenCV and do not convert show BGR."""
+"""Order of the channels in the input of a network; scripts that read with OpenCV and do not convert have BGR."""
 
 
 class FeatureMetric(PairMetric):
-    """What `ContentLoss` and `StyleLoss` share: they compare features of some layers of one network.
+    """Base class of `ContentLoss` and `StyleLoss`, which compare features of some layers of one network.
 
     Args:
         backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
         layers: {layer: weight}.
-        channels: Order in which the backbone sees the channels.
+        channels: Order of the channels in the input of the backbone.
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
     """
 
     def __init__(
-        self, backbone: nn.Module, layers: Mapping[str, float], channels: Channels, resize: str, pictures: str
+        self, backbone: nn.Module, layers: Mapping[str, float], channels: Channels, resize: str, images: str
     ) -> None:
-        super().__init__(backbone, resize, pictures)
+        super().__init__(backbone, resize, images)
         self.layers = dict(layers)
         self.channels = channels
 
@@ -147,30 +196,31 @@ class FeatureMetric(PairMetric):
         return {"layers": layers, "channels": self.channels}
 
     def of_features(self, output: Features, reference: Features) -> Tensor:
-        """The value of each pair, (B,), from features of ``layers``."""
+        """Computes the value of each pair, (B,), from features of ``layers``."""
         raise NotImplementedError
 
     def _values(self, output: Tensor, reference: Tensor) -> Tensor:
-        pictures = (x.flip(1) if self.channels == "bgr" else x for x in (output, reference))
-        return self.of_features(*(self.backbone(x, self.layers) for x in pictures))
+        images = (x.flip(1) if self.channels == "bgr" else x for x in (output, reference))
+        return self.of_features(*(self.backbone(x, self.layers) for x in images))
 
 
 class ContentLoss(FeatureMetric, ContentMetric):
-    """Distance of features between output and content.
+    """The distance between features of output and content.
 
-    The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR). ArtFID's content metrics
-    ``vgg`` and ``alexnet`` are this with the five layers of `stylezoo.metrics.lpips.LAYERS`, each with weight 1/5.
+    The defaults are those of EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py, in RGB (the script has BGR). The content
+    metrics ``vgg`` and ``alexnet`` of ArtFID are this one with the five layers of `stylezoo.metrics.lpips.LAYERS`, each
+    with weight 1/5.
 
     Args:
         backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
         layers: {layer: weight}.
-        loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
-        channels: Order in which the backbone sees the channels.
+        loss: Name of one of `stylezoo.losses.CONTENT_LOSSES`.
+        channels: Order of the channels in the input of the backbone.
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the loss is unknown.
+        StylezooError: If the loss is unknown.
     """
 
     name = "content_loss"
@@ -182,9 +232,9 @@ class ContentLoss(FeatureMetric, ContentMetric):
         loss: str = "plain",
         channels: Channels = "rgb",
         resize: str = "native",
-        pictures: str = "float",
+        images: str = "float",
     ) -> None:
-        super().__init__(backbone, layers, channels, resize, pictures)
+        super().__init__(backbone, layers, channels, resize, images)
         self.loss = _choose(loss, CONTENT_LOSSES)
 
     def settings(self) -> dict[str, Setting]:
@@ -195,20 +245,20 @@ class ContentLoss(FeatureMetric, ContentMetric):
 
 
 class StyleLoss(FeatureMetric, StyleMetric):
-    """Distance of feature statistics between output and style.
+    """The distance between feature statistics of output and style.
 
-    The defaults are EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py in RGB (it feeds BGR).
+    The defaults are those of EndyWon/MicroAST@5a6c905 metrics/calc_cs_loss.py, in RGB (the script has BGR).
 
     Args:
         backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
         layers: {layer: weight}.
-        statistic: A name of `STATISTICS`.
-        channels: Order in which the backbone sees the channels.
+        statistic: Name of one of `STATISTICS`.
+        channels: Order of the channels in the input of the backbone.
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
 
     Raises:
-        ValueError: If the statistic is unknown.
+        StylezooError: If the statistic is unknown.
     """
 
     name = "style_loss"
@@ -220,9 +270,9 @@ class StyleLoss(FeatureMetric, StyleMetric):
         statistic: str = "mean_std",
         channels: Channels = "rgb",
         resize: str = "native",
-        pictures: str = "float",
+        images: str = "float",
     ) -> None:
-        super().__init__(backbone, layers, channels, resize, pictures)
+        super().__init__(backbone, layers, channels, resize, images)
         self.statistic = _choose(statistic, STATISTICS)
 
     def settings(self) -> dict[str, Setting]:
@@ -235,27 +285,33 @@ class StyleLoss(FeatureMetric, StyleMetric):
 class ClassicStyleLoss(StyleLoss):
     """The classic AST style loss, `classic_style_loss` summed over `AST_LAYERS` (or over other layers, weight 1).
 
-    ``VGG("vgg16_torchvision")`` or vgg16_caffe for the paper's flavor, ``VGG("vgg19_normalised")`` for the re-run's.
+    The paper uses ``VGG("vgg16_torchvision")`` or vgg16_caffe, the re-run ``VGG("vgg19_normalised")``.
+
+    Args:
+        backbone: `stylezoo.vgg.VGG` of depth 16 or 19.
+        layers: {layer: weight}; None takes the `AST_LAYERS` of that depth.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        images: See `stylezoo.metrics.ImageMetric`.
     """
 
     name = "classic_style_loss"
     measure: str = "classic"
 
     def __init__(
-        self, backbone: VGG, layers: Mapping[str, float] | None = None, resize: str = "native", pictures: str = "float"
+        self, backbone: VGG, layers: Mapping[str, float] | None = None, resize: str = "native", images: str = "float"
     ) -> None:
-        super().__init__(backbone, layers or AST_LAYERS[backbone.depth], self.measure, "rgb", resize, pictures)
+        super().__init__(backbone, layers or AST_LAYERS[backbone.depth], self.measure, "rgb", resize, images)
 
 
 class BalancedStyleLoss(ClassicStyleLoss):
-    """`balanced_style_loss` summed over `AST_LAYERS`: between 0 and the number of layers."""
+    """`balanced_style_loss` summed over `AST_LAYERS`; the value is between 0 and the number of layers."""
 
     name = "balanced_style_loss"
     measure = "balanced"
 
 
 class StyleSupremum(ClassicStyleLoss):
-    """`style_supremum`, summed over `AST_LAYERS`; of one layer with ``layers={"relu1_2": 1.0}``."""
+    """`style_supremum` summed over `AST_LAYERS`, or of one layer with ``layers={"relu1_2": 1.0}``."""
 
     name = "style_supremum"
     measure = "supremum"
@@ -264,13 +320,13 @@ class StyleSupremum(ClassicStyleLoss):
 class SupremumCorrelation(ImageMetric):
     """`supremum_correlation` of one layer over all pairs.
 
-    torchmetrics' own coefficient keeps means and variances, which cannot be merged by adding; sums can.
+    The coefficient of torchmetrics keeps means and variances, which cannot be merged by adding; this one keeps sums.
 
     Args:
         backbone: See `ClassicStyleLoss`.
-        layer: Which of its layers.
+        layer: Layer of the backbone.
         resize: See `stylezoo.metrics.ImageMetric`.
-        images: See there.
+        images: See `stylezoo.metrics.ImageMetric`.
     """
 
     name = "supremum_correlation"
@@ -279,8 +335,8 @@ class SupremumCorrelation(ImageMetric):
     sums: Tensor
     products: Tensor
 
-    def __init__(self, backbone: nn.Module, layer: str, resize: str = "native", pictures: str = "float") -> None:
-        super().__init__(backbone, resize, pictures)
+    def __init__(self, backbone: nn.Module, layer: str, resize: str = "native", images: str = "float") -> None:
+        super().__init__(backbone, resize, images)
         self.layer = layer
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
@@ -294,7 +350,7 @@ class SupremumCorrelation(ImageMetric):
         return int(self.count)
 
     def update(self, output: Tensor, style: Tensor) -> None:
-        """Adds pairs, (B, 3, H, W) and (B, 3, H', W'), RGB in [0, 1]."""
+        """Adds pairs of outputs (B, 3, H, W) and styles (B, 3, H', W'), RGB in [0, 1]."""
         with torch.autocast(output.device.type, enabled=False):
             features = [self.backbone(self._prepare(x), [self.layer])[self.layer] for x in (output, style)]
             both = torch.stack([classic_style_loss(*features), style_supremum(*features)]).double()  # (2, B)

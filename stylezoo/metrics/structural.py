@@ -1,4 +1,4 @@
-"""Structural similarity of output and content: torchmetrics' SSIM and MS-SSIM, and the gray one that papers report."""
+"""Structural similarity of output and content: SSIM and MS-SSIM of torchmetrics, and the gray SSIM of papers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from stylezoo.metrics.base import ContentMetric
 
 
 def ssim(output: Tensor, content: Tensor) -> Tensor:
-    """SSIM of Wang et al. 2004 per pair, (B,): 11 x 11 Gaussian window, sigma 1.5, mean over channels.
+    """Computes SSIM (Wang et al. 2004) per pair: 11 x 11 Gaussian window, sigma 1.5, mean over channels.
 
     Args:
-        output: (B, 3, H, W) in [0, 1].
-        content: The same shape.
+        output: Outputs (B, 3, H, W) in [0, 1].
+        content: Contents of the same shape.
+
+    Returns:
+        (B,), in [-1, 1].
     """
     value = structural_similarity_index_measure(output, content, data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
@@ -25,17 +28,26 @@ def ssim(output: Tensor, content: Tensor) -> Tensor:
 
 
 def ms_ssim(output: Tensor, content: Tensor) -> Tensor:
-    """MS-SSIM of Wang et al. 2003 per pair, (B,): five scales, so that images need more than 160 pixels.
+    """Computes MS-SSIM (Wang et al. 2003) per pair, with five scales.
 
     Args:
-        output: (B, 3, H, W) in [0, 1].
-        content: The same shape.
+        output: Outputs (B, 3, H, W) in [0, 1], H and W larger than 160.
+        content: Contents of the same shape.
+
+    Returns:
+        (B,), at most 1.
     """
     return multiscale_structural_similarity_index_measure(output, content, data_range=1.0, reduction="none")
 
 
 def gray8(images: Tensor) -> Tensor:
-    """8-bit gray values 0 to 255 of images as OpenCV rounds them, (B, 3, H, W) in [0, 1] -> (B, H, W), float64.
+    """Converts images to 8-bit gray values with the rounding of OpenCV.
+
+    Args:
+        images: (B, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        (B, H, W), whole numbers from 0 to 255 in float64.
 
     >>> gray8(Tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
     tensor([[[151.]]], dtype=torch.float64)
@@ -45,16 +57,16 @@ def gray8(images: Tensor) -> Tensor:
 
 
 def ssim_map(output: Tensor, content: Tensor) -> Tensor:
-    """SSIM at each position, as skimage.metrics.structural_similarity defines it by default.
+    """Computes SSIM at each position, as skimage.metrics.structural_similarity does by default.
 
-    7 x 7 uniform window, sample covariance (n - 1), K1 0.01, K2 0.03, range 255.
+    The window is 7 x 7 and uniform, with sample covariance (n - 1), K1 0.01, K2 0.03, range 255.
 
     Args:
         output: Gray values (B, H, W), 0 to 255.
-        content: The same shape.
+        content: Gray values of the same shape.
 
     Returns:
-        (B, H - 6, W - 6): positions whose window lies within the image.
+        (B, H - 6, W - 6), the positions whose window lies within the image; in [-1, 1].
     """
     x, y = output.double().unsqueeze(1), content.double().unsqueeze(1)
     mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(m, 7, stride=1) for m in (x, y, x * x, y * y, x * y))
@@ -68,11 +80,14 @@ def ssim_map(output: Tensor, content: Tensor) -> Tensor:
 
 
 def gray_ssim(output: Tensor, content: Tensor) -> Tensor:
-    """SSIM of 8-bit gray images per pair, (B,), as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py reports it.
+    """Computes SSIM of 8-bit gray images per pair, as EndyWon/MicroAST@5a6c905 metrics/calc_ssim.py does.
 
     Args:
-        output: (B, 3, H, W) in [0, 1], H and W from 7 up; rounded to 8 bits.
-        content: The same shape.
+        output: Outputs (B, 3, H, W), RGB in [0, 1], H and W from 7 up; rounded to 8 bits.
+        content: Contents of the same shape.
+
+    Returns:
+        (B,), in [-1, 1].
     """
     return ssim_map(gray8(output), gray8(content)).mean((1, 2))
 

@@ -1,4 +1,4 @@
-"""Flicker without optical flow: how far painting is from following a known motion of a still image."""
+"""Flicker without optical flow: the difference between stylizing a moved image and moving its stylized output."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics.base import MeanMetric, Setting
 
 Stylizer = Callable[[Tensor], Tensor]
-"""Paints (B, 3, H, W) -> (B, 3, H, W), such as `stylezoo.inference.Stylizer`."""
+"""Maps contents (B, 3, H, W) to outputs of the same shape, such as `stylezoo.inference.Stylizer`."""
 
 MOTIONS = ("shift", "rotate", "zoom", "tilt")
 
 
 def homography(motion: str, height: int, width: int) -> Tensor:
-    """Where each pixel of the next frame lies in the frame before, as a matrix over (x, y, 1) in pixels, (3, 3), float64.
+    """Returns the matrix that maps pixels (x, y, 1) of the next frame to their position in the previous frame.
 
-    ``shift``: 4 pixels to the right and 2 down, so that nothing is interpolated; ``rotate``: 2 degrees about the center;
-    ``zoom``: 3 % closer; ``tilt``: a perspective that brings the right border 3 % closer than the center.
+    Args:
+        motion: ``shift`` (4 pixels to the right and 2 down, so that nothing is interpolated), ``rotate`` (2 degrees
+        about
+            the center), ``zoom`` (3 % closer) or ``tilt`` (a perspective that brings the right border 3 % closer than
+            the center).
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+
+    Returns:
+        (3, 3), float64.
 
     Raises:
-        ValueError: If there is no such motion.
+        StylezooError: If there is no such motion.
     """
     angle, scale, tilt = math.radians(2), 1 / 1.03, 0.03 / max(width - 1, 1) * 2
     about_center = {
@@ -35,7 +44,7 @@ def homography(motion: str, height: int, width: int) -> Tensor:
     if motion == "shift":
         return torch.tensor([[1.0, 0.0, -4.0], [0.0, 1.0, -2.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     if motion not in about_center:
-        raise ValueError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
+        raise StylezooError(f"There is no motion {motion!r}: choose from {', '.join(MOTIONS)}.")
     center = torch.eye(3, dtype=torch.float64)
     center[0, 2], center[1, 2] = (width - 1) / 2, (height - 1) / 2
     matrix = torch.tensor(about_center[motion], dtype=torch.float64)
@@ -44,14 +53,14 @@ def homography(motion: str, height: int, width: int) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves images by a homography, bilinearly; what comes from outside mirrors the inside.
+    """Moves images by a homography, bilinearly; pixels from outside the image mirror the inside.
 
     Args:
         images: (B, 3, H, W).
         matrix: See `homography`.
 
     Returns:
-        The moved images, and where they come from inside, (H, W), boolean.
+        The moved images (B, 3, H, W), and a boolean mask (H, W) of the pixels that come from inside the image.
     """
     height, width = images.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
@@ -64,17 +73,21 @@ def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warp_error(stylizer: Stylizer, content: Tensor, motions: Sequence[str] = MOTIONS) -> Tensor:
-    """How much a painted image flickers when its content moves, (B,).
+    """Computes how much the output flickers when the content moves.
 
-    Two frames of a still: I and its moved version W(I), painted independently. E = 1/|M| sum over M of
-    |P(W(I)) - W(P(I))|, mean over channels, over the pixels M that the motion brings from inside, mean over the motions.
-    0 for a stylizer that moves with its content. Motions other than ``shift`` interpolate, which blurs W(P(I)): compare
-    painters with each other and with the identity, not with 0. Painting nothing, or one color, has no flicker at all.
+    A still image I and its moved version W(I) are stylized independently: E = 1/|M| sum over M of |P(W(I)) - W(P(I))|,
+    mean over channels, over the pixels M that the motion takes from inside the image, mean over the motions. E is 0 for
+    a stylizer P that commutes with the motion. Motions other than ``shift`` interpolate, which blurs W(P(I)), so values
+    have to be compared with each other and with the identity baseline, not with 0. A constant output does not flicker
+    at all.
 
     Args:
-        stylizer: Paints (B, 3, H, W).
-        content: Stills (B, 3, H, W), RGB in [0, 1].
+        stylizer: Maps contents (B, 3, H, W) to outputs.
+        content: Still images (B, 3, H, W), RGB in [0, 1].
         motions: Names of `MOTIONS`.
+
+    Returns:
+        (B,), 0 or more.
     """
     before = stylizer(content)
     errors = []
@@ -87,7 +100,7 @@ def warp_error(stylizer: Stylizer, content: Tensor, motions: Sequence[str] = MOT
 
 
 class WarpError(MeanMetric):
-    """`warp_error` over stills. Needs no network.
+    """`warp_error` over still images; needs no network.
 
     Args:
         motions: Names of `MOTIONS`.
@@ -106,5 +119,5 @@ class WarpError(MeanMetric):
         return {"motions": " ".join(self.motions)}
 
     def update(self, stylizer: Stylizer, content: Tensor) -> None:
-        """Adds what a stylizer does to stills (B, 3, H, W), RGB in [0, 1]."""
+        """Adds the errors of a stylizer on still images (B, 3, H, W), RGB in [0, 1]."""
         self._add(warp_error(stylizer, self._prepare(content), self.motions))

@@ -1,4 +1,4 @@
-"""`evaluate`: the same numbers whatever interrupts it, between two anchors, in the memory of one batch."""
+"""`evaluate`: the same numbers whatever interrupts it, between two baselines, in the memory of one batch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,18 @@ from torch import Tensor, nn
 import stylezoo
 from stylezoo.cli import main
 from stylezoo.data.stream import Framing
-from stylezoo.evaluation.evaluate import DEFAULT_METRICS, METRICS, Evaluation, Networks, evaluate
-from stylezoo.evaluation.store import CONTENT, STYLE, Score, bootstrap, part_of, scores
+from stylezoo.evaluation import evaluate
+from stylezoo.evaluation.measurement import DEFAULT_METRICS, METRICS, MetricNetworks
+from stylezoo.evaluation.runner import EvaluationModule
+from stylezoo.evaluation.store import (
+    IDENTITY_BASELINE,
+    STYLE_COPY_BASELINE,
+    Score,
+    bootstrap,
+    part_path,
+    read_settings,
+    scores,
+)
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.inference import Stylizer
 from stylezoo.metrics import FID, LPIPS, ArtFID, HistoGANDistance
@@ -79,22 +89,28 @@ def framed(path: Path) -> Tensor:
     return to_tensor(Framing(40, 32, "shorter", "center", False)(read_image(path), None))
 
 
-def test_anchors(done: Path) -> None:
-    """Nothing painted is perfect content, a copied style perfect style; models get neither."""
+def test_baselines(done: Path) -> None:
+    """The unchanged content is perfect by content metrics, the copied style by style metrics; models are by neither."""
     summary = scores(done)
-    assert list(dict.fromkeys(score.model for score in summary)) == [CONTENT, STYLE, "adain", "microast"]
+    assert list(dict.fromkeys(score.model for score in summary)) == [
+        IDENTITY_BASELINE,
+        STYLE_COPY_BASELINE,
+        "adain",
+        "microast",
+    ]
     assert [score.value.key.metric for score in summary[:6]] == list(DEFAULT_METRICS)
-    assert values(summary, "content_loss")[CONTENT] == 0 and values(summary, "ssim")[CONTENT] == pytest.approx(1)
+    assert values(summary, "content_loss")[IDENTITY_BASELINE] == 0
+    assert values(summary, "ssim")[IDENTITY_BASELINE] == pytest.approx(1)
     for metric in ("style_loss", "classic_style_loss", "balanced_style_loss", "histogan_distance"):
         found = values(summary, metric)
-        assert found.pop(STYLE) == pytest.approx(0, abs=1e-6) and min(found.values()) > 1e-3
-    assert min(value for model, value in values(summary, "content_loss").items() if model != CONTENT) > 1e-3
+        assert found.pop(STYLE_COPY_BASELINE) == pytest.approx(0, abs=1e-6) and min(found.values()) > 1e-3
+    assert min(value for model, value in values(summary, "content_loss").items() if model != IDENTITY_BASELINE) > 1e-3
 
 
 def test_values_are_those_of_the_metrics(done: Path, models: list[Path], folders: dict[str, Path]) -> None:
-    """Each value again, from single images and metrics that look for themselves."""
+    """Each value again, from single images and metrics that compute their own features."""
     network = stylezoo.load_model(models[1])
-    metrics = {name: METRICS[name](Networks("vgg19_random/8", None)) for name in DEFAULT_METRICS}
+    metrics = {name: METRICS[name](MetricNetworks("vgg19_random/8", None)) for name in DEFAULT_METRICS}
     found = rows(done / "microast.csv")
     assert [(row["content"], row["style"]) for row in found] == [
         (content, style)
@@ -125,7 +141,7 @@ def test_summary(done: Path) -> None:
             assert float(row["mean"]) == pytest.approx(column.mean()) and row["n"] == "12"
             assert column.min() < float(row["low"]) < column.mean() < float(row["high"]) < column.max()
     style = next(row for row in summary if row["metric"] == "style_loss")
-    network = Networks("vgg19_random/8", None).encoder
+    network = MetricNetworks("vgg19_random/8", None).encoder
     assert (style["backbone"], style["sha256"], style["resize"]) == ("vgg19_random/8", network.sha256, "native")
     settings = json.loads(style["settings"])
     assert (settings["frame"], settings["statistic"]) == ("short40 crop32", "mean_std")
@@ -147,7 +163,7 @@ def test_bootstrap() -> None:
     assert again == pytest.approx([low, high], rel=1e-12) and other != pytest.approx([low, high], rel=1e-6)
 
 
-PREDICT_STEP = Evaluation.predict_step
+PREDICT_STEP = EvaluationModule.predict_step
 
 
 class Interrupted(Exception):
@@ -158,13 +174,13 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     """Lets evaluations fail when they have done so many batches; returns the list of those that they begin."""
     begun: list[int] = []
 
-    def failing(self: Evaluation, batch: Any, batch_idx: int) -> Any:
+    def failing(self: EvaluationModule, batch: Any, batch_idx: int) -> Any:
         if len(begun) == after:
             raise Interrupted
         begun.append(batch["number"])
         return PREDICT_STEP(self, batch, batch_idx)
 
-    monkeypatch.setattr(Evaluation, "predict_step", failing)
+    monkeypatch.setattr(EvaluationModule, "predict_step", failing)
     return begun
 
 
@@ -177,16 +193,16 @@ def test_interrupted_and_restarted_gives_the_same_bits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In an anchor, before a model, amid both models; what a killed process wrote of a line is dropped."""
+    """In a baseline, before a model, amid both models; an incomplete line of a killed process is dropped."""
     begun = interrupt(monkeypatch, after)
     with pytest.raises(Interrupted):
         evaluate(models, **folders, output=tmp_path, **SMALL)
     assert len(begun) == after and not (tmp_path / "summary.csv").exists()
-    name = [CONTENT, STYLE, "adain", "microast"][after // 4]  # of four batches each
-    with part_of(tmp_path, name, rank=0).open("ab") as file:
+    name = [IDENTITY_BASELINE, STYLE_COPY_BASELINE, "adain", "microast"][after // 4]  # of four batches each
+    with part_path(tmp_path, name, rank=0).open("ab") as file:
         file.write(b'{"batch": 3, "rows": [[0.1')
     if after == 13:  # as if the run had had more processes
-        part_of(tmp_path, name, rank=0).rename(part_of(tmp_path, name, rank=1))
+        part_path(tmp_path, name, rank=0).rename(part_path(tmp_path, name, rank=1))
     begun = interrupt(monkeypatch, 1000)
     evaluate(models, **folders, output=tmp_path, **SMALL)
     assert len(begun) == 16 - after
@@ -198,11 +214,11 @@ def test_sigterm(
 ) -> None:
     """The batch at hand is finished, then the process ends; the next one goes on."""
 
-    def killed(self: Evaluation, batch: Any, batch_idx: int) -> Any:
+    def killed(self: EvaluationModule, batch: Any, batch_idx: int) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return PREDICT_STEP(self, batch, batch_idx)
 
-    monkeypatch.setattr(Evaluation, "predict_step", killed)
+    monkeypatch.setattr(EvaluationModule, "predict_step", killed)
     with pytest.raises(SystemExit) as stop:
         evaluate(models, **folders, output=tmp_path, **SMALL)
     assert stop.value.code == 143
@@ -214,7 +230,7 @@ def test_sigterm(
 def test_a_finished_evaluation_is_not_repeated(
     models: list[Path], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second command paints nothing, and another model is added beside those that are there."""
+    """A second command stylizes nothing, and another model is added beside those that are there."""
     evaluate(models[:1], **folders, output=tmp_path, **SMALL)
     before = files(tmp_path)
     begun = interrupt(monkeypatch, 1000)
@@ -222,7 +238,7 @@ def test_a_finished_evaluation_is_not_repeated(
     assert not begun and files(tmp_path) == before
     summary = evaluate(models[1:], **folders, output=tmp_path, **SMALL)
     assert len(begun) == 4 and files(tmp_path)["adain.csv"] == before["adain.csv"]
-    assert [*values(summary, "ssim")] == [CONTENT, STYLE, "adain", "microast"]
+    assert [*values(summary, "ssim")] == [IDENTITY_BASELINE, STYLE_COPY_BASELINE, "adain", "microast"]
 
 
 @pytest.mark.slow
@@ -242,7 +258,7 @@ def test_two_processes_give_the_bits_of_one(
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("microast") == 1 and "0.0" in run.stdout  # one process speaks
+    assert run.stdout.count("microast") == 1 and "0.0" in run.stdout  # one process prints
     assert files(tmp_path) == files(done)
 
 
@@ -285,9 +301,12 @@ def test_styles_are_encoded_once(
     model = stylezoo.load_model(models[0])
     encoded = []
     encode = type(model).encode_style
-    monkeypatch.setattr(
-        type(model), "encode_style", lambda self, style: encoded.append(len(style)) or encode(self, style)
-    )
+
+    def counting(self: Any, style: Tensor, **options: Any) -> Any:
+        encoded.append(len(style))
+        return encode(self, style, **options)
+
+    monkeypatch.setattr(type(model), "encode_style", counting)
     evaluate({"adain": model}, **folders, output=tmp_path, **SMALL)
     assert encoded == [1, 1, 1]
 
@@ -311,11 +330,11 @@ def test_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FID and ArtFID, interrupted and resumed, are those of the metrics that see everything at once."""
+    """FID and ArtFID, interrupted and resumed, are those of the metrics over all images at once."""
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
     lpips = LPIPS(stylezoo.vgg.VGG("vgg16_random"))
-    monkeypatch.setattr(Networks, "inception", pool)
-    monkeypatch.setattr(Networks, "lpips", lpips)
+    monkeypatch.setattr(MetricNetworks, "inception", pool)
+    monkeypatch.setattr(MetricNetworks, "lpips", lpips)
     settings = {**folders, **SMALL, "metrics": ["art_fid"]}
     whole = evaluate(models[1:], **settings, output=tmp_path / "whole")
     interrupt(monkeypatch, 10)
@@ -337,7 +356,8 @@ def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monk
     expected = metric.result()
     assert values(whole, "art_fid")["microast"] == pytest.approx(expected.value, rel=1e-4)
     assert values(whole, "fid")["microast"] == pytest.approx(float(FID.compute(metric)), rel=1e-4)
-    assert values(whole, "fid")[STYLE] == pytest.approx(0, abs=1e-6) and values(whole, "lpips")[CONTENT] == 0
+    assert values(whole, "fid")[STYLE_COPY_BASELINE] == pytest.approx(0, abs=1e-6)
+    assert values(whole, "lpips")[IDENTITY_BASELINE] == 0
     score = next(score for score in whole if score.value.key.metric == "art_fid")
     theirs = dict(expected.key.settings)
     assert {name: value for name, value in score.value.key.settings if name in theirs} == theirs and score.low is None
@@ -346,11 +366,11 @@ def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monk
 
 
 def test_sets_need_two_pairs(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is said before anything is painted."""
-    monkeypatch.setattr(Networks, "inception", nn.Flatten())
-    monkeypatch.setattr(Networks, "lpips", LPIPS(stylezoo.vgg.VGG("vgg16_random")))
+    """Which is an error before anything is stylized."""
+    monkeypatch.setattr(MetricNetworks, "inception", nn.Flatten())
+    monkeypatch.setattr(MetricNetworks, "lpips", LPIPS(stylezoo.vgg.VGG("vgg16_random")))
     for metrics, named in ((["fid", "ssim"], "fid"), (["art_fid"], "fid and art_fid")):
-        with pytest.raises(ValueError, match=f"^{named} compare sets of images: two pairs are the least, not 1"):
+        with pytest.raises(ValueError, match=f"^{named} compare sets of images and need two pairs or more, not 1"):
             evaluate([], **folders, **SMALL, output=tmp_path / "out", pairs=1, metrics=metrics)
     assert not (tmp_path / "out").exists()
 
@@ -387,13 +407,13 @@ def test_parquet(
 
 def test_without_pyarrow(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"pip install pyarrow, or stylezoo\[parquet\], or take --format csv"):
+    with pytest.raises(ValueError, match=r"pip install pyarrow, or stylezoo\[parquet\], or use --format csv"):
         evaluate([], **folders, output=tmp_path / "out", format="parquet", **SMALL)
     assert not (tmp_path / "out").exists()
 
 
 def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Multi- and single-style systems are measured against images named like their styles, which others paint, too."""
+    """Multi- and single-style systems are measured against images named like their styles, which arbitrary systems take, too."""
     multi, single = thin_model("cin"), thin_model("johnson")
     for index, name in enumerate(multi.styles):
         write_image(torch.rand(3, 32 + index, 40), tmp_path / "many" / f"{name}.png")
@@ -401,11 +421,11 @@ def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:
     write_image(torch.rand(3, 32, 40), tmp_path / "unnamed" / "some.png")
     settings = {**SMALL, "content": folders["content"], "metrics": ["ssim"]}
     both = {"cin": multi, "gatys": thin_model("gatys")}
-    evaluate(both, style=tmp_path / "many", output=tmp_path / "a", save_pictures=True, **settings)
-    painted = sorted((tmp_path / "a" / "pictures" / "cin").iterdir())
-    assert len(painted) == 4 * len(multi.styles) and painted[5].name == f"00005_b_{multi.styles[1]}.png"
+    evaluate(both, style=tmp_path / "many", output=tmp_path / "a", save_images=True, **settings)
+    written = sorted((tmp_path / "a" / "images" / "cin").iterdir())
+    assert len(written) == 4 * len(multi.styles) and written[5].name == f"00005_b_{multi.styles[1]}.png"
     expected = Stylizer(multi, [1])(framed(folders["content"] / "b.png")[None])[0]
-    assert (to_tensor(read_image(painted[5])) - expected).abs().max() < 1.1 / 255
+    assert (to_tensor(read_image(written[5])) - expected).abs().max() < 1.1 / 255
     assert values(scores(tmp_path / "a"), "ssim")["gatys"] < 0.999
     evaluate({"johnson": single}, style=tmp_path / "one", output=tmp_path / "b", **settings)
     single.hparams["style_name"] = None
@@ -417,10 +437,10 @@ def test_kinds(folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_bf16(done: Path, models: list[Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """Models paint in bf16, metrics look in float32: anchors stay as they are, models nearly so."""
+    """Models run in bf16, metrics in float32: baselines do not change, models hardly."""
     half = evaluate(models, **folders, output=tmp_path, precision="bf16-mixed", **SMALL)
     for score, full in zip(half, scores(done), strict=True):
-        same = score.model in (CONTENT, STYLE)
+        same = score.model in (IDENTITY_BASELINE, STYLE_COPY_BASELINE)
         assert score.value.value == pytest.approx(full.value.value, rel=1e-6 if same else 0.02)
         assert same or score.value.value != full.value.value
         assert score.value.ratio(full.value) if full.value.value else same
@@ -436,10 +456,10 @@ def test_results_of_two_folders_can_be_compared_or_refused(
         assert score.value.difference(before) == pytest.approx(0, abs=1e-5 * abs(before.value))
     other = evaluate([], **folders, output=tmp_path / "other", **{**SMALL, "crop": 24})
     with pytest.raises(ValueError, match=r"frame \(short40 crop24, short40 crop32\)"):
-        other[0].value.difference(here[CONTENT, "content_loss"])
+        other[0].value.difference(here[IDENTITY_BASELINE, "content_loss"])
     fewer = evaluate([], **folders, output=tmp_path / "fewer", pairs=5, **SMALL)
     with pytest.raises(ValueError, match="pair_set"):
-        fewer[0].value.difference(here[CONTENT, "content_loss"])
+        fewer[0].value.difference(here[IDENTITY_BASELINE, "content_loss"])
 
 
 def test_other_settings_are_refused(done: Path, models: list[Path], folders: dict[str, Path], tmp_path: Path) -> None:
@@ -484,7 +504,8 @@ def test_mistakes(models: list[Path], folders: dict[str, Path], tmp_path: Path) 
     assert "download art_inception" in refused(models, metrics=["fid"])
     assert "4 contents and 3 styles make 12 pairs, not 13" in refused(models, pairs=13)
     assert "crop 64 is larger than size 40" in refused(models, crop=64)
-    assert "crop is 16 pixels or more" in refused(models, crop=8)
+    assert "batch_size must be 1 or more, not 0" in refused(models, batch_size=0)
+    assert "crop must be 16 pixels or more, not 8" in refused(models, crop=8)
     assert "There is no image in" in refused(models, style=tmp_path / "nothing")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"not an image")
@@ -496,7 +517,7 @@ def test_mistakes(models: list[Path], folders: dict[str, Path], tmp_path: Path) 
 
 
 def test_an_encoder_file_that_stops_early(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Losses look at the layers that there are, and say so."""
+    """Losses use the layers that the file holds, and their key names them."""
     encoder = stylezoo.vgg.VGG("vgg19_random/8", last="relu4_1")
     torch.save(dict(encoder.tensors), tmp_path / "encoder.pth")
     settings = {**SMALL, "encoder": "vgg19_normalised", "encoder_weights": str(tmp_path / "encoder.pth")}
@@ -515,9 +536,44 @@ def test_command(
     main(["evaluate", "--models", str(models[0]), f"again={models[0]}", *words, *output])
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split("  ")[0]: line.split()[-6:] for line in lines}
-    assert shown["adain"] == shown["again"] and {CONTENT, STYLE} <= shown.keys()
+    assert shown["adain"] == shown["again"] and {IDENTITY_BASELINE, STYLE_COPY_BASELINE} <= shown.keys()
     assert any("summary.md" in line for line in lines)
     with pytest.raises(SystemExit, match="1"):
         main(["evaluate", "--models", str(models[0]), *words, *output, "--seed", "1"])
     said = capsys.readouterr().err.strip()
     assert "seed (0, now 1)" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("evaluation*")), ids=lambda folder: folder.name)
+def test_committed_results_stay_readable(folder: Path) -> None:
+    """The summary of every committed folder follows from its values and settings."""
+    summary, settings = scores(folder), read_settings(folder)
+    assert settings is not None
+    names = ["content (unchanged)", "style (copied)", *settings["models"]]
+    assert list(dict.fromkeys(score.model for score in summary)) == names
+    for score, row in zip(summary, rows(folder / "summary.csv"), strict=True):
+        key = score.value.key
+        found = [score.model, key.metric, score.better, str(score.value.n)]
+        found += [key.backbone, key.sha256, key.resize, key.images]
+        assert found == [
+            row[name] for name in ("model", "metric", "better", "n", "backbone", "sha256", "resize", "pictures")
+        ]
+        assert dict(key.settings) == json.loads(row["settings"])
+        numbers = [score.value.value, score.low, score.high]
+        assert numbers == pytest.approx([float(row[name]) for name in ("mean", "low", "high")], rel=1e-9, abs=1e-12)
+
+
+def test_format_of_the_folder(done: Path) -> None:
+    """The names that committed folders of results have do not change."""
+    settings = json.loads((done / "settings.json").read_text())
+    assert [*settings] == ["format", "content", "style", "protocol", "metrics", "models"]
+    words = ["pairs", "seed", "size", "crop", "batch_size", "precision", "device", "pictures"]
+    assert [*settings["protocol"]] == words
+    key = settings["metrics"]["style_loss"]["key"]
+    assert [*key] == ["metric", "backbone", "sha256", "resize", "pictures", "settings"] and key["pictures"] == "float"
+    columns = ["model", "metric", "mean", "low", "high", "n", "better"]
+    columns += ["backbone", "sha256", "resize", "pictures", "settings"]
+    assert [*rows(done / "summary.csv")[0]] == columns
+    assert {path.stem for path in done.glob("*.csv")} == {
+        *("content_unchanged", "style_copied", "adain", "microast", "pairs", "summary")
+    }

@@ -9,25 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stylezoo.metrics import (
-    CFSD,
-    FID,
-    LPIPS,
-    SSIM,
-    AlexNet,
-    ArtFID,
+from stylezoo.metrics.backbones import AlexNet
+from stylezoo.metrics.base import ImageMetric
+from stylezoo.metrics.cfsd import CFSD
+from stylezoo.metrics.frechet import FID, ArtFID
+from stylezoo.metrics.histogan import HistoGANDistance
+from stylezoo.metrics.lpips import LPIPS
+from stylezoo.metrics.perceptual import (
     BalancedStyleLoss,
     ClassicStyleLoss,
     ContentLoss,
-    GraySSIM,
-    HistoGANDistance,
-    ImageMetric,
-    MultiScaleSSIM,
     StyleLoss,
     StyleSupremum,
     SupremumCorrelation,
-    WarpError,
 )
+from stylezoo.metrics.structural import SSIM, GraySSIM, MultiScaleSSIM
+from stylezoo.metrics.temporal import WarpError
 from stylezoo.vgg import VGG
 
 THIN = VGG("vgg19_random/8", last="relu5_1")
@@ -73,14 +70,14 @@ OF_CONTENT = ("content", "content_normalized", "lpips", "cfsd", "ssim", "ms_ssim
 OF_STYLE = ("style", "style_gram", "classic", "balanced", "histogan")
 
 
-def painter(images: Tensor) -> Tensor:
-    """Paints so that it flickers: with a texture that stays where the screen is."""
+def flickering(images: Tensor) -> Tensor:
+    """A stylizer that flickers: its texture does not move with the content."""
     rows = torch.arange(images.shape[-2], dtype=images.dtype).view(-1, 1)
     return images.square() * (1 + 0.2 * torch.sin(rows))
 
 
-def pictures(count: int = 5) -> dict[str, Tensor]:
-    """Outputs, contents and styles, each (count, 3, 64, 72) and no two alike."""
+def some_images(count: int = 5) -> dict[str, Tensor]:
+    """Outputs, contents and styles, each (count, 3, 64, 72), all different."""
     generator = torch.Generator().manual_seed(1)
     low = torch.rand(2, count, 3, 8, 9, generator=generator)
     content, style = (nn.functional.interpolate(x, size=(64, 72), mode="bilinear") for x in low)
@@ -88,6 +85,8 @@ def pictures(count: int = 5) -> dict[str, Tensor]:
 
 
 def update(metric: ImageMetric, batch: dict[str, Tensor], part: slice = slice(None)) -> None:
-    """Shows a metric what it asks for."""
+    """Updates a metric with the arguments that it takes."""
     wanted = inspect.signature(type(metric).update).parameters
-    metric.update(**{name: painter if name == "painter" else batch[name][part] for name in wanted if name != "self"})
+    metric.update(
+        **{name: flickering if name == "stylizer" else batch[name][part] for name in wanted if name != "self"}
+    )

@@ -1,4 +1,4 @@
-"""The second of two processes that each show the metrics a part of the images; the first is test_contract.py.
+"""The second of two processes that each update the metrics with a part of the images; the first is test_contract.py.
 
 python sync_process.py FOLDER
 """
@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from every_metric import METRICS, alexnet, pictures, update
+from every_metric import METRICS, alexnet, some_images, update
 
 
 def measure(folder: Path, rank: int) -> dict[str, tuple[float, int, int]]:
@@ -21,10 +21,10 @@ def measure(folder: Path, rank: int) -> dict[str, tuple[float, int, int]]:
         values = {}
         for name, build in METRICS.items():
             metric = build(network)
-            update(metric, pictures(), slice(0, 2) if rank == 0 else slice(2, None))
+            update(metric, some_images(), slice(0, 2) if rank == 0 else slice(2, None))
             result = metric.result()
             values[name] = (result.value, result.n, metric.n)
-        torch.distributed.barrier()  # who leaves first breaks the other's connection
+        torch.distributed.barrier()  # a process that ends first would break the connection of the other
         return values
     finally:
         torch.distributed.destroy_process_group()

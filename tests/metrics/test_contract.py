@@ -1,4 +1,4 @@
-"""What holds for every metric: batches and processes do not matter, sums are exact, values carry their key."""
+"""What holds for every metric: batches and processes change nothing, sums are exact, values carry their key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import sync_process
 import torch
 from conftest import ROOT
-from every_metric import METRICS, OF_CONTENT, OF_STYLE, THIN, alexnet, pictures, update
+from every_metric import METRICS, OF_CONTENT, OF_STYLE, THIN, alexnet, some_images, update
 from torchmetrics import MetricCollection
 
 import stylezoo.metrics
@@ -43,7 +43,7 @@ def at_once(network: AlexNet) -> dict[str, MetricValue]:
     results = {}
     for name, build in METRICS.items():
         metric = build(network)
-        update(metric, pictures())
+        update(metric, some_images())
         results[name] = metric.result()
     return results
 
@@ -53,16 +53,16 @@ def test_batches_and_processes_do_not_matter(name: str, network: AlexNet, at_onc
     """One batch, a stream of batches, and sums that two processes added to each other give one value."""
     stream, first, second = (METRICS[name](network) for _ in range(3))
     for part in (slice(0, 2), slice(2, 3), slice(3, 5)):
-        update(stream, pictures(), part)
-    update(first, pictures(), slice(0, 2))
-    update(second, pictures(), slice(2, 5))
+        update(stream, some_images(), part)
+    update(first, some_images(), slice(0, 2))
+    update(second, some_images(), slice(2, 5))
     first.merge_state(second)
     for result in (stream.result(), first.result()):
         assert result.n == 5 and result.key == at_once[name].key
         assert result.value == pytest.approx(at_once[name].value, rel=1e-5)
     stream.reset()
     assert stream.n == 0
-    with pytest.raises(ValueError, match="has seen no images yet"):
+    with pytest.raises(ValueError, match="has no images yet: call update first"):
         stream.result()
 
 
@@ -83,7 +83,7 @@ def test_two_processes(at_once: dict[str, MetricValue], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*OF_CONTENT, *OF_STYLE, "supremum"])
 def test_mean_of_the_values_per_pair(name: str, network: AlexNet, at_once: dict[str, MetricValue]) -> None:
-    metric, batch = METRICS[name](network), pictures()
+    metric, batch = METRICS[name](network), some_images()
     assert isinstance(metric, PairMetric)
     reference = batch["content" if name in OF_CONTENT else "style"]
     values = metric.values(batch["output"], reference)
@@ -92,13 +92,13 @@ def test_mean_of_the_values_per_pair(name: str, network: AlexNet, at_once: dict[
     singles = [metric.values(a[None], b[None]) for a, b in zip(batch["output"], reference, strict=True)]
     torch.testing.assert_close(torch.cat(singles), values, rtol=1e-4, atol=1e-6)
     assert float(values.double().mean()) == pytest.approx(at_once[name].value, rel=1e-6)
-    assert metric.n == 0  # looking is not adding
+    assert metric.n == 0  # values are not added to the sums
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_sums_are_float64(name: str, network: AlexNet) -> None:
     metric = METRICS[name](network)
-    update(metric, pictures())
+    update(metric, some_images())
     states = {key: state for key, state in metric.metric_state.items() if isinstance(state, torch.Tensor)}
     assert states
     assert all(state.dtype == torch.float64 for state in states.values())
@@ -117,12 +117,12 @@ def test_sums_keep_what_float32_loses() -> None:
 def test_mixed_precision_changes_nothing(name: str, network: AlexNet, at_once: dict[str, MetricValue]) -> None:
     metric = METRICS[name](network)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        update(metric, pictures())
+        update(metric, some_images())
     assert metric.result().value == pytest.approx(at_once[name].value, rel=1e-6)
 
 
-def test_functions_on_features_are_the_classes_on_pictures() -> None:
-    batch = pictures()
+def test_functions_on_features_are_the_classes_on_images() -> None:
+    batch = some_images()
     features = {name: THIN(images, ["relu2_1", "relu4_1"]) for name, images in batch.items()}
     layers = {"relu2_1": 0.5, "relu4_1": 2.0}
     torch.testing.assert_close(
@@ -138,7 +138,7 @@ def test_functions_on_features_are_the_classes_on_pictures() -> None:
 def test_collections_pass_each_metric_what_it_asks_for(network: AlexNet) -> None:
     metrics = {"lpips": LPIPS(network), "style": StyleLoss(THIN), "ssim": SSIM()}
     collection = MetricCollection(metrics, compute_groups=False)
-    collection.update(**pictures())
+    collection.update(**some_images())
     assert {name: float(value) for name, value in collection.compute().items()} == {
         name: metric.result().value for name, metric in metrics.items()
     }
@@ -170,7 +170,7 @@ def test_other_weights_and_options_are_other_keys() -> None:
         ContentLoss(VGG("vgg19_random/8", first_padding="replicate")).key,
         ContentLoss(VGG("vgg19_random/8"), {"relu4_1": 1.0}).key,
         ContentLoss(VGG("vgg19_random/8"), resize="short48").key,
-        ContentLoss(VGG("vgg19_random/8"), pictures="png").key,
+        ContentLoss(VGG("vgg19_random/8"), images="png").key,
     ]
     assert len(set(keys)) == len(keys)
     assert ContentLoss(VGG("vgg19_random/8")).key == keys[0]
@@ -195,13 +195,13 @@ def test_comparisons_within_a_key() -> None:
         ({"backbone": "vgg16"}, "backbone \\(alexnet, vgg16\\)"),
         ({"sha256": "7f"}, "sha256 \\(5e, 7f\\)"),
         ({"resize": "native"}, "resize \\(short512, native\\)"),
-        ({"pictures": "jpeg95"}, "images \\(png, jpeg95\\)"),
+        ({"images": "jpeg95"}, "images \\(png, jpeg95\\)"),
         ({"settings": (("a", 2),)}, "a \\(1, 2\\)"),
         ({"settings": ()}, "a \\(1, None\\)"),
     ],
 )
 def test_comparisons_across_keys_are_refused(change: dict[str, object], words: str) -> None:
-    same = {"metric": "lpips", "backbone": "alexnet", "sha256": "5e", "resize": "short512", "pictures": "png"}
+    same = {"metric": "lpips", "backbone": "alexnet", "sha256": "5e", "resize": "short512", "images": "png"}
     first = MetricValue(0.5, 800, MetricKey(**same, settings=(("a", 1),)))  # type: ignore[arg-type]
     second = MetricValue(0.4, 800, MetricKey(**{**same, "settings": (("a", 1),), **change}))  # type: ignore[arg-type]
     for compare in (first.difference, first.ratio, first.__lt__):
@@ -217,7 +217,7 @@ def test_comparisons_across_keys_are_refused(change: dict[str, object], words: s
         (lambda: ContentLoss(THIN, loss="l1"), "There is no loss 'l1': choose one of plain"),
         (lambda: StyleLoss(THIN, statistic="grams"), "There is no loss 'grams': choose one of mean_std"),
         (lambda: SSIM(resize="512"), "There is no resize rule '512': give native, short512 or square256"),
-        (lambda: LPIPS(THIN), "LPIPS looks with AlexNet"),
+        (lambda: LPIPS(THIN), "LPIPS needs AlexNet"),
         (lambda: WarpError(["spin"]), "There is no motion 'spin': choose from shift"),
         (
             lambda: SSIM().values(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 40)),
@@ -225,7 +225,7 @@ def test_comparisons_across_keys_are_refused(change: dict[str, object], words: s
         ),
         (
             lambda: StyleLoss(THIN).values(torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)),
-            "style_loss compares pairs: there are 2 outputs and 1 others",
+            "style_loss compares pairs, but there are 2 outputs and 1 references",
         ),
     ],
 )

@@ -7,39 +7,28 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from every_metric import THIN, painter, pictures
+from every_metric import THIN, flickering, some_images
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional import pearson_corrcoef
 
 from stylezoo.losses import STYLE_STATISTICS
-from stylezoo.metrics import (
-    FID,
+from stylezoo.metrics.base import resized
+from stylezoo.metrics.cfsd import cfsd_distance
+from stylezoo.metrics.frechet import FID, activation_statistics, fid, fid_infinity, frechet_distance
+from stylezoo.metrics.histogan import histogan_distance, rgb_uv_histogram
+from stylezoo.metrics.lpips import lpips_distance, lpips_heads
+from stylezoo.metrics.perceptual import (
+    STATISTICS,
     SupremumCorrelation,
-    WarpError,
     balanced_style_loss,
-    cfsd_distance,
     classic_style_loss,
-    fid,
-    fid_infinity,
-    frechet_distance,
-    gray_ssim,
-    histogan_distance,
-    homography,
-    lpips_distance,
-    lpips_heads,
-    ms_ssim,
-    resized,
-    rgb_uv_histogram,
-    ssim,
     style_loss,
     style_supremum,
     supremum_correlation,
-    warp,
-    warp_error,
 )
-from stylezoo.metrics.frechet import activation_statistics
-from stylezoo.metrics.perceptual import STATISTICS
+from stylezoo.metrics.structural import gray_ssim, ms_ssim, ssim
+from stylezoo.metrics.temporal import WarpError, homography, warp, warp_error
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -82,7 +71,7 @@ def test_balanced_loss_is_the_training_loss_at_equal_sizes() -> None:
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_style_loss_per_pair(statistic: str) -> None:
-    """The mean over pairs is the loss of the batch, and one pair's value does not look at the others."""
+    """The mean over pairs is the loss of the batch, and the value of a pair does not depend on the others."""
     output, style = {"relu1_1": random(3, 4, 5, 6)}, {"relu1_1": random(3, 4, 5, 6)}
     values = style_loss(output, style, {"relu1_1": 2.0}, statistic)
     assert values.shape == (3,)
@@ -94,7 +83,7 @@ def test_style_loss_per_pair(statistic: str) -> None:
 
 
 def test_supremum_correlation() -> None:
-    batch = pictures(6)
+    batch = some_images(6)
     output, style = (THIN(batch[name], ["relu2_1"])["relu2_1"] for name in ("output", "style"))
     classic, supremum = classic_style_loss(output, style).double(), style_supremum(output, style).double()
     expected = float(pearson_corrcoef(classic, supremum))
@@ -108,7 +97,7 @@ def test_supremum_correlation() -> None:
 
 
 def test_lpips_is_a_weighted_distance_of_directions() -> None:
-    """Two positions that look the same way up to length are equal; orthogonal ones differ by both weights."""
+    """Two features of one direction are equal; orthogonal ones differ by both weights."""
     first, second = torch.zeros(2, 1, 2, 1, 1).unbind()
     first[0, 0], second[0, 1] = 3.0, 0.5
     heads = [torch.tensor([0.25, 2.0]).view(1, 2, 1, 1)]
@@ -146,19 +135,19 @@ def test_fid_by_nuclear_norm_is_the_trace_of_the_root(n: int, m: int) -> None:
     assert float(fid(output, output)) == pytest.approx(0, abs=1e-12)
 
 
-def test_fid_of_few_pictures_builds_no_covariance() -> None:
+def test_fid_of_few_images_builds_no_covariance() -> None:
     output, style = random(12, 3000), random(10, 3000)
     with Largest() as largest:
         fid(output, style)
     assert largest.size <= output.numel()
 
 
-def test_fid_needs_two_pictures_of_each() -> None:
-    with pytest.raises(ValueError, match="two or more each, not 1 outputs and 5 styles"):
+def test_fid_needs_two_images_of_each() -> None:
+    with pytest.raises(ValueError, match="of two or more images each, not 1 outputs and 5 styles"):
         fid(random(1, 4), random(5, 4))
     metric = FID(torch.nn.Flatten(), dimensions=12)
     metric.update(torch.rand(1, 3, 2, 2), torch.rand(3, 3, 2, 2))
-    with pytest.raises(ValueError, match="two or more each, not 1 outputs and 3 styles"):
+    with pytest.raises(ValueError, match="of two or more images each, not 1 outputs and 3 styles"):
         metric.compute()
 
 
@@ -231,7 +220,7 @@ def test_gray_ssim_by_loops() -> None:
     assert float(gray_ssim(output, content)) == pytest.approx(float(torch.stack(values).mean()), rel=1e-9)
 
 
-def test_ssim_and_ms_ssim_of_flat_pictures() -> None:
+def test_ssim_and_ms_ssim_of_flat_images() -> None:
     """Only luminance is left: (2ab + c1) / (a^2 + b^2 + c1); MS-SSIM raises it to the weight of the coarsest scale."""
     a, b, c1 = 0.8, 0.3, 0.01**2
     luminance = (2 * a * b + c1) / (a**2 + b**2 + c1)
@@ -275,19 +264,19 @@ def test_warps() -> None:
 
 def test_warp_error() -> None:
     """A texture that sticks to the screen: the difference of the texture with itself shifted, where that is known."""
-    still = pictures(2)["content"]
+    still = some_images(2)["content"]
     rows = 0.1 * torch.rand(64, 1)
     expected = float((rows[2:] - rows[:-2]).abs().mean())
     values = warp_error(lambda x: x + rows, still, ["shift"])
     assert values.tolist() == pytest.approx([expected] * 2, rel=1e-5)
 
 
-def test_warp_error_of_painters_that_move_with_their_content() -> None:
-    still = pictures(2)["content"]
+def test_warp_error_of_stylizers_that_commute_with_motion() -> None:
+    still = some_images(2)["content"]
     assert float(warp_error(lambda x: x**2, still, ["shift"]).max()) < 1e-7  # nothing is interpolated
     assert float(warp_error(lambda x: 1 - x, still).max()) < 1e-6  # interpolation commutes with it
     assert float(warp_error(torch.zeros_like, still).max()) == 0
-    assert float(warp_error(painter, still).min()) > 0.01
+    assert float(warp_error(flickering, still).min()) > 0.01
     metric = WarpError()
-    metric.update(painter, still)
-    torch.testing.assert_close(metric.compute(), warp_error(painter, still).double().mean())
+    metric.update(flickering, still)
+    torch.testing.assert_close(metric.compute(), warp_error(flickering, still).double().mean())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from every_metric import METRICS, OF_CONTENT, OF_STYLE, POOL, THIN, alexnet, pictures
+from every_metric import METRICS, OF_CONTENT, OF_STYLE, POOL, THIN, alexnet, some_images
 from PIL import Image
 
 import stylezoo.metrics
@@ -39,11 +39,11 @@ def refuse(first: MetricValue, second: MetricValue, words: str) -> None:
 
 def art_fid_of(mode: str, count: int = 5) -> MetricValue:
     metric = ArtFID(POOL, SSIM(), mode, dimensions=48)  # type: ignore[arg-type]
-    metric.update(**pictures(count))
+    metric.update(**some_images(count))
     return metric.result()
 
 
-def test_infinity_of_few_pictures_is_the_plain_value_and_says_so() -> None:
+def test_infinity_of_few_images_is_the_plain_value_and_says_so() -> None:
     plain, eight, fifteen = (art_fid_of(mode) for mode in ("art_fid", "art_fid_inf", "art_fid_inf_15"))
     assert plain.value == pytest.approx(eight.value, rel=1e-6) and eight.value == fifteen.value
     assert dict(eight.key.settings)["degenerate"] is True
@@ -53,7 +53,7 @@ def test_infinity_of_few_pictures_is_the_plain_value_and_says_so() -> None:
         art_fid_of("infinity")
 
 
-def test_infinity_of_many_pictures_is_less_biased() -> None:
+def test_infinity_of_many_images_is_less_biased() -> None:
     """Two samples of one distribution: the plain value is above 0 by chance alone. And 8 points are not 15."""
     rng = np.random.RandomState(0)
     first, second = (torch.from_numpy(rng.standard_normal((6000, 4))) for _ in range(2))
@@ -63,7 +63,7 @@ def test_infinity_of_many_pictures_is_less_biased() -> None:
     assert float(fid_infinity(first, second, seed=1)) != pytest.approx(infinite, rel=1e-6)
 
 
-def test_values_of_different_numbers_of_pictures_are_refused() -> None:
+def test_values_of_different_numbers_of_images_are_refused() -> None:
     """FID is biased by the number of images."""
     refuse(art_fid_of("art_fid", 5), art_fid_of("art_fid", 4), "outputs \\(5, 4\\), styles \\(5, 4\\)")
 
@@ -92,7 +92,7 @@ def test_style_set_of_rank_39() -> None:
 
 
 def test_lpips_with_alexnet_is_not_lpips_with_vgg(tmp_path: Path) -> None:
-    batch = pictures(2)
+    batch = some_images(2)
     results = []
     for network in (alexnet(tmp_path), VGG("vgg16_random", last="relu5_3")):
         metric = LPIPS(network)
@@ -104,14 +104,14 @@ def test_lpips_with_alexnet_is_not_lpips_with_vgg(tmp_path: Path) -> None:
 
 def test_png_is_not_jpeg() -> None:
     """Compression is part of the value: the same outputs, read from other files."""
-    batch, results = pictures(2), []
+    batch, results = some_images(2), []
     for encoding, options in (("png", {"format": "PNG"}), ("jpeg75", {"format": "JPEG", "quality": 75})):
         read = []
         for output in batch["output"]:
             file = io.BytesIO()
             to_image(output).save(file, **options)  # type: ignore[arg-type]
             read.append(to_tensor(Image.open(file)))
-        metric = StyleLoss(THIN, pictures=encoding)
+        metric = StyleLoss(THIN, images=encoding)
         metric.update(torch.stack(read), batch["style"])
         results.append(metric.result())
     assert results[0].value != pytest.approx(results[1].value, rel=1e-4)
@@ -119,7 +119,7 @@ def test_png_is_not_jpeg() -> None:
 
 
 def test_bgr_is_not_rgb() -> None:
-    batch, results = pictures(2), []
+    batch, results = some_images(2), []
     for cls, reference in ((StyleLoss, "style"), (ContentLoss, "content")):
         for channels in ("rgb", "bgr"):
             metric = cls(THIN, channels=channels)  # type: ignore[arg-type]
@@ -145,24 +145,22 @@ def test_antialiasing_is_part_of_the_resize_rule() -> None:
 
 
 @pytest.mark.parametrize("name", [*OF_CONTENT, *OF_STYLE])
-def test_content_metrics_reward_doing_nothing_and_style_metrics_giving_up_the_content(
-    name: str, tmp_path: Path
-) -> None:
-    """Neither kind ranks systems alone: the unchanged content is perfect to one, the style itself to the other, and
-    each is far from it for the other. (PSNR, which rewards doing nothing, and the CLIP score, which rewards
-    content that collapses, are not offered.)"""
-    metric, batch = METRICS[name](alexnet(tmp_path)), pictures(3)
+def test_content_metrics_reward_the_identity_and_style_metrics_the_copied_style(name: str, tmp_path: Path) -> None:
+    """Neither kind ranks systems alone: the identity baseline is perfect by one, the style-copy baseline by the other, and
+    each is far from perfect by the other. (PSNR, which the identity baseline wins, and the CLIP score, which images with a
+    collapsed content win, are not offered.)"""
+    metric, batch = METRICS[name](alexnet(tmp_path)), some_images(3)
     assert isinstance(metric, ContentMetric if name in OF_CONTENT else StyleMetric)
     perfect = 1.0 if metric.higher_is_better else 0.0
     best, worst = ("content", "style") if name in OF_CONTENT else ("style", "content")
-    floor, other = (metric.values(batch[output], batch[best]) for output in (best, worst))
-    assert floor.tolist() == pytest.approx([perfect] * 3, abs=1e-6)
-    assert float((other - perfect).abs().min()) > 100 * float((floor - perfect).abs().max())
+    best_values, other = (metric.values(batch[output], batch[best]) for output in (best, worst))
+    assert best_values.tolist() == pytest.approx([perfect] * 3, abs=1e-6)
+    assert float((other - perfect).abs().min()) > 100 * float((best_values - perfect).abs().max())
 
 
 def test_art_fid_rewards_neither() -> None:
-    """Its product punishes both ends: content kept and style kept are each worse than a mixture can be."""
-    batch = pictures(6)
+    """Its product is above 1 for both baselines: neither the unchanged content nor the copied style is perfect."""
+    batch = some_images(6)
 
     def value(output: torch.Tensor) -> float:
         metric = ArtFID(POOL, ContentLoss(THIN), dimensions=48)
