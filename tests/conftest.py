@@ -12,6 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+# What numbers may depend on: STYLEZOO_TEST_CPU=baseline stands for a processor without AVX, which sums in another order
+# (make test-portable), STYLEZOO_TEST_CPU=plain for one without oneDNN, on two threads. Torch reads this when it starts.
+CPU = os.environ.get("STYLEZOO_TEST_CPU", "native")
+if CPU == "baseline":
+    os.environ["ATEN_CPU_CAPABILITY"] = "default"
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    os.environ["MKL_ENABLE_INSTRUCTIONS"] = "SSE4_2"
+
 import torch
 
 import stylezoo
@@ -23,11 +32,29 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
 # Tiny tensors gain nothing from threads, and the workers of pytest-xdist would fight over the cores.
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-torch.set_num_threads(1)
+THREADS = 2 if CPU == "plain" else 1
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
+torch.set_num_threads(THREADS)
+torch.backends.mkldnn.enabled = CPU != "plain"
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "numerical: what another processor rounds differently; make test-portable")
+
+
+def pytest_report_header() -> str:
+    one_dnn = "oneDNN" if torch.backends.mkldnn.enabled else "no oneDNN"
+    return f"numbers: {CPU} ({torch.backends.cpu.get_cpu_capability()}, {one_dnn}, {THREADS} thread(s))"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Comparisons with stored numbers are numerical; other tests say so themselves."""
+    for item in items:
+        if "parity" in getattr(item, "fixturenames", ()):
+            item.add_marker("numerical")
 
 
 def shared(path: str) -> Path:

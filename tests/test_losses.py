@@ -122,7 +122,9 @@ def test_gram_accumulates_in_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("loss", [*STYLE_STATISTICS.values(), *CONTENT_LOSSES.values()], ids=[*STYLE_STATISTICS, *CONTENT_LOSSES])
+@pytest.mark.parametrize(
+    "loss", [*STYLE_STATISTICS.values(), *CONTENT_LOSSES.values()], ids=[*STYLE_STATISTICS, *CONTENT_LOSSES]
+)
 def test_losses_of_16_bits_are_computed_in_float32(loss: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:
     """Exactly what the same rounded features give in float32, also where the features hardly vary."""
     for output, style in ((OUTPUT, STYLE), (1 + OUTPUT / 100, 1 + STYLE / 100)):

@@ -111,6 +111,7 @@ def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> 
     assert len(set(whole.values())) == 7
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     """A run that stays finite and learns, and losses of one model on one batch within 2 % of fp32.

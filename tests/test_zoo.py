@@ -76,6 +76,7 @@ def test_names_and_sources(name: str) -> None:
     assert name in stylezoo.list_models(cls.kind)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     model = thin_model(name).train()
@@ -119,6 +120,7 @@ def test_losses_can_be_those_of_another_network(name: str, tmp_path: Path) -> No
     assert dict(other.encoders())["_loss_network"].name == "vgg19_random/4"
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_batch_is_its_singles(name: str) -> None:
     model, (content, style) = thin_model(name).eval(), pair(name)
@@ -141,6 +143,7 @@ def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) ->
             assert output.shape == content.shape and torch.isfinite(output).all()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", stylezoo.list_models("arbitrary") + stylezoo.list_models("optimisation"))
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave.
