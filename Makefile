@@ -10,10 +10,10 @@ PAIRS   ?= 50
 SIZE    ?= 256
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test notebooks results lint format clean
+.PHONY: help install demo test test-portable notebooks results lint format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY)  ## set up the virtual environment in .venv (done by all other targets, once)
 
@@ -35,6 +35,9 @@ demo: $(READY)  ## train a SANet without data or network, then paint with it (mi
 
 test: $(READY)  ## run the tests, in two processes: WORKERS=8 on a larger machine
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
+	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical tests
 
 notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks

@@ -12,6 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+# What numbers may depend on: STYLEZOO_TEST_CPU=baseline stands for a processor without AVX, which sums in another order
+# (make test-portable), STYLEZOO_TEST_CPU=plain for one without oneDNN, on two threads. Torch reads this when it starts.
+CPU = os.environ.get("STYLEZOO_TEST_CPU", "native")
+if CPU == "baseline":
+    os.environ["ATEN_CPU_CAPABILITY"] = "default"
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    os.environ["MKL_ENABLE_INSTRUCTIONS"] = "SSE4_2"
+
 import torch
 
 import stylezoo
@@ -23,11 +32,29 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 
 # Tiny tensors gain nothing from threads, and the workers of pytest-xdist would fight over the cores.
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-torch.set_num_threads(1)
+THREADS = 2 if CPU == "plain" else 1
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
+torch.set_num_threads(THREADS)
+torch.backends.mkldnn.enabled = CPU != "plain"
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "numerical: what another processor rounds differently; make test-portable")
+
+
+def pytest_report_header() -> str:
+    one_dnn = "oneDNN" if torch.backends.mkldnn.enabled else "no oneDNN"
+    return f"numbers: {CPU} ({torch.backends.cpu.get_cpu_capability()}, {one_dnn}, {THREADS} thread(s))"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Comparisons with stored numbers are numerical; other tests say so themselves."""
+    for item in items:
+        if "parity" in getattr(item, "fixturenames", ()):
+            item.add_marker("numerical")
 
 
 def shared(path: str) -> Path:
@@ -86,14 +113,18 @@ def parity(tmp_path: Path) -> Callable[[str], Case]:
 
 
 def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """{gradnorm_<part>, gradnorms_<part>} of the sum of loss terms."""
+    """{gradnorm_<part>, gradnorms_<part>} of the sum of loss terms, their squares summed in float64.
+
+    torch sums float32 squares lane by lane: in eight lanes (AVX2) the norm of 2.4 million numbers comes out 4e-5 too small,
+    twice what the fixtures allow for everything.
+    """
     tensors = {name: list(part.parameters()) for name, part in parts.items()}
     flat = [p for params in tensors.values() for p in params]
     total = torch.stack(list(terms.values())).sum()
     gradients = iter(torch.autograd.grad(total, flat, retain_graph=True))
     norms = {}
     for name, params in tensors.items():
-        each = torch.stack([next(gradients).norm() for _ in params])
+        each = torch.stack([next(gradients).double().norm() for _ in params])
         norms[f"gradnorm_{name}"], norms[f"gradnorms_{name}"] = each.norm(), each
     return norms
 
@@ -115,7 +146,7 @@ THIN = "vgg19_random/8"
 NARROW = {"encoder": THIN, "loss_encoder": THIN, "width": 0.25, "ngf": 32, "layers": 1}
 """Settings that make small networks of those systems that have them."""
 FEW = {"predictor": "mobilenet_v2", "iterations": 12}
-"""The same of tests without a recipe. Iterations: enough to leave the content, few enough for rounding not to grow."""
+"""The same of tests without a recipe. Iterations: enough to leave the content; rounding grows 1e5-fold over them."""
 
 
 def thin_model(name: str, he_init: bool = True, **settings: Any) -> StyleModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,6 +119,20 @@ def test_gram_accumulates_in_float32_under_autocast() -> None:
     torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=0)
     in_16_bits = torch.einsum("bchw,bdhw->bcd", x.bfloat16(), x.bfloat16()).double()
     assert float((in_16_bits - exact).abs().max()) > 10 * float((result.double() - exact).abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "loss", [*STYLE_STATISTICS.values(), *CONTENT_LOSSES.values()], ids=[*STYLE_STATISTICS, *CONTENT_LOSSES]
+)
+def test_losses_of_16_bits_are_computed_in_float32(loss: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:
+    """Exactly what the same rounded features give in float32, also where the features hardly vary."""
+    for output, style in ((OUTPUT, STYLE), (1 + OUTPUT / 100, 1 + STYLE / 100)):
+        output, style = output.to(dtype), style.to(dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = loss(output, style)
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result, loss(output.float(), style.float()), rtol=0, atol=0)
 
 
 def test_content_losses() -> None:

@@ -78,15 +78,18 @@ def test_stylize_with_an_alpha_per_level(parity: Parity) -> None:
 def test_training_losses(parity: Parity) -> None:
     case = parity("gao_multilevel/train_b2_64x96")
     model = reference(case)
-    terms = model.losses(case["content"], case["style"])
+    with torch.no_grad():
+        terms = model.losses(case["content"], case["style"])
+        output = imagenet_normalized(model(case["content"], case["style"]))
     content, style = terms["content"], terms["style"]
-    output = imagenet_normalized(model(case["content"], case["style"]))
     case.check(loss_content=content, loss_style=style / 10, total=content + style, output=output)
-    case.check(gradnorm_decoder=gradient_norms(terms, decoder=model.decoder)["gradnorm_decoder"])
 
 
 def test_training_gradients_in_float64(parity: Parity) -> None:
-    """In double precision: in float32, ReLU and pooling switches move the norms of single tensors."""
+    """In double precision: a ReLU or a pool that switches moves the norm of float32 gradients.
+
+    Nine orders of summation (five convolution codes, noise of 1e-7) gave 4302.71 to 4302.91; float64 is 4302.7537.
+    """
     case = parity("gao_multilevel/train_b2_64x96")
     model = in_float64(reference(case))
     terms = model.losses(case["content"].double(), case["style"].double())

@@ -111,26 +111,46 @@ def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> 
     assert len(set(whole.values())) == 7
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
-    """The losses of one model on one batch within 2 % of fp32, and a run that stays finite and learns."""
-    run = trainer(tmp_path, max_steps=15, precision="bf16-mixed")
+    """A run that stays finite and learns, and losses of one model on one batch within 2 % of fp32.
+
+    bf16 has 8 bits, 0.4 %. The sums compared here differ by at most 1.1 % (magenta: its picture, rounded, has 5 % more
+    total variation), the terms of two photographs by at most 0.4 %; AVX2, SSE4.1 and no oneDNN agree to 1e-5 in that.
+    """
+    run = trainer(tmp_path, max_steps=8, precision="bf16-mixed")
     model = thin_model(name, he_init=False, lr=1e-3)
     run.fit(model, pairs(name, pictures))
     logged = [float(loss) for loss in losses(tmp_path).values()]
-    assert len(logged) == 15 and all(math.isfinite(loss) for loss in logged)
+    assert len(logged) == 8 and all(math.isfinite(loss) for loss in logged)
     assert min(logged[-3:]) < max(logged[:3])
     batch = next(iter(pairs(name, pictures).train_dataloader()))
     model.eval()  # dropout would differ
     with torch.no_grad():
-        if model(**batch).std((2, 3)).max() < 1e-3 and model.perceptual.content_loss != "plain":
-            model = thin_model(name).eval()  # normalized features of a flat image are nothing but rounding
         full = model.losses(**batch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model.losses(**batch)
+    assert all(term.dtype == torch.float32 for term in half.values())
+    if model.perceptual.content_loss != "plain":
+        # It divides features by how much they vary. Those of this model's flat picture vary about as much as they are
+        # rounded, which moves the term by 18 to 51 %; those of photographs vary more.
+        del half["content"], full["content"]
+        same_pictures_in_bf16(model, batch)
     total, rounded = (float(torch.stack(list(terms.values())).sum()) for terms in (full, half))
     assert rounded == pytest.approx(total, rel=0.02) and rounded != total
-    assert all(term.dtype == torch.float32 for term in half.values())
+
+
+def same_pictures_in_bf16(model: StyleModel, batch: dict[str, torch.Tensor]) -> None:
+    """The perceptual terms of the batch's own pictures, each within 2 % of fp32."""
+    terms = []
+    for enabled in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            content, style = (model.loss_network(batch[key], model.perceptual.layers) for key in ("content", "style"))
+            terms.append(model.perceptual(style, content=content) | model.perceptual(content, style=style))
+    full, half = terms
+    for key, term in full.items():
+        assert float(half[key]) == pytest.approx(float(term), rel=0.02) and half[key] != term, key
 
 
 def test_accumulation_and_clipping(pictures: Path, tmp_path: Path) -> None:
