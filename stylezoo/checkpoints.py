@@ -300,28 +300,32 @@ def import_checkpoint(
     for path, tensors in contents.items():
         contents[path], needed = cls.read_public(tensors)
         settings = {**needed, **settings}
-    encoder = named.pop("encoder", None)
-    if encoder is None:
-        candidates = [path for path in unnamed if is_vgg(contents[path])]
-        if len(candidates) > 1:
-            raise StylezooError(
-                f"Both {candidates[0]} and {candidates[1]} look like the encoder: name it with encoder=PATH."
-            )
-        encoder = candidates[0] if candidates else None
+    encoder = named.pop("encoder", None) or _encoder_file([path for path in unnamed if is_vgg(contents[path])])
     if encoder is not None:
         unnamed = [path for path in unnamed if path != encoder]
         has_encoder = "encoder_weights" in inspect.signature(cls).parameters
         settings.setdefault("encoder_weights" if has_encoder else "loss_encoder_weights", str(encoder))
     model = cls(**settings)
-
-    parts = {
-        name: child
-        for name, child in model.named_children()
-        if child.state_dict() and name not in dict(model.encoders())
-    }
-    if len(unnamed) == 1 and not named and _fits(model, contents[unnamed[0]]):  # one file with all parts
+    if len(unnamed) == 1 and not named and _fits(model, contents[unnamed[0]]):  # one file with all submodules
         model.load_state_dict(contents[unnamed[0]])
         return model.eval()
+    _load_parts(model, named, unnamed, contents)
+    return model.eval()
+
+
+def _encoder_file(candidates: Sequence[Path]) -> Path | None:
+    """The file of the encoder among those that hold VGG weights."""
+    if len(candidates) > 1:
+        raise StylezooError(f"Both {candidates[0]} and {candidates[1]} hold VGG weights: name it with encoder=PATH.")
+    return candidates[0] if candidates else None
+
+
+def _load_parts(
+    model: StyleModel, named: dict[str, Path], unnamed: Sequence[Path], contents: Mapping[Path, weights.Tensors]
+) -> None:
+    """Finds out which submodule each unnamed file is, and loads all of them."""
+    system, encoders = model.system, dict(model.encoders())
+    parts = {name: child for name, child in model.named_children() if child.state_dict() and name not in encoders}
     for path in unnamed:
         fitting = [name for name, part in parts.items() if _fits(part, contents[path])]
         if len(fitting) != 1:
@@ -343,7 +347,6 @@ def import_checkpoint(
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise StylezooError(f"{path} does not fit {name} of {system}: {reason}") from error
-    return model.eval()
 
 
 def _split_parts(files: Sequence[str | Path] | Mapping[str, str | Path]) -> tuple[dict[str, Path], list[Path]]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from stylezoo.errors import MissingFileError
 from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize
 from stylezoo.tiling import tiled
@@ -397,11 +398,11 @@ def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
         long_side: Pixels that the longer side is resized to (antialiased); None keeps the size.
 
     Raises:
-        FileNotFoundError: If it is not there.
+        MissingFileError: If it is not there.
         ImageError: If it cannot be read.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no style image {path}: training needs the image whose style it is to learn, so put one"
             " there or name another in the recipe."
         )

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.vgg import Features
 
 
@@ -420,7 +421,7 @@ class PerceptualLoss:
         style_loss: A name of `STYLE_STATISTICS`, or a system's own function of the features of output and style.
 
     Raises:
-        ValueError: If a loss name is unknown.
+        StylezooError: If a loss name is unknown.
     """
 
     content_layers: Mapping[str, float]
@@ -431,7 +432,7 @@ class PerceptualLoss:
     def __post_init__(self) -> None:
         for name, table in ((self.content_loss, CONTENT_LOSSES), (self.style_loss, STYLE_STATISTICS)):
             if isinstance(name, str) and name not in table:
-                raise ValueError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+                raise StylezooError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
 
     @property
     def layers(self) -> list[str]:

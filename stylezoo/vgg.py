@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stylezoo import weights as weight_files
+from stylezoo.errors import StylezooError
 from stylezoo.tiling import tiled
 
 Features = dict[str, Tensor]
@@ -101,13 +102,13 @@ def parse_name(name: str) -> tuple[int, str, int]:
     ((19, 'normalised', 1), (16, 'random', 4))
 
     Raises:
-        ValueError: If there is no such encoder.
+        StylezooError: If there is no such encoder.
     """
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVORS)})(?:/(\d+))?", name)
     wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
     if match is None or wrong_divisor or match[0] == "vgg16_slim":
         names = ", ".join(f"vgg19_{flavor}" for flavor in FLAVORS)
-        raise ValueError(
+        raise StylezooError(
             f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim), or a thinner"
             " random one such as vgg19_random/4."
         )
@@ -139,8 +140,8 @@ class VGG(nn.Module):
         ceil_mode: Whether pools round odd sizes up, instead of the flavor's own.
 
     Raises:
-        ValueError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
-        FileNotFoundError: If the weights are not on this machine; the message says how to get them.
+        StylezooError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
+        MissingFileError: If the weights are not on this machine; the message says how to get them.
     """
 
     def __init__(
@@ -163,28 +164,8 @@ class VGG(nn.Module):
         self.ceil_mode = flavor.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights if isinstance(weights, str) else "its own"
-        tensors: Mapping[str, Tensor]
-        if isinstance(weights, Mapping):
-            tensors = weights
-        elif self.flavor == "random" and weights is None:
-            tensors = random_weights(self.depth, divisor)
-        else:
-            tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
-        if not tensors:
-            raise ValueError(
-                f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
-            )
-        names = list(itertools.takewhile(lambda conv: f"{conv}.weight" in tensors, conv_names(self.depth)))
-        if last is not None:
-            stop = _conv_of(last)
-            if stop not in names:
-                deepest = names[-1].replace("conv", "relu")
-                raise ValueError(
-                    f"The weights of {name} ({source}) stop at {deepest}, {last} is needed: give a file that reaches"
-                    " deeper (encoder_weights)."
-                )
-            names = names[: names.index(stop) + 1]
-
+        tensors = self._read(name, weights, divisor)
+        names = self._built(tensors, last, source)
         self.preprocess = nn.Conv2d(3, 3, 1)
         with torch.no_grad():
             self.preprocess.weight.copy_(torch.tensor(flavor.matrix)[:, :, None, None])
@@ -194,7 +175,7 @@ class VGG(nn.Module):
         for conv in names:
             shape = tuple(tensors[f"{conv}.weight"].shape)
             if shape[1:] != (channels, 3, 3):
-                raise ValueError(
+                raise StylezooError(
                     f"{conv} of {source} has weights of shape {shape} where (..., {channels}, 3, 3) was expected:"
                     f" these are not VGG-{self.depth} weights."
                 )
@@ -203,20 +184,51 @@ class VGG(nn.Module):
             channels = shape[0]
         self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavor alone
         if self.flavor == "slim":
-            for conv in names:
-                if f"maps.{conv}.weight" in tensors:
-                    out_channels, in_channels = tensors[f"maps.{conv}.weight"].shape[:2]
-                    self.maps[conv] = nn.Conv2d(in_channels, out_channels, 1)
-            if _conv_of(last or "relu1_1") not in self.maps:
-                raise ValueError(
-                    f"The weights of {name} ({source}) have maps for {', '.join(self.channels) or 'no layer'}, none for"
-                    f" {last or 'relu1_1'}: give a slim encoder's file, or choose another encoder."
-                )
+            self._build_maps(tensors, names, last or "relu1_1", source)
         with torch.no_grad():
             for key, own in self.tensors.items():
                 own.copy_(tensors.get(key, own))
         self.requires_grad_(False)
         self.eval()
+
+    def _read(self, name: str, weights: str | Mapping[str, Tensor] | None, divisor: int) -> Mapping[str, Tensor]:
+        """The weights by canonical name."""
+        if isinstance(weights, Mapping):
+            return weights
+        if self.flavor == "random" and weights is None:
+            return random_weights(self.depth, divisor)
+        tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
+        if not tensors:
+            raise StylezooError(
+                f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
+            )
+        return tensors
+
+    def _built(self, tensors: Mapping[str, Tensor], last: str | None, source: str) -> list[str]:
+        """The convolutions to build: as many as the file has, or those up to the layer ``last``."""
+        names = list(itertools.takewhile(lambda conv: f"{conv}.weight" in tensors, conv_names(self.depth)))
+        if last is None:
+            return names
+        stop = _conv_of(last)
+        if stop not in names:
+            deepest = names[-1].replace("conv", "relu")
+            raise StylezooError(
+                f"The weights of {self.name} ({source}) stop at {deepest}, {last} is needed: give a file that reaches"
+                " deeper (encoder_weights)."
+            )
+        return names[: names.index(stop) + 1]
+
+    def _build_maps(self, tensors: Mapping[str, Tensor], names: list[str], last: str, source: str) -> None:
+        """Builds the 1x1 maps of a slim encoder."""
+        for conv in names:
+            if f"maps.{conv}.weight" in tensors:
+                out_channels, in_channels = tensors[f"maps.{conv}.weight"].shape[:2]
+                self.maps[conv] = nn.Conv2d(in_channels, out_channels, 1)
+        if _conv_of(last) not in self.maps:
+            raise StylezooError(
+                f"The weights of {self.name} ({source}) have maps for {', '.join(self.channels) or 'no layer'}, none for"
+                f" {last}: give a slim encoder's file, or choose another encoder."
+            )
 
     def train(self, mode: bool = True) -> VGG:
         """Stays in eval mode, whatever the model around it does."""
@@ -278,7 +290,7 @@ class VGG(nn.Module):
             {name: (B, C, H', W')} in network order.
 
         Raises:
-            ValueError: If a layer is unknown or deeper than the weights reach.
+            StylezooError: If a layer is unknown or deeper than the weights reach.
         """
         wanted = set(layers)
         if not wanted:
@@ -287,7 +299,7 @@ class VGG(nn.Module):
             layer for layer in wanted if _conv_of(layer) not in self.convs or (self.maps and layer not in self.channels)
         )
         if missing:
-            raise ValueError(
+            raise StylezooError(
                 f"{self.name} has no {', '.join(missing)} here: its weights hold {', '.join(self.channels)};"
                 " give a file that reaches deeper (encoder_weights)."
             )
@@ -307,10 +319,10 @@ class VGG(nn.Module):
             {name: (B, C, H', W')} in network order.
 
         Raises:
-            ValueError: If this is a slim encoder, whose deeper layers do not start from VGG's channels.
+            StylezooError: If this is a slim encoder, whose deeper layers do not start from VGG's channels.
         """
         if self.maps:
-            raise ValueError(f"{self.name} cannot go on from changed features of {after}: choose another encoder.")
+            raise StylezooError(f"{self.name} cannot go on from changed features of {after}: choose another encoder.")
         names = list(self.convs)
         return self._run(features, names[names.index(_conv_of(after)) + 1 :], set(layers))
 
@@ -379,7 +391,7 @@ def _block(layer: str) -> int:
 
 def _conv_of(layer: str) -> str:
     if not re.fullmatch(r"(conv|relu)[1-5]_[1-4]", layer):
-        raise ValueError(f"There is no VGG layer {layer!r}: expected a name such as relu4_1 or conv4_2.")
+        raise StylezooError(f"There is no VGG layer {layer!r}: expected a name such as relu4_1 or conv4_2.")
     return layer.replace("relu", "conv")
 
 
