@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ActionYesNo, dict_to_namespace
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -121,16 +121,19 @@ class StyleCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
-        if self.subcommand not in COMMANDS:
-            # Data first: missing images are the commonest first error, and checking them costs nothing.
-            parser = ArgumentParser()
-            parser.add_class_arguments(Pairs, "data")
-            pairs = parser.instantiate(parser.parse_object({"data": self._get(self.config, "data")})).data
-            pairs.check(str(self.subcommand))
 
     def instantiate_classes(self) -> None:
-        if self.subcommand not in COMMANDS:
-            super().instantiate_classes()
+        """Builds the data first and checks that the images exist: missing images are the most common first error."""
+        subcommand = str(self.subcommand)
+        if subcommand in COMMANDS:
+            return
+        config = self.config.clone()
+        model = dict_to_namespace({"subcommand": subcommand, subcommand: {"model": config[subcommand].pop("model")}})
+        self.config_init = self.parser.instantiate(config)  # everything except the model
+        self.datamodule = self._get(self.config_init, "data")
+        self.datamodule.check(subcommand)
+        self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
+        self.trainer = self.instantiate_trainer()
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in COMMANDS:
@@ -139,7 +142,7 @@ class StyleCLI(LightningCLI):
         arguments = self.config[subcommand].as_dict()
         arguments.pop("config", None)
         for name in number_lists(COMMANDS[subcommand]):
-            arguments[name] = parse_numbers(arguments[name])
+            arguments[name] = parse_numbers(arguments[name], f"--{name}")
         code = COMMANDS[subcommand](**arguments)
         if code:
             sys.exit(code)
@@ -175,8 +178,8 @@ def number_lists(function: Callable[..., int]) -> list[str]:
     return [name for name, parameter in parameters.items() if parameter.annotation == list[float] | None]
 
 
-def parse_numbers(text: str | None) -> list[float] | None:
-    """Reads numbers such as 1,2,1.
+def parse_numbers(text: str | None, option: str = "The option") -> list[float] | None:
+    """Reads the numbers of an option, such as 1,2,1.
 
     >>> parse_numbers("1,2,1")
     [1.0, 2.0, 1.0]
@@ -189,7 +192,7 @@ def parse_numbers(text: str | None) -> list[float] | None:
     try:
         return [float(word) for word in text.strip("[] ").split(",")]
     except ValueError:
-        raise StylezooError(f"Weights are numbers such as 1,2,1, not {text!r}.") from None
+        raise StylezooError(f"{option} takes numbers such as 1,2,1, not {text!r}.") from None
 
 
 UNHELPFUL_WARNINGS = (

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 import stylezoo
 from stylezoo import weights
-from stylezoo.cli import main
-from stylezoo.commands import COMMANDS, parse_weights
+from stylezoo.cli import main, parse_numbers
+from stylezoo.commands import COMMANDS
 from stylezoo.images import read_image, to_tensor, write_image
 
 
@@ -62,7 +62,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "--format", "json", "--kind", "arbitrary"])
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == set(stylezoo.list_models("arbitrary"))
-    assert {"name", "kind", "year", "paper", "code"} == set(rows[0])
+    assert {"name", "kind", "year", "paper", "reference"} == set(rows[0])
 
 
 def test_list_pretrained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_stylize_folders_and_globs(
     main(["stylize", "--model", str(model), "--content", str(tmp_path / "in"), "--style", styles, "--output", str(out)])
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     assert names == [f"a/{n}_stylized_{s}.png" for n in ("b/two", "one") for s in ("00", "01")]
-    assert "4 of 4 images painted, 0 failed" in capsys.readouterr().out
+    assert "4 of 4 images stylized, 0 failed" in capsys.readouterr().out
     single = np.asarray(stylezoo.stylize(pictures / "02.png", pictures / "01.png", model)).astype(int)
     assert np.abs(np.asarray(read_image(out / "a" / "one_stylized_01.png")).astype(int) - single).max() <= 1
 
@@ -138,7 +138,7 @@ def test_stylize_goes_on_past_bad_files(
     with pytest.raises(SystemExit, match="1"):
         main(arguments)
     shown = capsys.readouterr()
-    assert "1 of 10 images painted, 9 failed" in shown.out
+    assert "1 of 10 images stylized, 9 failed" in shown.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_stylized_00.png"]
     for reason in ("broken.jpg is not an image", "gone.png does not exist", "8 x 8 pixels is too small", "0 bytes"):
         assert reason in shown.err
@@ -189,7 +189,7 @@ def test_import_in_any_order(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "7,010,959 parameters" in capsys.readouterr().out  # encoder 3,505,740, decoder 3,505,219
     arguments = ["import", "--system", "adain", "--output", str(tmp_path / "x.safetensors"), "--files"]
     assert "no file for decoder" in fails([*arguments, str(encoder)], capsys)
-    assert "look like the encoder" in fails([*arguments, str(encoder), str(outputs[0])], capsys)
+    assert "hold VGG weights" in fails([*arguments, str(encoder), str(outputs[0])], capsys)
     copy = tmp_path / "copy.pth"
     copy.write_bytes(decoder.read_bytes())
     assert "fit decoder of adain: give one" in fails([*arguments, str(encoder), str(decoder), str(copy)], capsys)
@@ -277,5 +277,5 @@ def test_download_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None
     assert "choose one of vgg19_normalised" in fails(["download", "vgg19_random"], capsys)
 
 
-def test_parse_weights() -> None:
-    assert parse_weights(None) is None and parse_weights("1, 2.5,-1") == [1, 2.5, -1]
+def test_parse_numbers() -> None:
+    assert parse_numbers(None) is None and parse_numbers("1, 2.5,-1") == [1, 2.5, -1]
