@@ -283,7 +283,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType) -> None:
     encoder = VGG("vgg19_slim")
     with torch.no_grad():
         encoder.convs["conv1_1"].weight *= 2
-    import_module("slim_encoder").install(encoder, {"name": "vgg19_slim"})
+    import_module("publish_encoder").install(encoder, {"name": "vgg19_slim"})
     file = weights.table().encoders["vgg19_slim"]
     assert file.sha256 == checksum(file.path) != TABLE.encoders["vgg19_slim"].sha256
     assert file.bytes == file.path.stat().st_size and file.license == TABLE.encoders["vgg19_slim"].license
@@ -291,7 +291,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType) -> None:
 
 
 def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
-    """From a published model and an evaluation: its numbers between the anchors, beside weights that do not ship."""
+    """From a published model and an evaluation: its numbers between the baselines, beside weights that do not ship."""
     checkpoint = trained("adain", pictures, tmp_path / "runs", "--model.encoder=vgg19_slim")
     publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 images, CC0")
     folder = tmp_path / "results" / "evaluation"

@@ -60,15 +60,20 @@ def main(checkpoint: Path, measured: Path, data: str) -> None:
         measured: The table layers.csv that ``benchmarks/slim_encoder.py`` wrote for this checkpoint.
         data: The training data in words: data sets, numbers of images, their licenses.
     """
-    encoder = VGG(NAME, str(checkpoint))
+    file = install(VGG(NAME, str(checkpoint)), history(checkpoint, data, read(measured)))
+    print(f"{file.path}: {(file.bytes or 0) / 1e6:.2f} MB")
+
+
+def install(encoder: VGG, card: dict[str, Any]) -> weights.WeightFile:
+    """Writes the file of the package with a card as its metadata, and its sha256 to the table; returns the entry."""
     tensors = {k: v.half().contiguous() for k, v in encoder.tensors.items() if not k.startswith("preprocess")}
-    content = save(tensors, metadata={"stylezoo": json.dumps(history(checkpoint, data, read(measured)))})
+    content = save(tensors, metadata={"stylezoo": json.dumps(card)})
     table = weights.table()
     file = replace(table.encoders[NAME], sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     file.path.write_bytes(content)
     table.encoders[NAME] = file
     write_table(table)
-    print(f"{file.path}: {len(content) / 1e6:.2f} MB")
+    return file
 
 
 if __name__ == "__main__":
