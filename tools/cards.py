@@ -32,6 +32,7 @@ from stylezoo import registry, weights
 from stylezoo.evaluation.evaluate import identity
 from stylezoo.evaluation.store import CONTENT, STYLE, read_settings
 from stylezoo.images import grid, write_image
+from stylezoo.legacy import upgrade_settings
 from stylezoo.module import StyleModel
 
 MOST_BYTES = 150_000
@@ -78,7 +79,8 @@ def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any,
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     planned = defaults | recipe["model"].get("init_args", {})
     own = {"style_name", "style_names"} | model.local_settings
-    found = [(k, planned[k], v) for k, v in told["settings"].items() if k in planned and k not in own]
+    settings = upgrade_settings(model.system, told["settings"])
+    found = [(k, planned[k], v) for k, v in settings.items() if k in planned and k not in own]
     asked = recipe.get("data", {}) | recipe.get("trainer", {})
     run = {"max_steps": told["steps"]} | {
         k: v for k, v in told.get("run", {}).items() if k not in ("max_steps", "seed")
@@ -132,7 +134,11 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
         found.append(
             f"The encoder is [{entry.encoder}](../slim_encoder/README.md), a distilled VGG-19 of half the channels, not VGG itself."
         )
-    judged = told["settings"].get("loss_encoder") or told["settings"].get("encoder")
+    judged = (
+        told.get("run", {}).get("loss_encoder")
+        or told["settings"].get("loss_encoder")
+        or told["settings"].get("encoder")
+    )
     if judged is not None and judged != entry.encoder:
         found.append(f"The network of its losses was {judged}, which inference does not need.")
     if model.kind in ("single", "multi"):

@@ -81,8 +81,12 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
     """Returns the settings of the run that wrote a checkpoint, or nothing if its folder has no config.yaml."""
     file = checkpoint.resolve().parents[1] / "config.yaml"
     config = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    wanted = {"data": ("batch_size", "size", "crop"), "trainer": ("max_steps", "precision", "gradient_clip_val")}
-    run = {name: config.get(part, {}).get(name) for part, names in wanted.items() for name in names}
+    wanted = {
+        "data": ("batch_size", "size", "crop"),
+        "trainer": ("max_steps", "precision", "gradient_clip_val"),
+        "training": ("loss_encoder",),
+    }
+    run = {name: (config.get(part) or {}).get(name) for part, names in wanted.items() for name in names}
     run["seed"] = config.get("seed_everything")
     start = config.get("start")
     run["start"] = "an earlier run" if start is not None and Path(start).suffix else start
@@ -183,7 +187,7 @@ def main(
             sha256=checksum(file),
             bytes=file.stat().st_size,
             system=model.system,
-            encoder=next((vgg.name for name, vgg in packed.encoders() if name != "_loss_network"), None),
+            encoder=next((vgg.name for name, vgg in packed.encoders() if name != "loss_encoder"), None),
             styles=model.styles,
             default=default or (tag in table.models and table.models[tag].default),
             golden=fingerprint(packed),

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stylezoo.checkpoints import create_model
+from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
 from stylezoo.module import Iteration, StyleModel
-from stylezoo.checkpoints import create_model
 from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
 from stylezoo.studies.material import device, stylized
 from stylezoo.studies.setups import ModelSetup
@@ -69,12 +70,18 @@ def adain_loss_vs_iterations(
         style_weight: Weight of the style loss for these two.
     """
     if iterations < 1 or images < 1:
-        raise ValueError(f"iterations and images are 1 or more, not {iterations} and {images}.")
+        raise StylezooError(f"iterations and images are 1 or more, not {iterations} and {images}.")
     networks = setup.networks()
     photos = setup.photos(images)
     styles = setup.paintings(max(1, images // 5) if paintings is None else paintings)
     shared = _losses_to_minimize(setup, style_loss, style_weight)
-    own = {"init": init, "iterations": iterations, "min_scale": None, "first_padding": None, "seed": setup.seed}
+    own: dict[str, Any] = {
+        "init": init,
+        "iterations": iterations,
+        "min_scale": None,
+        "first_padding": None,
+        "seed": setup.seed,
+    }
     gatys = create_model("gatys", **shared, **own).to(device())
     pairs = [(p.unsqueeze(0), s.unsqueeze(0)) for s in styles for p in photos]
     curve = _mean_curve(gatys, pairs, iterations)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS, classic_style_loss, ssim, style_supremum
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
@@ -84,7 +85,7 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: V
         network: The network that measures, at those layers of `AST_LAYERS` that it has.
 
     Raises:
-        ValueError: If a balanced loss is not between 0 and 1.
+        StylezooError: If a balanced loss is not between 0 and 1.
     """
     layers = present(network, AST_LAYERS[network.depth])
     found: dict[str, dict[str, list[Tensor]]] = {"classic": {}, "supremum": {}, "similarity": {}}
@@ -103,7 +104,7 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: V
     for label in losses.classic:
         balanced = losses.balanced(label)
         if not bool(((balanced >= 0) & (balanced <= 1)).all()):
-            raise ValueError(
+            raise StylezooError(
                 f"The balanced loss of {label} lies between {balanced.min():.4g} and {balanced.max():.4g}, not in [0, 1]:"
                 " its images are not finite, or the features that it is measured with are negative."
             )

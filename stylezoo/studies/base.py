@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import importlib
 import inspect
 import io
 import shlex
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -19,7 +17,9 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
+from stylezoo.errors import StylezooError, did_you_mean
 from stylezoo.images import to_image
+from stylezoo.legacy import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +112,7 @@ class Setting:
         (1, 5)
 
         Raises:
-            ValueError: If the text cannot be converted.
+            StylezooError: If the text cannot be converted.
         """
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--value", type=self.type)
@@ -120,7 +120,7 @@ class Setting:
         try:
             return parser.parse_args([f"--value={value}"]).value
         except ArgumentError:
-            raise ValueError(f"{self.name} takes {inspect.formatannotation(self.type)}, not {text!r}.") from None
+            raise StylezooError(f"{self.name} takes {inspect.formatannotation(self.type)}, not {text!r}.") from None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Study:
         """Converts words such as ``iterations=100`` to settings.
 
         Raises:
-            ValueError: If a word has no such form, the study has no such setting, or the value has the wrong type.
+            StylezooError: If a word has no such form, the study has no such setting, or the value has the wrong type.
         """
         found = {}
         for word in words:
@@ -179,7 +179,7 @@ class Study:
             (name,) = self.current_names({name: text})
             self.check([name])
             if not equals:
-                raise ValueError(
+                raise StylezooError(
                     f"Settings are given as NAME=VALUE, such as {name}={self.settings[name].default_word}."
                 )
             found[name] = self.settings[name].parse(text)
@@ -191,7 +191,7 @@ class Study:
         for name, value in settings.items():
             new = RENAMED_SETTINGS.get(name, name)
             if name not in self.settings and new in self.settings:
-                warnings.warn(f"The setting {name} is called {new} now.", DeprecationWarning, stacklevel=2)
+                warn(f"the setting {name}", new)
                 name = new
             found[name] = value
         return found
@@ -200,11 +200,11 @@ class Study:
         """Checks that the study has settings of these names.
 
         Raises:
-            ValueError: If it lacks one; the message lists the settings that the study has.
+            StylezooError: If it lacks one; the message lists the settings that the study has.
         """
         unknown = [name for name in names if name not in self.settings]
         if unknown:
-            raise ValueError(
+            raise StylezooError(
                 f"{self.name} takes no {' or '.join(unknown)}: its settings are {', '.join(self.settings)}."
             )
 
@@ -246,7 +246,7 @@ def study(name: str, *, source: str, paper: str) -> Callable[[F], F]:
 
     def add(function: F) -> F:
         if name in _STUDIES and _STUDIES[name].function.__module__ != function.__module__:
-            raise ValueError(f"The name {name!r} is taken by {_STUDIES[name].function.__module__}: choose another.")
+            raise StylezooError(f"The name {name!r} is taken by {_STUDIES[name].function.__module__}: choose another.")
         _STUDIES[name] = Study(name, source, paper, function)
         return function
 
@@ -263,13 +263,13 @@ def get(name: str) -> Study:
     """Returns the study of a name.
 
     Raises:
-        ValueError: If there is no such study; the message names the most similar one.
+        StylezooError: If there is no such study; the message names the most similar one.
     """
     known = studies()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-        raise ValueError(f"There is nothing to reproduce called {name!r}: {hint}")
+        close = did_you_mean(name, known)
+        hint = f"did you mean {close!r}?" if close else f"there are {', '.join(known)}."
+        raise StylezooError(f"There is nothing to reproduce called {name!r}: {hint}")
     return known[name]
 
 
@@ -288,7 +288,7 @@ def run(name: str, output: str | Path, *, charts_only: bool = False, **settings:
         The result and the files.
 
     Raises:
-        ValueError: If there is no such study or setting, or matplotlib is missing.
+        StylezooError: If there is no such study or setting, or matplotlib is missing.
     """
     chosen = get(name)
     settings = chosen.current_names(settings)
@@ -314,12 +314,12 @@ def new_figure(width: float, height: float) -> Figure:
         height: In inches.
 
     Raises:
-        ValueError: If matplotlib is missing.
+        StylezooError: If matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("Figures are drawn by matplotlib: pip install matplotlib, or stylezoo[docs].") from None
+        raise StylezooError("Figures are drawn by matplotlib: pip install matplotlib, or stylezoo[docs].") from None
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 

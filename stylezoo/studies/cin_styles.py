@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylezoo.module import StyleModel
 from stylezoo.checkpoints import create_model
+from stylezoo.errors import StylezooError
+from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
 from stylezoo.studies.material import device, image_columns, square
 from stylezoo.studies.setups import TrainingSetup
@@ -44,11 +45,13 @@ def cin_styles(
         styles: Number of styles N.
     """
     if styles < 2:
-        raise ValueError(f"styles is a number of paintings, at least 2, not {styles}.")
+        raise StylezooError(f"styles is a number of paintings, at least 2, not {styles}.")
     material = setup.material()
     files = list(dict.fromkeys(material.style_file(setup.seed + number) for number in range(styles)))
     if len(files) < styles:
-        raise ValueError(f"There are {len(files)} paintings for {styles} styles: give more (--style), or fewer styles.")
+        raise StylezooError(
+            f"There are {len(files)} paintings for {styles} styles: give more (--style), or fewer styles."
+        )
     photos = material.photos(setup.images, setup.size).to(device())
     each, columns = _compared(setup, files, photos)
     rows = _rows(each)

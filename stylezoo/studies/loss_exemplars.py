@@ -7,6 +7,7 @@ from typing import Any
 
 from torchmetrics.functional import spearman_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import to_image
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.module import StyleModel
@@ -39,7 +40,7 @@ def loss_exemplars(
         examples: Number of pairs at either end.
     """
     if not 1 <= examples <= setup.images:
-        raise ValueError(f"examples is a number of pairs, from 1 to images ({setup.images}), not {examples}.")
+        raise StylezooError(f"examples is a number of pairs, from 1 to images ({setup.images}), not {examples}.")
     networks, network, pairs, losses = measured(setup)
     rows: list[Row] = []
     figures: dict[str, Any] = {}

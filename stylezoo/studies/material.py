@@ -20,6 +20,7 @@ from stylezoo.checkpoints import create_model
 from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.data.synthetic import Kind
+from stylezoo.errors import StylezooError
 from stylezoo.images import grid, list_images, read_image, to_tensor
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
@@ -216,7 +217,7 @@ def _folder(path: str | None, kind: Kind) -> Folder:
         return Synthetic(kind, COUNT, holdout=HOLDOUT)
     if not list_images(path):
         option = {"photos": "--content", "paintings": "--style"}[kind]
-        raise ValueError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
+        raise StylezooError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
     return Folder(path, holdout=HOLDOUT)
 
 

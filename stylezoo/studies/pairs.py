@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stylezoo.data.synthetic import Kind
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import identify
 from stylezoo.module import StyleModel
 from stylezoo.studies.material import Material, device, square, stylized
@@ -54,7 +55,7 @@ def random_pairs(material: Material, count: int, size: int, held_out: bool) -> I
         held_out: Whether only images are drawn that no training uses.
 
     Raises:
-        ValueError: If ``count`` is less than 1.
+        StylezooError: If ``count`` is less than 1.
     """
     _check(count)
     sides = []
@@ -74,7 +75,7 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
         held_out: Whether only images are taken that no training uses.
 
     Raises:
-        ValueError: If ``count`` is less than 1.
+        StylezooError: If ``count`` is less than 1.
     """
     _check(count)
     photos, paintings = (material.files(kind, held_out) for kind in SIDES)
@@ -87,7 +88,7 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
 
 def _check(count: int) -> None:
     if count < 1:
-        raise ValueError(f"images is a number of pairs, at least 1, not {count}.")
+        raise StylezooError(f"images is a number of pairs, at least 1, not {count}.")
 
 
 def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Path]:
@@ -129,12 +130,12 @@ def present(network: VGG, layers: Iterable[str]) -> list[str]:
     """Returns those of some layers that the network's file reaches.
 
     Raises:
-        ValueError: If the file reaches none of them.
+        StylezooError: If the file reaches none of them.
     """
     layers = list(layers)
     found = [layer for layer in layers if layer in network.channels]
     if not found:
-        raise ValueError(f"{network.name} has none of the layers {', '.join(layers)}: choose another encoder.")
+        raise StylezooError(f"{network.name} has none of the layers {', '.join(layers)}: choose another encoder.")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.studies.material import Material, device
 from stylezoo.studies.pairs import ImagePairs, measuring_network, random_pairs
@@ -77,13 +78,15 @@ class ModelSetup:
             {label: model}, in eval mode.
 
         Raises:
-            ValueError: If a model takes no style images.
+            StylezooError: If a model takes no style images.
         """
         found: dict[str, StyleModel] = {}
         for name in self.models:
             model = load_model(name)
             if model.kind != "arbitrary":
-                raise ValueError(f"{name} is a {model.kind}-style model: this study needs models for any style image.")
+                raise StylezooError(
+                    f"{name} is a {model.kind}-style model: this study needs models for any style image."
+                )
             label = Path(name).name.removesuffix(".safetensors").removesuffix(".ckpt")
             found[label if label not in found else name] = model.to(device())
         if self.models:

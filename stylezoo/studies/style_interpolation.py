@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import grid
 from stylezoo.inference import Stylizer
 from stylezoo.studies.base import Row, StudyResult, study
@@ -34,10 +35,12 @@ def style_interpolation(
     """
     count = len(setup.models or setup.systems)
     if side < 2 or count != 1:
-        raise ValueError(f"style_interpolation takes one model, not {count}, and a side of 2 or more, not {side}.")
+        raise StylezooError(f"style_interpolation takes one model, not {count}, and a side of 2 or more, not {side}.")
     photo, corners = setup.photos(1), setup.paintings(4)
     if len(corners) < 4:
-        raise ValueError(f"{len(corners)} style images are not enough: the corners need four (give more with --style).")
+        raise StylezooError(
+            f"{len(corners)} style images are not enough: the corners need four (give more with --style)."
+        )
     networks = setup.networks()
     ((label, model),) = networks.items()
     losses = ContentStyleLosses(setup.measuring(networks))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import pearson_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.studies.balanced_loss import AstLosses, measured
 from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
@@ -35,7 +36,7 @@ def supremum_correlation(*, setup: PairSetup = PairSetup(images=100)) -> StudyRe
         setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
     """
     if setup.images < 3:
-        raise ValueError(f"A correlation needs at least three pairs (images), not {setup.images}.")
+        raise StylezooError(f"A correlation needs at least three pairs (images), not {setup.images}.")
     networks, network, pairs, losses = measured(setup)
     labels = [*networks, IDENTITY]
     rows = [_row(label, layer, *_values(losses, label, i)) for label in labels for i, layer in enumerate(losses.layers)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import grid
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, study
@@ -36,11 +37,11 @@ def checkerboard(images: Tensor) -> dict[int, float]:
         1/4 in them.
 
     Raises:
-        ValueError: If the images are too small to tell neighboring frequencies apart.
+        StylezooError: If the images are too small to tell neighboring frequencies apart.
     """
     height, width = (side // 4 * 4 for side in images.shape[-2:])
     if min(height, width) < 64:
-        raise ValueError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
+        raise StylezooError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
     images = images[..., :height, :width].double()
     window = torch.outer(*(torch.hann_window(side, dtype=torch.float64) for side in (height, width)))
     centered = images - images.mean((-2, -1), keepdim=True)

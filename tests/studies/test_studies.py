@@ -399,10 +399,10 @@ def test_common_settings_are_the_options_of_reproduce() -> None:
 
 
 def test_former_names_of_settings(small_model: Path, folder: Path, tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="The setting system is called systems now"):
+    with pytest.warns(DeprecationWarning, match="the setting system is now called systems"):
         assert studies.get("alpha_sweep").parse(["system=adain", "alphas=3"]) == {"systems": ("adain",), "alphas": 3}
     settings = {"models": [str(small_model)], "content": str(folder), "style": str(folder), "size": 32}
-    with pytest.warns(DeprecationWarning, match="The setting pictures is called images now"):
+    with pytest.warns(DeprecationWarning, match="the setting pictures is now called images"):
         studies.run("identity", tmp_path / "former", pictures=1, **settings)
     studies.run("identity", tmp_path / "current", images=1, **settings)
     former, current = ((tmp_path / name / "identity.md").read_text() for name in ("former", "current"))
