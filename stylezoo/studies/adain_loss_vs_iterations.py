@@ -135,7 +135,7 @@ def _on_device(*images: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def _losses(gatys: StyleModel, image: Tensor, content: Tensor, style: Tensor) -> Point:
     """Computes style and content loss of an image, without their weights."""
-    terms = gatys.losses(content, style, image.to(content))  # type: ignore[call-arg]
+    terms = gatys.losses(content, style, image=image.to(content))
     return float(terms["style"]) / gatys.hparams["style_weight"], float(terms["content"])
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 import stylezoo
 from stylezoo import StyleModel, studies
-from stylezoo.checkpoints import save_model
-from stylezoo.registry import create_model, get
+from stylezoo.checkpoints import create_model, save_model
+from stylezoo.registry import get
 from stylezoo.studies import adain_loss_vs_iterations as convergence
 from stylezoo.studies import cin_styles, timing
 from stylezoo.studies.base import Row
