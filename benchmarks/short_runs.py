@@ -1,4 +1,4 @@
-"""A short training run of every trainable system on real images: does the loss fall, and what is painted then?
+"""Trains every trainable system for a short time on real images, to check that its loss falls and what its outputs are.
 
     python benchmarks/short_runs.py --photos PHOTOS --paintings PAINTINGS --output docs/short_runs.csv
 
@@ -27,7 +27,7 @@ SMALLER = {"magenta": "magenta_mobile", "stytr2": "stytr2_small"}
 
 
 def recipes() -> list[str]:
-    """A recipe of every trainable system, the smaller one where there are two."""
+    """Returns a recipe of every trainable system, the smaller one if there are two."""
     trainable = [name for name in stylezoo.list_models() if get(name).kind != "optimization"]
     return [SMALLER.get(name, name) for name in trainable]
 
@@ -35,9 +35,9 @@ def recipes() -> list[str]:
 def copy_styles(paintings: Path, styles: Path) -> None:
     """Copies four of the paintings to a new folder, for systems that learn given styles."""
     styles.mkdir()
-    pictures = list_images(paintings)
-    for picture in pictures[:: max(1, len(pictures) // 4)][:4]:
-        shutil.copy(picture, styles)
+    files = list_images(paintings)
+    for file in files[:: max(1, len(files) // 4)][:4]:
+        shutil.copy(file, styles)
 
 
 def arguments(
@@ -50,16 +50,17 @@ def arguments(
     encoder: str,
     encoder_weights: str | None,
 ) -> list[str]:
-    """The options of ``fit`` for a recipe with these images, crops and encoder."""
+    """Returns the options of ``fit`` for a recipe with these images, crops and encoder."""
     recipe = RECIPES / f"{name}.yaml"
     settings = read_recipe(recipe)
     model, style = settings["model"]["init_args"], settings["data"].get("style")
     options = [f"--config={file}" for file in recipe_files(recipe)]
     options += ["--data.content=Folder", f"--data.content.root={photos}"]
-    if "encoder" in model:
-        options.append(f"--model.encoder={encoder}")
+    network = "encoder" if "encoder" in model else "loss_encoder"  # only the losses of some systems need one
+    if network in model:
+        options.append(f"--model.{network}={encoder}")
         if encoder_weights is not None:
-            options.append(f"--model.encoder_weights={encoder_weights}")
+            options.append(f"--model.{network}_weights={encoder_weights}")
     if "style_image" in model:
         options.append(f"--model.style_image={next(iter(sorted(styles.iterdir())))}")
     if "styles" in model:
@@ -76,6 +77,23 @@ def arguments(
         "--data.num_workers=0",
         "--trainer.max_epochs=-1",  # some recipes count in epochs
     ]
+
+
+def read_rows(table: Path) -> dict[str, dict[str, str]]:
+    """Returns the rows of a table, {recipe: row}, or none if there is no such file."""
+    if not table.exists():
+        return {}
+    with table.open(newline="") as file:
+        return {row["recipe"]: row for row in csv.DictReader(file)}
+
+
+def write_rows(rows: dict[str, dict[str, str]], table: Path) -> None:
+    """Writes a table, sorted by recipe."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, next(iter(rows.values())), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
 
 
 def main(
@@ -106,10 +124,8 @@ def main(
         checkpoints: Keeps the models here, SYSTEM.ckpt.
         options: Further options of the command line by system, such as ``{magenta: [--model.lr=1e-3]}``.
     """
-    rows = {}
-    if output.exists():
-        with output.open(newline="") as file:
-            rows = {row["recipe"]: row for row in csv.DictReader(file)}
+    rows = read_rows(output)
+    more = options or {}
     for name in systems or [name for name in recipes() if name not in rows]:
         with tempfile.TemporaryDirectory() as temporary:
             styles = Path(temporary) / "styles"
@@ -118,7 +134,7 @@ def main(
             run_options += [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
             run_options += ["--trainer.val_check_interval=null", "--trainer.log_every_n_steps=1"]
             run_options += [f"--trainer.logger.save_dir={temporary}", "--trainer.logger.name=run"]
-            run_options += [f"--images.every_n_steps={10 * steps}", *(options or {}).get(name, [])]
+            run_options += [f"--images.every_n_steps={10 * steps}", *more.get(name, [])]
             command_line(["fit", *run_options])
             run = Path(temporary) / "run" / "version_0"
             with (run / "metrics.csv").open(newline="") as file:
@@ -131,18 +147,14 @@ def main(
         rows[name] = {
             "recipe": name,
             "encoder": encoder,
-            "options": " ".join((options or {}).get(name, [])),
+            "options": " ".join(more.get(name, [])),
             "steps": str(len(losses)),
             "first": f"{first:.4g}",
             "last": f"{last:.4g}",
             "ratio": f"{last / first:.3f}",
         }
         print(*(f"{k}={v}" for k, v in rows[name].items()), flush=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[name]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows[key] for key in sorted(rows))
+        write_rows(rows, output)
 
 
 if __name__ == "__main__":

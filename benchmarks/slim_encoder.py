@@ -1,43 +1,36 @@
-"""How close the slim encoder is to VGG, and what it saves; and how a trained one gets into the package.
+"""Measures how close the slim encoder is to VGG, and how much computation it saves.
 
     python benchmarks/slim_encoder.py --output docs/slim_encoder \\
         --teacher_weights vgg_normalised_to_relu4_1.pth --deep_teacher_weights encoder_relu5_1_with_aux.pth \\
-        --photos data/photos --paintings data/wikiart \\
-        [--checkpoint last.ckpt --data "what it was trained on"]
+        --photos data/photos --paintings data/wikiart [--checkpoint last.ckpt]
 
-Measures the encoder of the package, or a checkpoint of experiments/slim_encoder.yaml, on the images that the data sets
-hold out of training (validation and test). OUTPUT/layers.csv holds, per layer, means over images of
+The encoder of the package, or a checkpoint of experiments/slim_encoder.yaml, is measured on the images that the data sets
+hold out of training (validation and test), in 16 bits as it ships. OUTPUT/layers.csv has the means over images, per layer:
 
-- cosine: between the encoder's features and the teacher's, all of an image as one vector;
-- correlation: the same after each channel's mean is subtracted;
-- gram_error_percent: |G - G_teacher| / |G_teacher|, Frobenius norms;
+- cosine: between the encoder's features and the teacher's, where all features of an image are one vector;
+- correlation: the same after the mean of each channel is subtracted;
+- gram_error_percent: |G - G_teacher| / |G_teacher|, Frobenius norms.
 
-OUTPUT/cost.csv the FLOPs (2 per multiply-accumulate) and milliseconds up to relu4_1 of a 512 x 512 image, the smallest of
-several runs that alternate between the two networks.
-
-With ``--checkpoint`` the encoder is written to stylezoo/pretrained in 16 bits, measured as it is then, with a card of what it
-is in its metadata, and its sha256 into the table of weights. Models that were trained with the one before refuse the new one.
+OUTPUT/cost.csv has the FLOPs (2 per multiply-accumulate) and milliseconds up to relu4_1 of a 512 x 512 image, the smallest
+of several runs that alternate between the two networks. `tools/publish_encoder.py` adds a measured checkpoint to the
+package.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jsonargparse import auto_cli
-from safetensors.torch import save
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from stylezoo import losses, weights
+from stylezoo import losses
 from stylezoo.data import Folder
 from stylezoo.data.stream import Framing
 from stylezoo.images import read_image, to_tensor
@@ -48,14 +41,14 @@ NAME = "vgg19_slim"
 
 
 def held_out(root: Path, size: int) -> Iterator[Tensor]:
-    """The images of a folder that training does not see, (1, 3, size, size): resized, and cut to the central square."""
+    """Yields the images of a folder that no training uses, resized and cut to the central square, (1, 3, size, size)."""
     folder, frame = Folder(str(root)), Framing(size, size, "shorter", "center", False)
     for path in [*folder.files("val"), *folder.files("test")]:
         yield to_tensor(frame(read_image(path), None)).unsqueeze(0)
 
 
 def fidelity(features: Tensor, teacher: Tensor) -> dict[str, float]:
-    """How close features (1, C, H, W) are to the teacher's."""
+    """Computes three measures of the similarity of features (1, C, H, W) to those of the teacher."""
     centered = [x - x.mean((2, 3), keepdim=True) for x in (features, teacher)]
     grams = [losses.gram(x) for x in (features, teacher)]
     return {
@@ -69,27 +62,37 @@ def fidelity(features: Tensor, teacher: Tensor) -> dict[str, float]:
 def layer_table(
     encoder: VGG, teacher: VGG, deep_teacher: VGG | None, sets: dict[str, Iterator[Tensor]]
 ) -> list[dict[str, Any]]:
-    """One row per set of images and layer."""
+    """Compares all layers with the teachers'.
+
+    Args:
+        encoder: The slim encoder.
+        teacher: The normalized VGG-19.
+        deep_teacher: The teacher of the layers that the teacher's file lacks.
+        sets: {name: images (1, 3, H, W)}.
+
+    Returns:
+        A row per set of images and layer.
+    """
     rows = []
     for name, images in sets.items():
         found: dict[str, list[dict[str, float]]] = {}
         for image in images:
-            goals: Features = teacher(image, [layer for layer in LAYERS if layer in teacher.channels])
+            targets: Features = teacher(image, [layer for layer in LAYERS if layer in teacher.channels])
             if deep_teacher is not None:
-                goals |= deep_teacher(image, [layer for layer in LAYERS if layer not in goals])
-            features = encoder(image, list(goals))
-            for layer, goal in goals.items():
-                found.setdefault(layer, []).append(fidelity(features[layer], goal))
+                targets |= deep_teacher(image, [layer for layer in LAYERS if layer not in targets])
+            features = encoder(image, list(targets))
+            for layer, target in targets.items():
+                found.setdefault(layer, []).append(fidelity(features[layer], target))
         for layer, values in found.items():
             means = {key: sum(value[key] for value in values) / len(values) for key in values[0]}
-            taught = teacher.name if layer in teacher.channels else "deep teacher"
-            rows.append({"pictures": name, "count": len(values), "layer": layer, "teacher": taught, **means})
+            name_of_teacher = teacher.name if layer in teacher.channels else "deep teacher"
+            rows.append({"images": name, "count": len(values), "layer": layer, "teacher": name_of_teacher, **means})
     return rows
 
 
 @torch.no_grad()
 def cost_table(networks: dict[str, VGG], size: int = 512, runs: int = 7) -> list[dict[str, Any]]:
-    """FLOPs and milliseconds up to relu4_1, one row per network."""
+    """Returns FLOPs and milliseconds up to relu4_1, a row per network, for images of size x size pixels."""
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(runs):
@@ -109,18 +112,8 @@ def cost_table(networks: dict[str, VGG], size: int = 512, runs: int = 7) -> list
     return rows
 
 
-def install(encoder: VGG, card: dict[str, Any]) -> None:
-    """Writes the file of the package, and its sha256 into the table."""
-    tensors = {k: v.half().contiguous() for k, v in encoder.tensors.items() if not k.startswith("preprocess")}
-    data = save(tensors, metadata={"stylezoo": json.dumps(card)})
-    table = weights.table()
-    file = replace(table.encoders[NAME], sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    file.path.write_bytes(data)
-    table.encoders[NAME] = file
-    weights.write_table(table)
-
-
 def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes a table; floats have four decimals."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -134,46 +127,28 @@ def main(
     teacher_weights: str,
     deep_teacher_weights: str | None = None,
     checkpoint: Path | None = None,
-    data: str = "",
     size: int = 256,
 ) -> None:
-    """Measures the slim encoder, and installs a trained one.
+    """Measures the slim encoder.
 
     Args:
         output: Folder of the tables.
         photos: Folder of the photos of training, of which a part is held out.
-        paintings: The same of the paintings.
+        paintings: Folder of the paintings of training.
         teacher_weights: File of the normalized VGG-19.
-        deep_teacher_weights: File of the slim encoder that taught the layers that this file lacks.
-        checkpoint: The trained encoder to install; null measures the one of the package.
-        data: What it was trained on, for its card.
-        size: Side of the images that are compared.
+        deep_teacher_weights: File of the slim encoder that was the teacher of the layers that this file lacks.
+        checkpoint: A trained encoder; null measures the one of the package.
+        size: Side of the images that are compared, in pixels.
     """
     teacher = VGG("vgg19_normalised", teacher_weights)
     deep_teacher = None if deep_teacher_weights is None else VGG(NAME, deep_teacher_weights)
     encoder = VGG(NAME, None if checkpoint is None else str(checkpoint))
-    for part in (encoder.convs, encoder.maps):
-        part.half().float()  # as shipped
-    rows = layer_table(
-        encoder, teacher, deep_teacher, {"photos": held_out(photos, size), "paintings": held_out(paintings, size)}
-    )
+    for layers in (encoder.convs, encoder.maps):
+        layers.half().float()  # as shipped
+    sets = {"photos": held_out(photos, size), "paintings": held_out(paintings, size)}
+    rows = layer_table(encoder, teacher, deep_teacher, sets)
     output.mkdir(parents=True, exist_ok=True)
     write(rows, output / "layers.csv")
-    if checkpoint is not None:
-        run = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        card = {
-            "name": NAME,
-            "license": "MIT",
-            "recipe": "experiments/slim_encoder.yaml",
-            "settings": {
-                k: v for k, v in run["hyper_parameters"].items() if not k.endswith("_weights") and k[0] != "_"
-            },
-            "steps": run["global_step"],
-            "data": data,
-            "teachers": run["stylezoo"]["encoders"],
-            "measured": rows,
-        }
-        install(encoder, card)
     write(cost_table({teacher.name: teacher, NAME: encoder}), output / "cost.csv")
 
 

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
 from stylezoo import legacy
 from stylezoo.checkpoints import take_weights
-from stylezoo.commands import COMMANDS
+from stylezoo.commands import COMMANDS, OPTION_NAMES
 from stylezoo.data import Pairs
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
@@ -151,8 +151,9 @@ class StyleCLI(LightningCLI):
 def add_function(parser: LightningArgumentParser, function: Callable[..., int]) -> None:
     """Turns a function's signature into options.
 
-    Lists of strings take several values (``--style a.jpg b.jpg``), lists of numbers one (``1,2,1``), booleans none (``--list``), and a parameter called
-    ``name`` is given without an option (``reproduce alpha_sweep``).
+    Lists of strings take several values (``--style a.jpg b.jpg``), lists of numbers one (``1,2,1``), booleans none
+    (``--list``), and a parameter called ``name`` is given without an option (``reproduce alpha_sweep``). `OPTION_NAMES`
+    has options that are not called like their parameters.
     """
     doc = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -165,11 +166,14 @@ def add_function(parser: LightningArgumentParser, function: Callable[..., int]) 
     for name in positional:
         parser.add_argument(name, type=str, nargs=None if required[name] else "?", help=doc[name])
     for name in several:
-        parser.add_argument(f"--{name}", nargs="+", type=str, required=required[name], help=doc[name])
+        option = f"--{OPTION_NAMES.get(name, name)}"
+        parser.add_argument(option, dest=name, nargs="+", type=str, required=required[name], help=doc[name])
     for name in numbers:
         parser.add_argument(f"--{name}", type=str | None, default=None, help=doc[name])
     for name in switches:
-        parser.add_argument(f"--{name}", action=ActionYesNo(), nargs="?", help=doc[name])
+        parser.add_argument(
+            f"--{OPTION_NAMES.get(name, name)}", dest=name, action=ActionYesNo(), nargs="?", help=doc[name]
+        )
 
 
 def number_lists(function: Callable[..., int]) -> list[str]:

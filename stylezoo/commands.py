@@ -249,7 +249,7 @@ def evaluate(
 def reproduce(
     name: str | None = None,
     output: str | None = None,
-    list: bool = False,
+    list_studies: bool = False,
     content: str | None = None,
     style: str | None = None,
     models: list[str] | None = None,
@@ -258,60 +258,79 @@ def reproduce(
     size: int | None = None,
     crop: int | None = None,
     batch_size: int | None = None,
-    pictures: int | None = None,
+    images: int | None = None,
     encoder: str | None = None,
     encoder_weights: str | None = None,
-    set: list[str] | None = None,
+    settings: list[str] | None = None,
     charts_only: bool = False,
 ) -> int:
     """Reproduce a study or a table of a paper: a figure, the numbers as CSV, and a summary.
 
-    Everything has defaults that run in minutes on a CPU without any data; the summary says with which settings it was
-    made. What a study has no use for is refused.
+    Everything has defaults that run in minutes on a CPU without any data; the summary lists the settings that were used.
+    Settings that a study does not have are refused.
 
     Args:
-        name: What to reproduce; --list names them.
+        name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
-        list: Name all studies and tables, one line each, and do nothing else; with a NAME its settings.
+        list_studies: List all studies and tables, one line each, and do nothing else; with a NAME its settings.
         content: Folder of photos, instead of procedural ones.
         style: Folder of paintings, instead of procedural ones.
         models: Trained models to study, files or names of weights, instead of briefly trained ones.
-        steps: Optimizer steps of what is trained.
-        seed: Decides weights, batches and pairs.
+        steps: Optimizer steps of each trained network.
+        seed: Seed of weights, batches and pairs.
         size: Side of the images that are measured, in pixels.
-        crop: Side of training crops.
+        crop: Side of training crops, in pixels.
         batch_size: Images per training step.
-        pictures: How many images or pairs are measured.
-        encoder: Encoder or loss network of what is trained, such as vgg19_normalised.
+        images: Number of images or pairs that are measured.
+        encoder: Encoder or loss network of trained networks, such as vgg19_normalised.
         encoder_weights: A file for it.
-        set: Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list names them.
+        settings: Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list shows them.
         charts_only: Leave out figures that show images, which may not be yours to publish.
     """
-    given = {k: v for k, v in locals().items() if v is not None}
-    options = {k: v for k, v in given.items() if k not in ("name", "output", "list", "set", "charts_only")}
     from stylezoo import studies  # the other commands start without it
 
-    if list:
-        if name is None:
-            shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
-            for study in studies.studies().values():
-                shown.add_row(study.name, study.title, study.source)
-        else:
-            shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
-            for setting in studies.get(name).settings.values():
-                shown.add_row(setting.name, setting.default_word, setting.help)
-        Console(width=None if sys.stdout.isatty() else 240).print(shown)
+    if list_studies:
+        _list_studies(name)
         return 0
     if name is None or output is None:
         raise StylezooError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
-    others = studies.get(name).parse(set or [])
-    twice = [key for key in others if key in options]
+    options = {
+        "content": content,
+        "style": style,
+        "models": models,
+        "steps": steps,
+        "seed": seed,
+        "size": size,
+        "crop": crop,
+        "batch_size": batch_size,
+        "images": images,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    others = studies.get(name).parse(settings or [])
+    twice = [option for option in others if option in given]
     if twice:
         raise StylezooError(f"{' and '.join(twice)} is given twice: by --{twice[0]} and by --set.")
-    result, files = studies.run(name, output, charts_only=charts_only, **options, **others)
+    result, files = studies.run(name, output, charts_only=charts_only, **given, **others)
     print(*result.notes, sep="\n")
     print(f"Written: {', '.join(map(str, files))}")
     return 0
+
+
+def _list_studies(name: str | None) -> None:
+    """Prints all studies, or the settings of one."""
+    from stylezoo import studies
+
+    if name is None:
+        shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
+        for study in studies.studies().values():
+            shown.add_row(study.name, study.title, study.source)
+    else:
+        shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
+        for setting in studies.get(name).settings.values():
+            shown.add_row(setting.name, setting.default_word, setting.help)
+    Console(width=None if sys.stdout.isatty() else 240).print(shown)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -323,3 +342,6 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "reproduce": reproduce,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""
+
+OPTION_NAMES = {"list_studies": "list", "settings": "set"}
+"""{parameter of a command: its option}, where the option is the name of a builtin."""

@@ -1,10 +1,12 @@
-"""`make results`: what is there is kept, what has changed is made anew, and no name of this machine is written down."""
+"""`make results`: current results are kept, changed ones are made anew, and no path of this machine is written."""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from conftest import ROOT, thin_model
 
 import stylezoo
 from stylezoo import weights
+from stylezoo.studies.base import command
 from stylezoo.vgg import VGG
 
 
@@ -25,9 +28,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    every = module.plan
+    module.every_plan = module.plan  # type: ignore[attr-defined]
     chosen = ("identity", "stytr2_losses")
-    monkeypatch.setattr(module, "plan", lambda *args: {k: v for k, v in every(*args).items() if k in chosen})
+    monkeypatch.setattr(
+        module, "plan", lambda *args: {k: v for k, v in module.every_plan(*args).items() if k in chosen}
+    )
     return module
 
 
@@ -90,7 +95,7 @@ def test_results(
     assert "microast.two" in (folder / "evaluation" / "summary.md").read_text()
 
     stylezoo.save_model(thin_model("microast", content_weight=2.0), weights.folder() / "microast.two.safetensors")
-    assert "what microast.two had a part in" in made()  # a name with other weights
+    assert "Made anew: all results of microast.two" in made()  # a name with other weights
     changed = remade()  # of the evaluation only the values of that model
     assert "identity.csv" in changed and "evaluation/adain.one.csv" not in changed
     assert (folder / "evaluation" / "microast.two.csv").stat().st_mtime_ns > stored["evaluation/adain.one.csv"]
@@ -112,3 +117,30 @@ def test_what_is_missing_is_said(
     monkeypatch.setattr(sys, "argv", ["results.py", "--content", str(pictures), "--style", str(pictures), *output])
     with pytest.raises(SystemExit, match="There is no model on this machine"):
         script.main()
+
+
+def test_committed_results_are_current(script: ModuleType) -> None:
+    """A setting that is called otherwise since makes no study run again."""
+    with (ROOT / "results" / "models.csv").open(newline="") as file:
+        models = sorted(row["model"] for row in csv.DictReader(file) if row["kind"] == "arbitrary")
+    options = Namespace(size=256, pairs=20)
+    encoder = {"encoder": "vgg19_normalised", "encoder_weights": script.ENCODER}
+    planned = script.every_plan(options, models, encoder)
+    assert planned.keys() == script.studies.studies().keys()
+    for name, settings in planned.items():
+        summary = ROOT / "results" / f"{name}.md"
+        assert script.is_current(summary, command(name, "results", settings, charts_only=True)), name
+        assert not script.is_current(summary, command(name, "results", {**settings, "seed": 1}, charts_only=True)), name
+    fewer = {**planned["balanced_loss"], "images": 19}
+    assert not script.is_current(
+        ROOT / "results" / "balanced_loss.md", command("balanced_loss", "results", fewer, True)
+    )
+    assert not script.is_current(ROOT / "results" / "nothing.md", "python -m stylezoo reproduce nothing")
+
+
+def test_settings_of_a_command(script: ModuleType) -> None:
+    former = "python -m stylezoo reproduce alpha_sweep --pictures 3 --output results --set alphas=4 system=adain"
+    current = "python -m stylezoo reproduce alpha_sweep --output results --images 3 --set systems=adain alphas=4"
+    assert script.settings_of(former) == script.settings_of(current)
+    assert script.settings_of(current)["systems"] == ["adain"]
+    assert script.settings_of(current) != script.settings_of(current.replace("--images 3", "--images 4"))

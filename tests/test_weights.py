@@ -287,7 +287,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType, monkeypatch: pyt
     encoder = VGG("vgg19_slim")
     with torch.no_grad():
         encoder.convs["conv1_1"].weight *= 2
-    import_module("slim_encoder").install(encoder, {"name": "vgg19_slim"})
+    import_module("publish_encoder").install(encoder, {"name": "vgg19_slim"})
     file = weights.table().encoders["vgg19_slim"]
     assert file.sha256 == checksum(file.path) != TABLE.encoders["vgg19_slim"].sha256
     assert file.bytes == file.path.stat().st_size and file.license == TABLE.encoders["vgg19_slim"].license

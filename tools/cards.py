@@ -1,11 +1,11 @@
-"""Model cards: docs/models/SYSTEM.md and an image for every system whose weights ship, and an index of all of them.
+"""Writes model cards: docs/models/SYSTEM.md and an image for every system whose weights ship, and an index of them.
 
     python tools/cards.py --output docs/models --results results
 
-What a card says comes from the table of weights, the metadata of the files, the recipes, and the evaluations in RESULTS
-(`make results`: folders evaluation*/ as `python -m stylezoo evaluate` leaves them). Numbers are taken over only if they are
-those of the very weights that ship; their means go into the table, too. The contents of the images are scikit-image's
-public-domain photos, the styles those that a network was trained on or procedural paintings.
+The sources of a card are the table of weights, the metadata of the files, the recipes, and the evaluations in RESULTS
+(`make results`: folders evaluation*/ as `python -m stylezoo evaluate` writes them). Numbers are used only if they were
+measured with the weights that ship; their means are written to the table of weights as well. The contents of the images
+are scikit-image's public-domain photos, the styles are those that a network was trained on, or procedural paintings.
 """
 
 from __future__ import annotations
@@ -20,33 +20,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contact_sheet import PAINTINGS, PHOTOS, square
+from contact_sheet import Style, painting, photo, styles_of, stylizer
 from jsonargparse import auto_cli
-from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 import stylezoo
 from stylezoo import quantization, registry, weights
-from stylezoo.data.synthetic import draw
 from stylezoo.evaluation.evaluate import model_key
 from stylezoo.evaluation.store import IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
 from stylezoo.images import grid, write_image
-from stylezoo.inference import Stylizer, load_image
+from stylezoo.legacy import upgrade_settings
 from stylezoo.module import StyleModel
 
 MOST_BYTES = 150_000
-"""Of an image."""
+"""The largest size of an image file."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A folder of `evaluate`.
+    """A folder that `evaluate` wrote.
 
     Attributes:
         folder: The folder.
-        settings: What is in its settings.json.
-        rows: Of its summary.csv, {model: {metric: row}}.
+        settings: Its settings.json.
+        rows: The rows of its summary.csv, {model: {metric: row}}.
     """
 
     folder: Path
@@ -55,6 +53,7 @@ class Evaluation:
 
 
 def evaluations(results: Path) -> Iterator[Evaluation]:
+    """Reads all evaluations of a folder."""
     for path in sorted(results.glob("evaluation*/summary.csv")):
         rows: dict[str, dict[str, dict[str, str]]] = {}
         with path.open(newline="") as file:
@@ -66,12 +65,13 @@ def evaluations(results: Path) -> Iterator[Evaluation]:
 
 
 def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any, Any]]:
-    """(setting, the recipe's value, the model's) of what was trained otherwise than the recipe says."""
+    """Returns (setting, value of the recipe, value of the model) of settings in which the training differed from its recipe."""
     recipe = registry.read_recipe(registry.RECIPES.parent / told["recipe"])
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     planned = defaults | recipe["model"].get("init_args", {})
     own = {"style_name", "style_names"} | model.local_settings
-    found = [(k, planned[k], v) for k, v in told["settings"].items() if k in planned and k not in own]
+    settings = upgrade_settings(model.system, told["settings"])
+    found = [(k, planned[k], v) for k, v in settings.items() if k in planned and k not in own]
     asked = recipe.get("data", {}) | recipe.get("trainer", {})
     run = {"max_steps": told["steps"]} | {
         k: v for k, v in told.get("run", {}).items() if k not in ("max_steps", "seed")
@@ -81,7 +81,13 @@ def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any,
 
 
 def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
-    """The rows of some tags and of all weights that do not ship, between the baselines."""
+    """Returns the table of an evaluation: some tags and all weights that do not ship, between the two baselines.
+
+    Args:
+        tags: The tags.
+        found: The evaluation.
+        output: The folder of the card, for links.
+    """
     shipped = weights.table().models
     others = [name for name in found.settings["models"] if name not in shipped]
     compared = [*(tag for tag in tags if tag in found.rows), *(n for n in others if n in found.rows)]
@@ -98,18 +104,19 @@ def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
     summary = os.path.relpath(found.folder / "summary.md", output)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
         f"\n\nMeans over {next(iter(metrics.values()))['n']} pairs of images, {protocol['crop']} x {protocol['crop']} pixels,"
-        f" seen with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs."
-        f" *{IDENTITY_BASELINE}* is the identity baseline, *{STYLE_COPY_BASELINE}* the style-copy baseline. Rows in plain letters"
-        f" are public weights of others. [All settings]({summary})."
+        f" measured with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs. *{IDENTITY_BASELINE}*"
+        f" is the identity baseline, which returns the content; *{STYLE_COPY_BASELINE}* is the style-copy baseline, which returns the style. Rows"
+        f" in plain letters are public weights of others. [All settings]({summary})."
     )
 
 
 def interval(row: dict[str, str]) -> str:
+    """Returns the interval of a mean in brackets, or nothing if there is none."""
     return f" [{float(row['low']):.4g}, {float(row['high']):.4g}]" if row["low"] else ""
 
 
 def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str, Any]) -> list[str]:
-    """What the weights cannot do, in sentences."""
+    """Returns sentences on the limits of weights."""
     planned = next((a for name, a, _ in differences(told, model) if name == "max_steps"), 0)
     share = f", {100 * entry.steps / planned:.2g} % of the recipe's {planned:,}" if planned > 0 else ""
     found = [f"Trained for {entry.steps:,} steps{share}."]
@@ -117,49 +124,65 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
         found = [f"Trained for {entry.steps:,} steps{share}, from the weights of {told['run']['start']}."]
     if entry.encoder is not None:
         found.append(
-            f"Sees with [{entry.encoder}](../slim_encoder/README.md), a distilled VGG-19 of half the channels, not with VGG itself."
+            f"The encoder is [{entry.encoder}](../slim_encoder/README.md), a distilled VGG-19 of half the channels, not VGG itself."
         )
-    looked = told["settings"].get("loss_encoder") or told["settings"].get("encoder")
-    if looked is not None and looked != entry.encoder:
-        found.append(f"Its losses looked with {looked}, which painting does without.")
+    judged = (
+        told.get("run", {}).get("loss_encoder")
+        or told["settings"].get("loss_encoder")
+        or told["settings"].get("encoder")
+    )
+    if judged is not None and judged != entry.encoder:
+        found.append(f"The network of its losses was {judged}, which inference does not need.")
     if model.kind in ("single", "multi"):
-        found.append(
-            f"Paints in {'one style' if len(model.styles) == 1 else f'{len(model.styles)} styles'} and no other."
-        )
+        found.append(f"It has {'one style' if len(model.styles) == 1 else f'{len(model.styles)} styles'} and no other.")
     with safe_open(entry.path, "pt") as file:
         coarse = any(key.endswith(quantization.SUFFIX) for key in file.keys())  # noqa: SIM118 - not a dict
     return [*found, "Large matrices are stored in 8 bits per number." if coarse else "Stored in 16 bits per number."]
 
 
-def picture(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:
-    """Writes the image of a system, a row per painting, tag or trained style; returns what is on it."""
-    photos = torch.stack([square(Image.fromarray(photo()), size) for photo in PHOTOS[:3]])
+def sheet(models: dict[str, StyleModel], path: Path, size: int = 160) -> str:
+    """Writes the image of a system, with a row per painting, tag or trained style.
+
+    Args:
+        models: {tag: model} of the system.
+        path: The image file.
+        size: Side of each image in pixels.
+
+    Returns:
+        The caption.
+    """
+    photos = torch.stack([photo(index, size) for index in range(3)])
+    paintings = [painting(index, size) for index in range(3)]
     rows: list[list[Tensor]] = []
     told = []
     for tag, model in models.items():
-        if model.kind == "arbitrary":
-            styles: list[Any] = [load_image(draw("paintings", index, size)) for index in PAINTINGS[:3]]
-        else:
-            styles = model.styles[:: max(1, len(model.styles) // 6)][:6] if model.kind == "multi" else [None]
+        styles: list[Style] = styles_of(model, 6, paintings)
         for style in styles:
-            outputs = [*Stylizer(model, [] if style is None else [style])(photos)]
+            outputs = [*stylizer(model, style)(photos)]
             rows.append([style, *outputs] if isinstance(style, Tensor) else outputs)
-        told.append(f"`{tag}`" + (f" in {', '.join(styles)}" if model.kind == "multi" else ""))
+        told.append(f"`{tag}`" + (f" in {', '.join(map(str, styles))}" if model.kind == "multi" else ""))
     blank = [torch.ones(3, size, size)] * (len(rows[0]) - len(photos))
     quality = 90
     write_image(grid([[*blank, *photos], *rows]), path, quality)
     while path.stat().st_size > MOST_BYTES and quality > 30:
         quality -= 5
         write_image(grid([[*blank, *photos], *rows]), path, quality)
-    paintings = " First column: procedural paintings, the styles." if blank else ""
-    return f"First row: photos of scikit-image. Below, row by row: {'; '.join(told)}.{paintings}"
+    first = " First column: procedural paintings, the styles." if blank else ""
+    return f"First row: photos of scikit-image. Below, row by row: {'; '.join(told)}.{first}"
 
 
 def card(system: str, tags: list[str], found: list[Evaluation], output: Path) -> str:
-    """The card of a system, and its image beside it."""
+    """Writes the image of a system and returns its card.
+
+    Args:
+        system: The system.
+        tags: The tags of its weights that ship.
+        found: All evaluations.
+        output: The folder of the cards.
+    """
     table, cls = weights.table().models, registry.get(system)
     models = {tag: stylezoo.load_model(tag) for tag in tags}
-    caption = picture(models, output / f"{system}.jpg")
+    caption = sheet(models, output / f"{system}.jpg")
     title = (inspect.getdoc(inspect.getmodule(cls)) or system).split("\n")[0]
     default = weights.default_tag(system)
     style = {"arbitrary": " --style painting.jpg", "multi": f" --style {(models[tags[0]].styles or ['0'])[0]}"}.get(
@@ -174,7 +197,7 @@ def card(system: str, tags: list[str], found: list[Evaluation], output: Path) ->
     ]
     for tag in tags:
         entry, told = table[tag], weights.read_metadata(table[tag].path)
-        mark = f" (what the name `{system}` loads)" if tag == default and len(tags) > 1 else ""
+        mark = f" (the default of `{system}`)" if tag == default and len(tags) > 1 else ""
         parameters = sum(p.numel() for p in models[tag].parameters())
         facts = {
             "File": f"`{entry.file}`, {(entry.bytes or 0) / 1e6:.2f} MB, sha256 `{entry.sha256[:12]}`, {parameters:,} parameters"
@@ -190,7 +213,7 @@ def card(system: str, tags: list[str], found: list[Evaluation], output: Path) ->
         changed = differences(told, models[tag])
         if changed:
             rows = "\n".join(f"| `{k}` | {a} | {b} |" for k, a, b in changed)
-            parts.append(f"| otherwise than in the recipe | recipe | here |\n|---|---|---|\n{rows}")
+            parts.append(f"| different from the recipe | recipe | here |\n|---|---|---|\n{rows}")
         parts.append("Limits: " + " ".join(limits(tag, entry, models[tag], told)))
     for evaluation in found:
         measured = [tag for tag in tags if tag in evaluation.rows]
@@ -203,7 +226,11 @@ def card(system: str, tags: list[str], found: list[Evaluation], output: Path) ->
 
 
 def check(found: list[Evaluation]) -> None:
-    """Takes means into the table; raises a ValueError if numbers are not those of the weights that ship."""
+    """Writes the means of all evaluations to the table of weights.
+
+    Raises:
+        ValueError: If an evaluation measured other weights than those that ship.
+    """
     models = weights.table().models
     for tag in models:
         models[tag] = replace(models[tag], metrics={})
@@ -231,39 +258,33 @@ def main(output: Path = Path("docs/models"), results: Path = Path("results")) ->
     for tag, entry in weights.table().models.items():
         by_system.setdefault(entry.system, []).append(tag)
     output.mkdir(parents=True, exist_ok=True)
-    for path in [*output.glob("*.md"), *output.glob("*.jpg")]:  # of what does not ship any more
+    for path in [*output.glob("*.md"), *output.glob("*.jpg")]:  # of systems that do not ship any more
         if path.stem not in by_system:
             path.unlink()
-    rows = []
     for system, tags in sorted(by_system.items()):
         (output / f"{system}.md").write_text(card(system, tags, found, output))
-        for tag in tags:
-            entry = weights.table().models[tag]
-            metrics = [f"{entry.metrics[name]:.4g}" if name in entry.metrics else "-" for name in INDEX]
-            megabytes = f"{(entry.bytes or 0) / 1e6:.2f}"
-            rows.append(
-                [
-                    f"[{tag}]({system}.md)",
-                    registry.get(system).kind,
-                    megabytes,
-                    f"{entry.steps:,}",
-                    str(entry.license),
-                    *metrics,
-                ]
-            )
-    total = sum(file.bytes or 0 for file in weights.table().files.values() if file.file is not None)
-    summary = os.path.relpath(results / "README.md", output)
+    (output / "README.md").write_text(index(os.path.relpath(results / "README.md", output)))
+    print(f"{len(by_system)} cards, {len(weights.table().models)} weights: {output}")
+
+
+def index(results: str) -> str:
+    """Returns the index of all weights that ship, with a link to the results."""
     heading = ["weights", "takes", "MB", "steps", "license", *INDEX]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))
-    (output / "README.md").write_text(
+    rows = [heading, ["---"] * len(heading)]
+    for tag, entry in sorted(weights.table().models.items(), key=lambda item: item[1].system):
+        megabytes, kind = f"{(entry.bytes or 0) / 1e6:.2f}", registry.get(entry.system).kind
+        metrics = [f"{entry.metrics[name]:.4g}" if name in entry.metrics else "-" for name in INDEX]
+        rows.append([f"[{tag}]({entry.system}.md)", kind, megabytes, f"{entry.steps:,}", str(entry.license), *metrics])
+    total = sum(file.bytes or 0 for file in weights.table().files.values() if file.file is not None)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
         "# Weights that ship with the package\n\n"
-        f"All together {total / 1e6:.1f} MB, with the [slim encoder](../slim_encoder/README.md) that most of them see with. Names"
-        " are what `--model` and `stylezoo.load_model` take. Written by `python tools/cards.py`.\n\n"
-        f"{table}\n\nNumbers are means over pairs of images that training does not see ([results]({summary})); those of single-"
+        f"All together {total / 1e6:.1f} MB, with the [slim encoder](../slim_encoder/README.md) that most of them use. Names"
+        " are what `--model` and `stylezoo.load_model` accept. Written by `python tools/cards.py`.\n\n"
+        f"{table}\n\nNumbers are means over pairs of images that no training used ([results]({results})); those of single-"
         " and multi-style models are over their own styles and cannot be compared with the others. Each card has them with"
-        " intervals, between the identity and the style-copy baseline.\n"
+        " intervals, between the identity baseline and the style-copy baseline.\n"
     )
-    print(f"{len(by_system)} cards, {len(rows)} weights: {output}")
 
 
 INDEX = ("content_loss", "style_loss", "ssim")

@@ -1,4 +1,7 @@
-"""Draws the loss curves of a run's metrics.csv: python tools/plot_losses.py METRICS.csv OUT.png"""
+"""Draws the loss curves of a run.
+
+python tools/plot_losses.py METRICS.csv OUT.png
+"""
 
 import csv
 import sys
@@ -11,6 +14,12 @@ import matplotlib.pyplot as plt
 
 
 def main(metrics: str, out: str) -> None:
+    """Writes the figure.
+
+    Args:
+        metrics: The file metrics.csv that the CSVLogger of the run wrote.
+        out: The image file.
+    """
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
     with open(metrics) as file:
         for row in csv.DictReader(file):

@@ -1,15 +1,15 @@
-"""Puts a trained model into the package: its file, and its entry in the table of weights.
+"""Adds a trained model to the package: its file, and its entry in the table of weights.
 
     python tools/publish.py --checkpoint last.ckpt --tag adain.slim --recipe experiments/adain.yaml \\
         --data "COCO 2017 and WikiArt, 40,000 images each" [--default true]
     python tools/publish.py --checkpoint stylezoo/pretrained/adain.slim.safetensors --tag adain.slim --bits 8
 
-The second line writes a file that ships anew, in other bits: what is known of it stays.
-The checkpoint of a run with averaged weights (EMA) holds the average. The file, stylezoo/pretrained/TAG.safetensors, has
-matrices of 16 or 8 bits and no encoder: it paints with the one that ships, and is refused if it was trained with another.
-What paths the settings had stays behind; what the model is (settings, recipe, data, steps, license, commit) is kept in the
-file's metadata, and in the table with the checksum, the size and what it paints (`stylezoo.inference.fingerprint`), as the
-file does it. Publishing a tag again replaces it.
+The second command writes a file that ships again with other bits; its metadata stay. The checkpoint of a run with
+averaged weights (EMA) holds the average. The file, stylezoo/pretrained/TAG.safetensors, has matrices of 16 or 8 bits and
+no encoder: it uses the encoder that ships, and is refused if the model was trained with another one. Paths are removed
+from the settings. The metadata of the file describe the model (settings, recipe, data, steps, license, commit); the table
+has in addition the checksum, the size and the fingerprint of the outputs (`stylezoo.inference.fingerprint`), computed
+with the file. Publishing a tag again replaces it.
 """
 
 from __future__ import annotations
@@ -33,24 +33,28 @@ from stylezoo.module import StyleModel
 from stylezoo.registry import RECIPES
 
 LARGEST, TOTAL = 20_000_000, 60_000_000
-"""Bytes of one model, and of all files that ship."""
+"""The largest sizes of one model and of all files that ship, in bytes."""
 
 ALLOWED = 0.02
-"""Of white, that areas of a painting may differ by for the sake of fewer bits."""
+"""The largest difference between areas of an output before and after rounding to fewer bits, as a share of white."""
 
 
 def commit() -> str:
-    """Of this checkout."""
+    """Returns the commit of this checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def run_of(checkpoint: Path) -> dict[str, Any]:
-    """How the run was set up that left a checkpoint, as its folder tells; nothing if that is gone."""
+    """Returns the settings of the run that wrote a checkpoint, or nothing if its folder has no config.yaml."""
     file = checkpoint.resolve().parents[1] / "config.yaml"
     config = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    wanted = {"data": ("batch_size", "size", "crop"), "trainer": ("max_steps", "precision", "gradient_clip_val")}
-    run = {name: config.get(part, {}).get(name) for part, names in wanted.items() for name in names}
+    wanted = {
+        "data": ("batch_size", "size", "crop"),
+        "trainer": ("max_steps", "precision", "gradient_clip_val"),
+        "training": ("loss_encoder",),
+    }
+    run = {name: (config.get(part) or {}).get(name) for part, names in wanted.items() for name in names}
     run["seed"] = config.get("seed_everything")
     start = config.get("start")
     run["start"] = "an earlier run" if start is not None and Path(start).suffix else start
@@ -58,12 +62,12 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def deviation(golden: list[float], model: StyleModel) -> float:
-    """By how much of white areas of what a model paints differ at most."""
+    """Returns the largest difference between a fingerprint and that of a model, as a share of white."""
     return max(abs(a - b) for a, b in zip(golden, fingerprint(model), strict=True))
 
 
 def sensitive(model: StyleModel) -> list[str]:
-    """The tensors whose rounding to 8 bits would show, alone, by a fifth of what is allowed."""
+    """Returns the tensors whose rounding to 8 bits alone changes outputs by more than a fifth of what is allowed."""
     golden, tensors = fingerprint(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = []
     for name, tensor in tensors.items():
@@ -78,7 +82,17 @@ def sensitive(model: StyleModel) -> list[str]:
 
 
 def history(checkpoint: Path, recipe: Path | None, data: str | None, license: str) -> dict[str, Any]:
-    """How a model came to be: what its file tells of a published one, else what is given and the checkpoint knows."""
+    """Returns the history of a model, which its metadata describe.
+
+    Args:
+        checkpoint: A checkpoint, or a published file, whose metadata are returned.
+        recipe: The recipe of a checkpoint.
+        data: The training data of a checkpoint.
+        license: The license of a checkpoint.
+
+    Raises:
+        ValueError: If recipe or data are missing, or the recipe does not ship.
+    """
     if checkpoint.suffix == ".safetensors":
         card = weights.read_metadata(checkpoint)
         return {key: card[key] for key in ("data", "recipe", "steps", "commit", "license", "note", "run")}
@@ -112,13 +126,13 @@ def main(
 
     Args:
         checkpoint: Of a training run; or a file that ships, whose recipe, data, license and note stay.
-        tag: SYSTEM.NAME, what `stylezoo.load_model` shall load it by.
-        recipe: Of the training, one of experiments/.
-        data: What it was trained on, in words: sets, how many images, their licenses.
-        license: Of the weights.
-        note: What else should be known: how it was trained in several runs, which teacher it had.
+        tag: SYSTEM.NAME, the name that `stylezoo.load_model` loads it by.
+        recipe: The recipe of the training, one of experiments/.
+        data: The training data in words: data sets, numbers of images, their licenses.
+        license: License of the weights.
+        note: Further facts, such as several training runs or a teacher.
         default: Whether the bare name of the system loads it.
-        bits: Of its numbers; 8 for large systems, but for tensors whose rounding would show.
+        bits: Bits per number; 8 for large systems, except for tensors whose rounding changes the outputs.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z0-9_]+", tag):
         raise ValueError(f"A tag is SYSTEM.NAME in lower case, such as adain.slim, not {tag!r}.")
@@ -129,45 +143,56 @@ def main(
     table = weights.table()
     with TemporaryDirectory(dir=weights.PRETRAINED, prefix=".publish") as folder:
         file = Path(folder) / f"{tag}.safetensors"
-        stylezoo.save_model(
-            model,
-            file,
-            packed=True,
-            bits=bits,
-            half=sensitive(model) if bits == 8 else (),
-            about=about,
-        )
-        size, others = file.stat().st_size, [f for name, f in table.files.items() if f.file is not None and name != tag]
-        total = size + sum(other.path.stat().st_size for other in others)
-        if size > LARGEST or total > TOTAL:
-            raise ValueError(
-                f"{tag} takes {size / 1e6:.1f} MB, all files together {total / 1e6:.1f} MB; {LARGEST / 1e6:.0f} and"
-                f" {TOTAL / 1e6:.0f} are the most that ship: make it thinner (width), or publish fewer."
-            )
+        half = sensitive(model) if bits == 8 else ()
+        stylezoo.save_model(model, file, packed=True, bits=bits, half=half, about=about)
+        total = total_size(tag, file)
         packed = stylezoo.load_model(file)
-        golden = fingerprint(packed)
         error = deviation(fingerprint(model), packed)
         if not error <= ALLOWED:
-            raise ValueError(f"{tag} paints something else in {bits} bits: areas differ by up to {error:.3f} of white.")
+            raise ValueError(f"The outputs of {tag} differ in {bits} bits: areas differ by up to {error:.3f} of white.")
         entry = weights.ModelFile(
             file=file.name,
             sha256=checksum(file),
-            bytes=size,
+            bytes=file.stat().st_size,
             system=model.system,
-            encoder=next((vgg.name for name, vgg in packed.encoders() if name != "_loss_network"), None),
+            encoder=next((vgg.name for name, vgg in packed.encoders() if name != "loss_encoder"), None),
             styles=model.styles,
             default=default or (tag in table.models and table.models[tag].default),
-            golden=golden,
+            golden=fingerprint(packed),
             **{key: value for key, value in about.items() if key != "run"},
         )
         file.replace(entry.path)
-    if default:
+    add_entry(tag, entry, replace_default=default)
+    size = entry.bytes or 0
+    print(f"{entry.path}: {size / 1e6:.2f} MB of {total / 1e6:.1f}, {error:.4f} of white from the checkpoint's output")
+
+
+def total_size(tag: str, file: Path) -> int:
+    """Returns the size of all files that ship in bytes, with a new file for a tag.
+
+    Raises:
+        ValueError: If the file or all files together are too large.
+    """
+    size = file.stat().st_size
+    others = [f for name, f in weights.table().files.items() if f.file is not None and name != tag]
+    total = size + sum(other.path.stat().st_size for other in others)
+    if size > LARGEST or total > TOTAL:
+        raise ValueError(
+            f"{tag} takes {size / 1e6:.1f} MB, all files together {total / 1e6:.1f} MB; {LARGEST / 1e6:.0f} and"
+            f" {TOTAL / 1e6:.0f} are the most that ship: make it thinner (width), or publish fewer."
+        )
+    return total
+
+
+def add_entry(tag: str, entry: weights.ModelFile, replace_default: bool) -> None:
+    """Adds an entry to the table of weights, or replaces it; it may replace the default of its system, too."""
+    table = weights.table()
+    if replace_default:
         for name, other in table.models.items():
-            if other.system == model.system:
+            if other.system == entry.system:
                 table.models[name] = replace(other, default=False)
     table.models[tag] = entry
     weights.write_table(table)
-    print(f"{entry.path}: {size / 1e6:.2f} MB of {total / 1e6:.1f}, {error:.4f} of white from the checkpoint's output")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Fills the folder `results`: every study and an evaluation of all models on this machine.
+"""Writes the folder `results`: every study, and an evaluation of all models on this machine.
 
     make results CONTENT=photos STYLE=paintings [WEIGHTS=public] [BENCHMARK=styleid] [TRAINED=styles] [PAIRS=50] [SIZE=256]
 
-Models are those that `python -m stylezoo list --pretrained` names; public weight files in the folder WEIGHTS are imported
-first. What is there already, made by the same command from the same weights, is kept. Sheets of images are left out:
-only numbers and charts can be published whatever the images are.
+Models are those that `python -m stylezoo list --pretrained` lists; public weight files in the folder WEIGHTS are imported
+first. Results of the same command with the same weights are kept. Sheets of images are left out, because only numbers and
+charts can be published whatever the images are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -26,10 +27,10 @@ from stylezoo import studies, weights
 from stylezoo.evaluation.evaluate import evaluate, model_key
 from stylezoo.evaluation.store import read_settings
 from stylezoo.images import list_images
-from stylezoo.studies.base import command
+from stylezoo.studies.base import RENAMED_SETTINGS, command
 from stylezoo.studies.timing import machine
 
-PUBLIC = {  # tag: its files, under the names their publishers gave them or longer ones
+PUBLIC = {  # tag: patterns of its files, whose names contain those that their publishers gave them
     "adain.public": ("*vgg_normalised*.pth", "*decoder*.pth"),
     "cin.android": ("cin26_google_android.pth",),
     "johnson.la_muse": ("johnson_lengstrom_la_muse.pth",),
@@ -46,6 +47,7 @@ SPEED = [name for name in studies.studies() if name.endswith("_speed")]
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--content", type=Path, required=True, help="folder of photos")
     parser.add_argument("--style", type=Path, required=True, help="folder of paintings")
@@ -55,8 +57,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--output", type=Path, default=Path("results"))
-    parser.add_argument("--only", nargs="+", help="these studies alone")
-    parser.add_argument("--force", action="store_true", help="make all anew")
+    parser.add_argument("--only", nargs="+", help="only these studies")
+    parser.add_argument("--force", action="store_true", help="replace all results")
     options = parser.parse_args()
     for folder in (options.content, options.style):
         if not list_images(folder):
@@ -73,7 +75,14 @@ def main() -> None:
 
 
 def import_public(folder: Path | None) -> Path | None:
-    """Imports what there is of `PUBLIC`; returns the file of the normalized VGG-19."""
+    """Imports those models of `PUBLIC` whose files are in a folder.
+
+    Args:
+        folder: Folder of public weight files; None imports nothing.
+
+    Returns:
+        The file of the normalized VGG-19, or None if there is none.
+    """
     if folder is None:
         print("No public weights are imported: name their folder with WEIGHTS=...")
         own = weights.table().encoders["vgg19_normalised"].path
@@ -92,15 +101,15 @@ def import_public(folder: Path | None) -> Path | None:
 
 
 def found(folder: Path, pattern: str) -> str | None:
-    """A file of a folder, as ``part=file`` if the pattern names the part."""
-    part, equals, pattern = pattern.rpartition("=")
+    """Returns a file of a folder, as ``submodule=file`` if the pattern names the submodule, or None if there is none."""
+    submodule, equals, pattern = pattern.rpartition("=")
     files = sorted(folder.glob(pattern))
-    return f"{part}{equals}{files[0].resolve()}" if files else None
+    return f"{submodule}{equals}{files[0].resolve()}" if files else None
 
 
 @contextmanager
 def working_folder(options: argparse.Namespace, encoder: Path | None) -> Iterator[None]:
-    """A folder of links with plain names: what is written names no folders of this machine."""
+    """Changes to a folder of links with plain names, so that results contain no paths of this machine."""
     links = {"photos": options.content, "paintings": options.style, "results": options.output, ENCODER: encoder}
     if options.benchmark is not None:
         links |= {"cnt": options.benchmark / "cnt", "sty": options.benchmark / "sty"}
@@ -120,61 +129,103 @@ def working_folder(options: argparse.Namespace, encoder: Path | None) -> Iterato
 
 
 def make(options: argparse.Namespace, encoder: dict[str, str]) -> list[str]:
-    """Makes what is missing; returns what could not be made and why."""
+    """Makes the results that are missing.
+
+    Args:
+        options: The options of the command line.
+        encoder: Settings of the network that measures.
+
+    Returns:
+        Sentences on the results that could not be made.
+    """
     results = Path("results")
     models = stylezoo.list_models("arbitrary", pretrained=True)
     if not models:
         sys.exit("There is no model on this machine: import public weights (WEIGHTS=...) or train some.")
     trained = [*stylezoo.list_models("multi", pretrained=True), *stylezoo.list_models("single", pretrained=True)]
-    studies = plan(options, models, encoder)
-    forget_old(results, {tag: describe(tag) for tag in [*models, *trained]}, studies, options.force)
+    planned = plan(options, models, encoder)
+    forget_old(results, {tag: describe(tag) for tag in [*models, *trained]}, planned, options.force)
     wanted = {"size": options.size, "pairs": options.pairs, **encoder}
     skipped = []
     if options.only is None:
         measure(results / "evaluation", models, "paintings", wanted)
-    for name, settings in studies.items():
+    for name, settings in planned.items():
         if options.only is not None and name not in options.only:
             continue
-        words, summary = command(name, results, settings, charts_only=True), results / f"{name}.md"
-        if summary.is_file() and f"    {words}\n" in summary.read_text():
+        words = command(name, results, settings, charts_only=True)
+        if is_current(results / f"{name}.md", words):
             print(f"{name}: is there")
         elif name == "styleid" and options.benchmark is None:
-            skipped.append(f"Left out: {name}, for want of its images (BENCHMARK=folder of cnt and sty).")
+            skipped.append(f"Left out: {name}, because its images are missing (BENCHMARK=folder of cnt and sty).")
         else:
             print(words, flush=True)
             studies.run(name, results, charts_only=True, **settings)
     for tag in trained if options.only is None else []:
         styles = own_styles(tag)
         if styles is None:
-            skipped.append(f"Left out: the evaluation of {tag}, for want of images of its styles (TRAINED=folder).")
+            skipped.append(
+                f"Left out: the evaluation of {tag}, because images of its styles are missing (TRAINED=folder)."
+            )
         else:
             measure(results / f"evaluation_{tag}", [tag], styles, wanted)
     index(results, skipped)
     return skipped
 
 
-def forget_old(results: Path, models: dict[str, dict[str, str]], studies: dict[str, Any], everything: bool) -> None:
-    """Removes results of weights that have changed since, and writes down what the weights are now."""
+def is_current(summary: Path, words: str) -> bool:
+    """Returns whether a summary was made by a command line, if former names of settings count as the current ones."""
+    lines = summary.read_text().splitlines() if summary.is_file() else []
+    return any(settings_of(line) == settings_of(words) for line in lines if line.startswith("    python -m stylezoo"))
+
+
+def settings_of(words: str) -> dict[str, list[str]]:
+    """Returns the settings of a command line ``reproduce``, in any order, under their current names.
+
+    >>> settings_of("python -m stylezoo reproduce alpha_sweep --pictures 3 --set system=adain alphas=4 --charts_only")
+    {'': ['alpha_sweep'], 'images': ['3'], 'charts_only': [], 'systems': ['adain'], 'alphas': ['4']}
+    """
+    option, found = "", dict[str, list[str]]()
+    for word in shlex.split(words)[4:]:
+        if word.startswith("--"):
+            option = word.removeprefix("--")
+            found[option] = []
+        else:
+            found.setdefault(option, []).append(word)
+    for setting in found.pop("set", []):
+        name, _, value = setting.partition("=")
+        found[name] = value.split(",")
+    return {RENAMED_SETTINGS.get(name, name): values for name, values in found.items()}
+
+
+def forget_old(results: Path, models: dict[str, dict[str, str]], planned: dict[str, Any], everything: bool) -> None:
+    """Removes results of weights that have changed since, and writes models.csv.
+
+    Args:
+        results: The folder of the results.
+        models: {tag: row of models.csv} of the weights on this machine.
+        planned: {study: settings}.
+        everything: Whether all results are removed.
+    """
     path = results / "models.csv"
     before = {}
     if path.is_file():
         with path.open(newline="") as file:
             before = {row["model"]: row for row in csv.DictReader(file)}
-    changed = {tag for tag, row in before.items() if tag in models and models[tag] != row}
+    changed = {tag for tag, row in before.items() if tag in models and models[tag]["sha256"] != row["sha256"]}
     if changed or everything:
-        print("Made anew:", "everything" if everything else f"what {', '.join(sorted(changed))} had a part in")
-    for name, settings in studies.items():
+        print("Made anew:", "everything" if everything else f"all results of {', '.join(sorted(changed))}")
+    for name, settings in planned.items():
         if everything or changed & {*settings.get("models", ())}:
             (results / f"{name}.md").unlink(missing_ok=True)
     for folder in results.glob("evaluation*"):
-        settings = read_settings(folder)
-        kept = {} if settings is None else {tag: m for tag, m in settings["models"].items() if tag not in changed}
-        if everything or settings is None or not kept:
+        stored = read_settings(folder)
+        kept = {} if stored is None else {tag: m for tag, m in stored["models"].items() if tag not in changed}
+        if everything or stored is None or not kept:
             shutil.rmtree(folder)
             continue
-        for tag in settings["models"].keys() - kept:
+        for tag in stored["models"].keys() - kept:
             (folder / f"{tag}.csv").unlink(missing_ok=True)
-        (folder / "settings.json").write_text(json.dumps({**settings, "models": kept}, indent=2) + "\n")
+        (folder / "settings.json").write_text(json.dumps({**stored, "models": kept}, indent=2) + "\n")
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, next(iter(models.values())), lineterminator="\n")
         writer.writeheader()
@@ -182,7 +233,7 @@ def forget_old(results: Path, models: dict[str, dict[str, str]], studies: dict[s
 
 
 def measure(folder: Path, models: list[str], style: str, wanted: dict[str, Any]) -> None:
-    """An evaluation; what is there is gone on with, unless it was made with other settings."""
+    """Runs an evaluation; an existing one is completed, or replaced if it was made with other settings."""
     pairs = min(wanted["pairs"], len(list_images("photos")) * len(list_images(style)))
     print(f"{folder.name}: {len(models)} models, {pairs} pairs", flush=True)
     stored = read_settings(folder)
@@ -192,10 +243,12 @@ def measure(folder: Path, models: list[str], style: str, wanted: dict[str, Any])
 
 
 def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Settings of the studies, in the order in which they are made: those of the same pairs one after the other."""
+    """Returns {study: settings} in the order of their runs, in which studies of the same pairs follow each other."""
     given = {"content": "photos", "style": "paintings", "models": models, "size": options.size, **encoder}
-    pairs = {**given, "pictures": options.pairs}
-    own = {key: value for key, value in given.items() if key not in encoder}  # their models' own encoders measure
+    pairs = {**given, "images": options.pairs}
+    own = {
+        key: value for key, value in given.items() if key not in encoder
+    }  # these are measured with the models' own encoders
     return {
         "balanced_loss": pairs,
         "loss_distributions": pairs,
@@ -208,8 +261,8 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
         "content_leak": given,
         "stytr2_losses": pairs,
         "styleid": {**pairs, "content": "cnt", "style": "sty"},
-        **{name: {"size": options.size, "pictures": 3} for name in SPEED},
-        "adain_loss_vs_iterations": {**given, "models": models[:1], "size": options.size // 2, "pictures": 3},
+        **{name: {"size": options.size, "images": 3} for name in SPEED},
+        "adain_loss_vs_iterations": {**given, "models": models[:1], "size": options.size // 2, "images": 3},
         "norm_convergence": {},  # these three train on procedural images
         "upsampling_checkerboard": {},
         "cin_styles": {"steps": 100},
@@ -217,27 +270,27 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
 
 
 def own_styles(tag: str) -> str | None:
-    """A folder with the images of a model's styles, if they are all at hand."""
-    pictures = {path.stem: path for path in list_images("trained")} if Path("trained").is_dir() else {}
+    """Returns a folder with the images of a model's styles, or None if one is missing."""
+    images = {path.stem: path for path in list_images("trained")} if Path("trained").is_dir() else {}
     styles = stylezoo.load_model(tag).styles
-    if not set(styles) <= pictures.keys():
+    if not set(styles) <= images.keys():
         return None
     folder = Path(f"styles of {tag}")
     folder.mkdir()
     for style in styles:
-        (folder / pictures[style].name).symlink_to(pictures[style].resolve())
+        (folder / images[style].name).symlink_to(images[style].resolve())
     return str(folder)
 
 
 def describe(tag: str) -> dict[str, str]:
-    """A line of models.csv."""
+    """Returns the row of models.csv of a model."""
     model = stylezoo.load_model(tag)
     parameters = str(sum(p.numel() for p in model.parameters()))
     return {"model": tag, "kind": model.kind, "parameters": parameters, **model_key(model)}
 
 
 def index(results: Path, skipped: list[str]) -> None:
-    """README.md of the folder."""
+    """Writes README.md of the folder."""
     described = [study for name, study in studies.studies().items() if (results / f"{name}.md").is_file()]
     evaluations = sorted(path.parent.name for path in results.glob("evaluation*/summary.md"))
     lines = [

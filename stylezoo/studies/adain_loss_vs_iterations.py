@@ -1,4 +1,4 @@
-"""How many iterations of optimization a feed-forward network is worth."""
+"""The number of iterations of optimization that a feed-forward network is equivalent to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from stylezoo.checkpoints import create_model
+from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
 from stylezoo.module import Iteration, StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, published, study
-from stylezoo.studies.material import Material, device, painted, trained_briefly
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.material import device, stylized
+from stylezoo.studies.setups import ModelSetup
 
 CONTENT_LAYERS = {"relu4_1": 1.0}
 STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
@@ -41,109 +43,104 @@ NETWORKS: dict[
 )
 def adain_loss_vs_iterations(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    systems: tuple[str, ...] = ("adain",),
+    setup: ModelSetup = ModelSetup(systems=("adain",), size=96, encoder="vgg19_random/4"),
+    images: int = 5,
+    paintings: int | None = None,
     single: str | None = "texture_nets",
     iterations: int = 500,
     init: Literal["noise", "content"] = "noise",
     style_loss: str = "mean_std",
     style_weight: float = 10.0,
-    steps: int = 400,
-    size: int = 96,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 5,
-    paintings: int | None = None,
-    lr: float = 1e-3,
-    encoder: str = "vgg19_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
-) -> Result:
-    """Losses of optimization over its iterations, and where feed-forward networks stand on the curve.
+) -> StudyResult:
+    """Losses of optimization over its iterations, and the place of feed-forward networks on the curve.
 
-    Every photo is painted with every painting: by Gatys et al., who minimize the two losses that are measured, and by
+    Every photo is stylized with every painting: by Gatys et al., who minimize the two losses that are measured, and by
     networks that need one pass. Content loss: mean squared difference of relu4_1 features. Style loss: means and standard
-    deviations at relu1_1 to relu4_1, or another statistic. One encoder measures all. Printed are logarithms of means
+    deviations at relu1_1 to relu4_1, or another statistic. One encoder measures all. The table has logarithms of means
     over all pairs. A network of one style is trained for each painting.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style image.
-        systems: What is trained if there are none.
-        single: The system for one style that is trained then too, for every painting; None for no such.
-        iterations: Of Gatys et al.
-        init: What Gatys et al. start from; the content loss falls from noise, as the paper's does.
-        style_loss: Style statistic that is measured and minimized by Gatys et al. and ``single``.
+        setup: The models and images, see `stylezoo.studies.setups.ModelSetup`.
+        images: Number of photos; the paper has 50.
+        paintings: Number of paintings; None for a fifth of the photos, as in the paper.
+        single: The system for one style that is trained as well if no models are given; None for no such system.
+        iterations: Iterations of Gatys et al.
+        init: Initial image of Gatys et al.; from noise the content loss falls, as in the paper.
+        style_loss: Style statistic that is measured, and minimized by Gatys et al. and ``single``.
         style_weight: Weight of the style loss for these two.
-        steps: Optimizer steps of each trained network.
-        size: Side of the images.
-        crop: Side of training crops.
-        batch_size: Images per step.
-        pictures: Photos; the paper has 50.
-        paintings: Paintings; None for a fifth as many as photos, as in the paper.
-        lr: Learning rate of the trained networks.
-        encoder: Of everything that is trained, optimized or measured.
-        encoder_weights: A file for it.
-        seed: Of training, and of the noise.
     """
-    if iterations < 1 or pictures < 1:
-        raise ValueError(f"iterations and images are 1 or more, not {iterations} and {pictures}.")
-    material = Material(content, style, crop, batch_size, seed)
-    networks = material.arbitrary(models, systems, steps, encoder, encoder_weights, lr)
-    photos = material.photos(pictures, size, held_out=not models)
-    styles = material.paintings(max(1, pictures // 5) if paintings is None else paintings, size, held_out=not models)
-    shared: dict[str, Any] = {
+    if iterations < 1 or images < 1:
+        raise StylezooError(f"iterations and images are 1 or more, not {iterations} and {images}.")
+    networks = setup.networks()
+    photos = setup.photos(images)
+    styles = setup.paintings(max(1, images // 5) if paintings is None else paintings)
+    shared = _losses_to_minimize(setup, style_loss, style_weight)
+    own: dict[str, Any] = {
+        "init": init,
+        "iterations": iterations,
+        "min_scale": None,
+        "first_padding": None,
+        "seed": setup.seed,
+    }
+    gatys = create_model("gatys", **shared, **own).to(device())
+    pairs = [(p.unsqueeze(0), s.unsqueeze(0)) for s in styles for p in photos]
+    curve = _mean_curve(gatys, pairs, iterations)
+    photo_style = _logarithms([_losses(gatys, c, *_on_device(c, s)) for c, s in pairs])[0]
+    found = {
+        label: (model.system, _logarithms([_losses(gatys, stylized(model, c, s), *_on_device(c, s)) for c, s in pairs]))
+        for label, model in networks.items()
+    }
+    if single is not None and not setup.models:
+        found[single] = (single, _logarithms(_of_single(setup, single, shared, gatys, photos, styles)))
+    rows = _rows(curve, photo_style, found)
+    points: list[Row] = [{"iteration": i, "ln style": a, "ln content": b} for i, (a, b) in curve.items()]
+    notes = [setup.origin, _findings(rows), _protocol(setup, len(photos), len(styles))]
+    return StudyResult(rows, notes, {"": _figure(rows, curve, photo_style)}, {"curve": points})
+
+
+def _losses_to_minimize(setup: ModelSetup, style_loss: str, style_weight: float) -> dict[str, Any]:
+    """Returns constructor arguments of Gatys et al. and of the system for one style."""
+    return {
         "style_weight": style_weight,
         "content_weight": 1.0,
         "content_layers": CONTENT_LAYERS,
         "style_layers": STYLE_LAYERS,
         "style_loss": style_loss,
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
+        "encoder": setup.encoder,
+        "encoder_weights": setup.encoder_weights,
     }
-    gatys = create_model(
-        "gatys", **shared, init=init, iterations=iterations, min_scale=None, first_padding=None, seed=seed
-    ).to(device())
-    pairs = [(p.unsqueeze(0), s.unsqueeze(0)) for s in styles for p in photos]
+
+
+def _protocol(setup: ModelSetup, photos: int, styles: int) -> str:
+    return (
+        f"{photos} x {styles} photos and paintings, {setup.size} x {setup.size} pixels, measured with {setup.encoder}. The"
+        " paper has 50 photos and 10 paintings; its values were read off a plot, to about 0.03. Logarithms of losses shift"
+        " with the network and the normalization: compare differences (here less the photo's own style loss, and less the"
+        " content loss of Gatys et al. at the end), and iterations."
+    )
+
+
+def _mean_curve(gatys: StyleModel, pairs: Sequence[tuple[Tensor, Tensor]], iterations: int) -> dict[int, Point]:
+    """Returns logarithms of mean losses, {iteration: point}, at about a hundred iterations and those of the paper."""
     every = max(1, iterations // 100)
     kept = {1, iterations, *GATYS, *range(every, iterations, every)}
     losses = [_curve(gatys, *pair, kept) for pair in pairs]
-    curve = {step: _logarithms([points[step] for points in losses]) for step in sorted(losses[0])}
-    floor = _logarithms([_losses(gatys, c, *_on_device(c, s)) for c, s in pairs])[0]
-    found = {
-        label: (model.system, _logarithms([_losses(gatys, painted(model, c, s), *_on_device(c, s)) for c, s in pairs]))
-        for label, model in networks.items()
-    }
-    if single is not None and not models:
-        found[single] = (single, _logarithms(_of_single(material, single, steps, lr, shared, gatys, photos, styles)))
-    rows = _rows(curve, floor, found)
-    points: list[Row] = [{"iteration": i, "ln style": a, "ln content": b} for i, (a, b) in curve.items()]
-    protocol = (
-        f"{len(photos)} x {len(styles)} photos and paintings, {size} x {size} pixels, measured with {encoder}. The paper"
-        " has 50 photos and 10 paintings; its values were read off a plot, to about 0.03. Logarithms of losses shift with"
-        " the network and the normalization: compare differences (here less the photo's own style loss, and less the"
-        " content loss of Gatys et al. at the end), and iterations."
-    )
-    notes = [trained_briefly(models, steps, encoder), _findings(rows), protocol]
-    return Result(rows, notes, {"": _figure(rows, curve, floor)}, {"curve": points})
+    return {step: _logarithms([points[step] for points in losses]) for step in sorted(losses[0])}
 
 
-def _on_device(*pictures: Tensor) -> list[Tensor]:
-    return [picture.to(device()) for picture in pictures]
+def _on_device(*images: Tensor) -> list[Tensor]:
+    return [image.to(device()) for image in images]
 
 
 @torch.no_grad()
 def _losses(gatys: StyleModel, image: Tensor, content: Tensor, style: Tensor) -> Point:
-    """Style and content loss of an image, without their weights."""
-    terms = gatys.losses(content, style, image.to(content))  # type: ignore[call-arg]
+    """Computes style and content loss of an image, without their weights."""
+    terms = gatys.losses(content, style, image=image.to(content))
     return float(terms["style"]) / gatys.hparams["style_weight"], float(terms["content"])
 
 
 def _curve(gatys: StyleModel, content: Tensor, style: Tensor, kept: set[int]) -> dict[int, Point]:
-    """{iteration: losses} of one image that is optimized."""
+    """Optimizes one image; returns its losses, {iteration: losses}."""
     content, style = _on_device(content, style)
     points: dict[int, Point] = {}
 
@@ -158,23 +155,17 @@ def _curve(gatys: StyleModel, content: Tensor, style: Tensor, kept: set[int]) ->
 
 
 def _of_single(
-    material: Material,
-    system: str,
-    steps: int,
-    lr: float,
-    settings: Mapping[str, Any],
-    gatys: StyleModel,
-    photos: Tensor,
-    styles: Tensor,
+    setup: ModelSetup, system: str, settings: Mapping[str, Any], gatys: StyleModel, photos: Tensor, styles: Tensor
 ) -> list[Point]:
-    """Losses of a network for each painting, trained on what Gatys et al. minimize."""
+    """Trains a network for each painting on the losses of Gatys et al.; returns the losses of all pairs."""
     points = []
     with TemporaryDirectory() as folder:
         for number, style in enumerate(styles):
-            print(f"{system}, painting {number + 1} of {len(styles)}: {steps} steps")
-            file = Path(folder) / f"{number}.png"
+            print(f"{system}, painting {number + 1} of {len(styles)}: {setup.steps} steps")
+            file = str(Path(folder) / f"{number}.png")
             write_image(style, file)
-            model = material.train(system, steps, with_styles=False, style_image=str(file), lr=lr, **settings)
+            network = {"style_image": file, "lr": setup.lr, **settings}
+            model = setup.material.train(system, setup.steps, with_styles=False, **network)
             for photo in photos:
                 pair = _on_device(photo.unsqueeze(0), style.unsqueeze(0))
                 with torch.no_grad():
@@ -183,14 +174,14 @@ def _of_single(
 
 
 def _logarithms(losses: Sequence[Point]) -> Point:
-    """Of the means over pairs; -inf of nothing."""
+    """Computes the logarithms of the means over pairs; that of 0 is -inf."""
     means = [sum(values) / len(losses) for values in zip(*losses, strict=True)]
     style, content = (math.log(mean) if mean > 0 else -math.inf for mean in means)
     return style, content
 
 
 def _reached(curve: Mapping[int, Point], term: int, target: float) -> int | None:
-    """The first iteration from which the loss stays at or below a network's."""
+    """Returns the first iteration from which the loss stays at or below that of a network."""
     reached = None
     for step, point in sorted(curve.items(), reverse=True):
         if point[term] > target:
@@ -199,7 +190,7 @@ def _reached(curve: Mapping[int, Point], term: int, target: float) -> int | None
     return reached
 
 
-def _rows(curve: Mapping[int, Point], floor: float, found: Mapping[str, tuple[str, Point]]) -> list[Row]:
+def _rows(curve: Mapping[int, Point], photo_style: float, found: Mapping[str, tuple[str, Point]]) -> list[Row]:
     end, paper_end = curve[max(curve)][1], GATYS[500][1]
 
     def row(
@@ -215,12 +206,12 @@ def _rows(curve: Mapping[int, Point], floor: float, found: Mapping[str, tuple[st
 
         names = ["ln style", "ln content", "ln style less the photo's", "ln content less Gatys et al.'s"]
         names += ["iterations to this style loss", "iterations to this content loss"]
-        ours = [*columns(point, floor, end), *reached]
+        ours = [*columns(point, photo_style, end), *reached]
         theirs = [*columns(paper, PHOTO, paper_end), *paper_reached]
         printed = [published(name, "found") for name in names]
         return {"method": method, **dict(zip(names, ours, strict=True)), **dict(zip(printed, theirs, strict=True))}
 
-    rows = [row("(the photo itself)", (floor, None), (PHOTO, None))]
+    rows = [row("(the photo itself)", (photo_style, None), (PHOTO, None))]
     measured = {system for system, _ in found.values()}
     for label, (system, point) in found.items():
         name, paper, paper_reached = NETWORKS.get(system, (label, (None, None), (None, None)))
@@ -256,12 +247,12 @@ def _findings(rows: Sequence[Row]) -> str:
     )
 
 
-def _figure(rows: Sequence[Row], curve: Mapping[int, Point], floor: float) -> Any:
+def _figure(rows: Sequence[Row], curve: Mapping[int, Point], photo_style: float) -> Any:
     figure = new_figure(11, 4)
     end = curve[max(curve)][1]
     titles = ("ln style less the photo's", "ln content less Gatys et al.'s")
     for term, (axis, title) in enumerate(zip(figure.subplots(1, 2), titles, strict=True)):
-        less, paper_less = (floor, PHOTO) if term == 0 else (end, GATYS[500][1])
+        less, paper_less = (photo_style, PHOTO) if term == 0 else (end, GATYS[500][1])
         axis.plot(list(curve), [point[term] - less for point in curve.values()], color="C0", label="Gatys et al., here")
         axis.plot(
             list(GATYS),

@@ -1,9 +1,9 @@
-"""AdaIN's table of speeds."""
+"""The speed table of AdaIN."""
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [
@@ -32,15 +32,13 @@ PAPER = Paper(
 
 
 @study("adain_speed", source="AdaIN, table 1", paper="https://arxiv.org/abs/1703.06868")
-def adain_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
+def adain_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """AdaIN's speed table: every system's time for an image, as a multiple of AdaIN's.
 
-    One image at a time, with the style's code at hand and with its encoding, content and style of the same size. Gatys
-    et al. are taken with 500 iterations, where the paper's curves of losses over iterations end.
+    Every system stylizes one image at a time, content and style have the same size, and times are given with and without
+    the encoding of the style. Gatys et al. have 500 iterations, where the paper's curves of losses over iterations end.
 
     Args:
-        models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the images, instead of the paper's 256 and 512.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from stylezoo.images import grid
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import Judge, Material, painted, trained_briefly
+from stylezoo.errors import StylezooError
+from stylezoo.module import StyleModel
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.material import ContentStyleLosses, image_columns, stylized
+from stylezoo.studies.setups import PairSetup
 
 
 @study(
@@ -18,89 +22,79 @@ from stylezoo.studies.material import Judge, Material, painted, trained_briefly
 )
 def alpha_sweep(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    models: tuple[str, ...] = (),
-    system: str = "multi_level_adain",
-    steps: int = 400,
-    size: int = 160,
-    crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 4,
+    setup: PairSetup = PairSetup(systems=("multi_level_adain",), images=4),
     alphas: int = 6,
-    lr: float = 1e-3,
-    encoder: str = "vgg19_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
-) -> Result:
+) -> StudyResult:
     """Alpha trades content for style: both losses and the images from alpha 0 to 1.
 
-    Every photo is painted with a painting of its own at evenly spaced alphas. Content loss: mean squared difference of
-    relu4_1 features to the photo's; style loss: that of means and standard deviations at relu1_1 to relu4_1 to the
-    painting's; both by the first model's own encoder, for all models.
+    Every photo is stylized with a painting of its own at evenly spaced alphas. Content loss: mean squared difference of
+    relu4_1 features to those of the photo; style loss: that of means and standard deviations at relu1_1 to relu4_1 to
+    those of the painting. One encoder measures all models, by default the first model's own. Without models, multi-level
+    AdaIN is trained, which needs the fewest steps.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style image.
-        system: What is trained if there are none; multi-level AdaIN gets furthest in few steps.
-        steps: Optimizer steps.
-        size: Side of the painted images.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Photos, each with another painting.
-        alphas: How many values of alpha.
-        lr: Learning rate.
-        encoder: Of the trained model.
-        encoder_weights: A file for it.
-        seed: Of training.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
+        alphas: Number of values of alpha.
     """
     if alphas < 2:
-        raise ValueError(f"alphas is a number of values from 0 to 1, at least 2, not {alphas}.")
-    material = Material(content, style, crop, batch_size, seed)
-    networks = material.arbitrary(models, [system], steps, encoder, encoder_weights, lr)
-    contents = material.photos(pictures, size, held_out=not models)
-    styles = material.paintings(pictures, size, held_out=not models)
-    count = min(len(contents), len(styles))
-    contents, styles = contents[:count], styles[:count]
-    judge = Judge(next(iter(networks.values())))
-    content_features, style_features = judge.features(contents), judge.features(styles)
+        raise StylezooError(f"alphas is a number of values from 0 to 1, at least 2, not {alphas}.")
+    networks = setup.networks()
+    contents, styles = setup.first_pairs()
+    losses = ContentStyleLosses(setup.measuring(networks))
     values = [index / (alphas - 1) for index in range(alphas)]
     rows: list[Row] = []
     sheets = {}
     for number, (label, model) in enumerate(networks.items()):
-        outputs = [painted(model, contents, styles, alpha) for alpha in values]
-        for alpha, output in zip(values, outputs, strict=True):
-            content_loss, style_loss = judge(judge.features(output), content_features, style_features)
-            rows.append({"model": label, "alpha": alpha, "content": content_loss, "style": style_loss})
-        columns = [contents, *outputs, styles]
-        sheets["pictures" + (f"_{number + 1}" if number else "")] = grid([list(r) for r in zip(*columns, strict=True)])
-    floor = judge(content_features, content_features, style_features)
-    rows.append({"model": "(the photo itself)", "alpha": None, "content": floor[0], "style": floor[1]})
-    notes = [trained_briefly(models, steps, encoder)]
-    for label in networks:
-        first, last = (row for row in rows if row["model"] == label and row["alpha"] in (0.0, 1.0))
-        notes.append(
-            f"{label}: from alpha 0 to 1 the content loss goes from {first['content']:.3g} to {last['content']:.3g} and"
-            f" the style loss from {first['style']:.3g} to {last['style']:.3g}; the photos themselves are at"
-            f" {floor[1]:.3g}. {_monotonous(rows, label)}"
-        )
+        of_model, outputs = _sweep(label, model, values, losses, contents, styles)
+        rows += of_model
+        sheets["images" + (f"_{number + 1}" if number else "")] = image_columns(contents, *outputs, styles)
+    content, style = (losses.features(images) for images in (contents, styles))
+    baseline = losses(content, content, style)
+    rows.append({"model": "(the photo itself)", "alpha": None, "content": baseline[0], "style": baseline[1]})
+    notes = [setup.origin, *(_note(rows, label, baseline[1]) for label in networks)]
     notes.append(
-        f"{count} pairs, {size} x {size} pixels, measured with {judge.network.name}. Images: photo, "
+        f"{len(contents)} pairs, {setup.size} x {setup.size} pixels, measured with {losses.network.name}. Images: photo, "
         f"alpha {', '.join(f'{v:.2g}' for v in values)}, painting."
     )
-    return Result(rows, notes, {"": _figure(rows, list(networks), floor[1]), **sheets})
+    return StudyResult(rows, notes, {"": _figure(rows, list(networks), baseline[1]), **sheets})
 
 
-def _monotonous(rows: list[Row], label: str) -> str:
+def _sweep(
+    label: str,
+    model: StyleModel,
+    alphas: Sequence[float],
+    losses: ContentStyleLosses,
+    contents: Tensor,
+    styles: Tensor,
+) -> tuple[list[Row], list[Tensor]]:
+    """Returns a row and the outputs (N, 3, H, W) per alpha."""
+    content, style = losses.features(contents), losses.features(styles)
+    outputs = [stylized(model, contents, styles, alpha) for alpha in alphas]
+    rows: list[Row] = []
+    for alpha, output in zip(alphas, outputs, strict=True):
+        content_loss, style_loss = losses(losses.features(output), content, style)
+        rows.append({"model": label, "alpha": alpha, "content": content_loss, "style": style_loss})
+    return rows, outputs
+
+
+def _note(rows: Sequence[Row], label: str, photo_style: float) -> str:
+    first, last = (row for row in rows if row["model"] == label and row["alpha"] in (0.0, 1.0))
+    return (
+        f"{label}: from alpha 0 to 1 the content loss goes from {first['content']:.3g} to {last['content']:.3g} and"
+        f" the style loss from {first['style']:.3g} to {last['style']:.3g}; the photos themselves are at"
+        f" {photo_style:.3g}. {_monotonous(rows, label)}"
+    )
+
+
+def _monotonous(rows: Sequence[Row], label: str) -> str:
     style = torch.tensor([float(row["style"] or 0) for row in rows if row["model"] == label])
     content = torch.tensor([float(row["content"] or 0) for row in rows if row["model"] == label])
     if bool((style.diff() <= 0).all() and (content.diff() >= 0).all()):
-        return "Every step of alpha moves both in one direction."
-    return "Not every step of alpha moves both in one direction."
+        return "Both losses change monotonically with alpha."
+    return "Not both losses change monotonically with alpha."
 
 
-def _figure(rows: list[Row], labels: list[str], floor: float) -> Any:
+def _figure(rows: Sequence[Row], labels: Sequence[str], photo_style: float) -> Any:
     figure = new_figure(11, 3.8)
     against_alpha, against_each_other = figure.subplots(1, 2)
     other = against_alpha.twinx()
@@ -113,7 +107,7 @@ def _figure(rows: list[Row], labels: list[str], floor: float) -> Any:
         against_each_other.plot(content, style, "o-", color=color, label=label)
         for a, x, y in zip(alpha, content, style, strict=True):
             against_each_other.annotate(f"{a:.2g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
-    against_alpha.axhline(floor, color="gray", linestyle=":", label="photo itself, style")
+    against_alpha.axhline(photo_style, color="gray", linestyle=":", label="photo itself, style")
     against_alpha.set_xlabel("alpha")
     against_alpha.set_ylabel("style loss (solid)")
     other.set_ylabel("content loss (dashed)")

@@ -1,4 +1,4 @@
-"""The balanced loss: how much of the largest possible style loss a model leaves, three systems by three trainings."""
+"""The balanced loss, which is the share of the largest possible style loss: three systems with three trainings each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS, classic_style_loss, ssim, style_supremum
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, published, study
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
-from stylezoo.studies.pairs import (
-    TRAINED,
-    UNCHANGED,
-    ImagePairs,
-    OnPairs,
-    measured_with,
-    outputs,
-    present,
-)
+from stylezoo.studies.pairs import IDENTITY, ImagePairs, measured_with, outputs, present
+from stylezoo.studies.setups import PairSetup
 from stylezoo.vgg import VGG
 
 OWN, CLASSIC, BALANCED = "own loss", "classic loss", "balanced loss"
@@ -57,13 +51,13 @@ QUANTITIES = ("balanced", "classic")
 
 @dataclass(frozen=True)
 class AstLosses:
-    """Style losses of Cheng et al. of every pair and layer, {model: (pairs, layers)}, float64.
+    """Style losses of Cheng et al. for every pair and layer, {model: (pairs, layers)}, float64.
 
     Attributes:
         layers: Names of the layers.
         classic: `stylezoo.metrics.classic_style_loss`.
         supremum: `stylezoo.metrics.style_supremum`.
-        similarity: SSIM of output and content, {model: (pairs,)}: 1 where nothing was painted.
+        similarity: SSIM of output and content, {model: (pairs,)}: 1 if the output is the content.
     """
 
     layers: list[str]
@@ -72,26 +66,26 @@ class AstLosses:
     similarity: Mapping[str, Tensor]
 
     def balanced(self, model: str) -> Tensor:
-        """Their quotient, in [0, 1]."""
+        """Returns the quotient of classic loss and supremum, (pairs, layers) in [0, 1]."""
         supremum = self.supremum[model]
         return self.classic[model] / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)
 
     def totals(self, model: str) -> dict[str, Tensor]:
-        """Sums over the layers, {quantity: (pairs,)}."""
+        """Returns the sums over the layers, {quantity: (pairs,)}."""
         return {"balanced": self.balanced(model).sum(1), "classic": self.classic[model].sum(1)}
 
 
 @torch.inference_mode()
 def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: VGG) -> AstLosses:
-    """Measures models, and content and style as they are, on pairs.
+    """Measures models and both baselines on pairs.
 
     Args:
-        networks: {label: model for any style picture}.
-        pairs: What they paint.
-        network: What looks; of its layers those of `AST_LAYERS` are taken that it has.
+        networks: {label: model for any style image}.
+        pairs: The pairs of content and style.
+        network: The network that measures, at those layers of `AST_LAYERS` that it has.
 
     Raises:
-        ValueError: If a balanced loss is not between 0 and 1.
+        StylezooError: If a balanced loss is not between 0 and 1.
     """
     layers = present(network, AST_LAYERS[network.depth])
     found: dict[str, dict[str, list[Tensor]]] = {"classic": {}, "supremum": {}, "similarity": {}}
@@ -110,7 +104,7 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: V
     for label in losses.classic:
         balanced = losses.balanced(label)
         if not bool(((balanced >= 0) & (balanced <= 1)).all()):
-            raise ValueError(
+            raise StylezooError(
                 f"The balanced loss of {label} lies between {balanced.min():.4g} and {balanced.max():.4g}, not in [0, 1]:"
                 " its images are not finite, or the features that it is measured with are negative."
             )
@@ -118,7 +112,7 @@ def ast_losses(networks: Mapping[str, StyleModel], pairs: ImagePairs, network: V
 
 
 class Measured(NamedTuple):
-    """What a study's settings lead to."""
+    """Models, the network that measures them, the pairs, and the losses."""
 
     networks: dict[str, StyleModel]
     network: VGG
@@ -126,39 +120,31 @@ class Measured(NamedTuple):
     losses: AstLosses
 
 
-@lru_cache(maxsize=1)  # four tables show other sides of the same pairs: one process paints them once
-def measured(on: OnPairs, twice: bool = False) -> Measured:
-    """Lets models paint pairs and measures them.
+@lru_cache(maxsize=1)  # four studies evaluate the same pairs: one process stylizes them once
+def measured(setup: PairSetup, twice: bool = False) -> Measured:
+    """Stylizes pairs with all models and measures the outputs.
 
     Args:
-        on: Which models and pairs.
-        twice: Train every system with its own loss and with the balanced one.
+        setup: The models and pairs.
+        twice: Whether every system is trained twice, with its own loss and with the balanced one.
     """
-    pairs = on.pairs()  # that there are some is better known before the training
-    networks = _trained_twice(on) if twice else on.networks()
-    network = on.measuring(networks)
+    pairs = setup.random_pairs()  # an empty set is reported before the training
+    networks = _trained_twice(setup) if twice else setup.networks()
+    network = setup.measuring(networks)
     return Measured(networks, network, pairs, ast_losses(networks, pairs, network))
 
 
-def _trained_twice(on: OnPairs) -> dict[str, StyleModel]:
+def _trained_twice(setup: PairSetup) -> dict[str, StyleModel]:
     networks = {}
-    for system in on.systems:
+    for system in setup.systems:
         for suffix, loss in (("", "mean_std"), (", balanced", "balanced_gram")):
-            print(f"{system}{suffix}: {on.steps} steps")
-            networks[system + suffix] = on.material.train(
-                system,
-                on.steps,
-                style_loss=loss,
-                lr=on.lr,
-                lr_decay=0.0,
-                encoder=on.encoder or TRAINED,
-                encoder_weights=on.encoder_weights,
-            )
+            print(f"{system}{suffix}: {setup.steps} steps")
+            networks[system + suffix] = setup.train(system, style_loss=loss)
     return networks
 
 
 def trained_with(model: StyleModel) -> str:
-    """Which of the table's trainings a model had: with its system's own style loss, with a Gram loss, or balanced."""
+    """Returns which of the table's trainings a model had: the system's own style loss, a Gram loss, or the balanced loss."""
     loss = str(model.hparams.get("style_loss"))
     parameter = inspect.signature(type(model)).parameters.get("style_loss")
     if parameter is None or loss == parameter.default:
@@ -171,36 +157,34 @@ def trained_with(model: StyleModel) -> str:
     source="Cheng et al. 2021 and its re-run, Neroxn/ceng501-final-project, table 3.1",
     paper="https://arxiv.org/abs/2104.10064",
 )
-def balanced_loss(
-    *,
-    on: OnPairs = OnPairs(),
-) -> Result:
+def balanced_loss(*, setup: PairSetup = PairSetup()) -> StudyResult:
     """Balanced and classic style loss of every model on random pairs, beside the paper's and a re-run's.
 
-    Classic: mean squared difference of raw Gram matrices, summed over layers. Balanced: each layer's divided by its
-    supremum, the most that two such matrices could differ, so that it lies between 0 and 1 per layer. Layers: relu1_2,
-    relu2_2, relu3_3 and relu4_3 of a VGG-16 as in the paper, relu1_1 to relu4_1 of a VGG-19 as in the re-run; classic
-    losses depend on the network by orders of magnitude, balanced ones little. Protocol: 2000 random pairs of 256 x 256
-    pixels. Without models every system is trained twice, with its own loss and with the balanced one.
+    Classic: mean squared difference of raw Gram matrices, summed over layers. Balanced: the loss of each layer is divided
+    by its supremum, the largest possible difference of two such matrices, so that it lies between 0 and 1 per layer.
+    Layers: relu1_2, relu2_2, relu3_3 and relu4_3 of a VGG-16 as in the paper, relu1_1 to relu4_1 of a VGG-19 as in the
+    re-run. Classic losses depend on the network by orders of magnitude, balanced losses only a little. Protocol: 2000
+    random pairs of 256 x 256 pixels. Without models every system is trained twice, with its own loss and with the
+    balanced one.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
     """
-    networks, network, pairs, losses = measured(on) if on.models else measured(on, twice=True)
+    networks, network, pairs, losses = measured(setup) if setup.models else measured(setup, twice=True)
     rows = _rows(losses, networks)
-    notes = [on.origin, *_findings(rows, losses)]
+    notes = [setup.origin, *_findings(rows, losses)]
     if network.flavor == "normalised" and len(losses.layers) == 4:  # with what the re-run measured
-        notes.append(_beyond_nothing(losses.totals(UNCHANGED)["balanced"].mean().item()))
+        notes.append(_beyond_identity(losses.totals(IDENTITY)["balanced"].mean().item()))
     notes.append(
         f"{measured_with(network, AST_LAYERS[network.depth], pairs)} {_comparable(network)} The re-run's training with the"
         " classic loss divided Gram matrices by C H W."
     )
     details = {"layers": _layers(losses), "ratios": _ratios(rows)}
-    return Result(rows, notes, {"": _figure(rows, losses)}, details)
+    return StudyResult(rows, notes, {"": _figure(rows, losses)}, details)
 
 
 def _rows(losses: AstLosses, networks: Mapping[str, StyleModel]) -> list[Row]:
-    """Ours, then what was published of models that are not among ours."""
+    """Returns our rows, then the published ones of models that are not among ours."""
     rows: list[Row] = []
     for label in losses.classic:
         model = networks.get(label)
@@ -240,7 +224,7 @@ def _layers(losses: AstLosses) -> list[Row]:
 
 
 def _ratios(rows: list[Row]) -> list[Row]:
-    """All losses divided by AdaIN's with its own loss, in each column's own measurement."""
+    """Returns all losses divided by those of AdaIN with its own loss, column by column."""
     places = [(row["system"], row["trained with"]) for row in rows]
     reference = rows[places.index(("adain", OWN))]  # published, so that there is one even if no model of ours is
     columns = [c for c in reference if c not in ("model", "system", "trained with") and "error" not in c]
@@ -258,7 +242,16 @@ def _quotient(value: Any, reference: Any) -> float | None:
 
 
 def rank_correlation(rows: list[Row], ours: str, theirs: str) -> tuple[float | None, int]:
-    """Spearman's coefficient of two columns over the rows that have both, and how many these are; None below three."""
+    """Computes Spearman's coefficient of two columns over the rows that have both.
+
+    Args:
+        rows: The table.
+        ours: Name of a column.
+        theirs: Name of another column.
+
+    Returns:
+        The coefficient, None for fewer than three rows, and the number of rows.
+    """
     both = [(row[ours], row[theirs]) for row in rows if row[ours] is not None and row[theirs] is not None]
     if len(both) < 3:
         return None, len(both)
@@ -300,14 +293,14 @@ def _comparable(network: VGG) -> str:
     return sentence
 
 
-def _beyond_nothing(unchanged: float) -> str:
-    """The anchor puts the re-run's largest numbers, of the same layers, into place."""
+def _beyond_identity(unchanged: float) -> str:
+    """Compares the re-run's largest numbers, of the same layers, with the identity baseline."""
     worse = [
         f"{system}, {training}: {v['balanced']}" for (system, training), v in RERUN.items() if v["balanced"] > unchanged
     ]
     return (
-        f"Photos that nobody painted have {unchanged:.3g}. Of the re-run's models, measured with the same network, these are"
-        f" no nearer to the styles than that: {'; '.join(worse) or 'none'}."
+        f"The unchanged photos have {unchanged:.3g}. Of the re-run's models, measured with the same network, these are"
+        f" no closer to the styles: {'; '.join(worse) or 'none'}."
     )
 
 

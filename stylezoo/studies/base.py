@@ -1,10 +1,9 @@
-"""What a study is and what it leaves behind: `table` gives it a name, `run` writes its `Result` as CSV, LaTeX, PNG and
-Markdown."""
+"""Registers studies and writes their results: `study` registers a function under a name, `run` calls it and writes the
+`StudyResult` as CSV, LaTeX, PNG and Markdown."""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import importlib
 import inspect
 import io
@@ -18,23 +17,47 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from stylezoo import commands
+from stylezoo.errors import StylezooError, did_you_mean
 from stylezoo.images import to_image
+from stylezoo.legacy import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Value = str | int | float | None
 Row = dict[str, Value]
-"""One line of a table, {column: value}; None is an empty cell."""
-
+"""One row of a table, {column: value}; None is an empty cell."""
 
 Provenance = Literal["found", "from memory"]
-"""Whether a published number was read at its source, or is remembered and wants checking before it is quoted."""
+"""Whether a published number was read at its source, or was written down from memory and has to be checked before it is
+quoted."""
+
+COMMON_SETTINGS = (
+    "content",
+    "style",
+    "models",
+    "steps",
+    "seed",
+    "size",
+    "crop",
+    "batch_size",
+    "images",
+    "encoder",
+    "encoder_weights",
+)
+"""Settings that ``reproduce`` has an option for, in the order of its options; all others are given by ``--set``."""
+
+RENAMED_SETTINGS = {"pictures": "images", "system": "systems"}
+"""{former name of a setting: its name}. Former names are accepted with a DeprecationWarning."""
 
 
 def published(name: str, provenance: Provenance, by: str = "paper") -> str:
-    """The heading of a column of published numbers: it says where they come from, and holds no others.
+    """Returns the heading of a column that holds published numbers only, with their source.
+
+    Args:
+        name: The quantity.
+        provenance: Whether the numbers were read at their source.
+        by: Who published them.
 
     >>> published("s at 512", "from memory")
     'paper: s at 512 (from memory)'
@@ -43,16 +66,16 @@ def published(name: str, provenance: Provenance, by: str = "paper") -> str:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a study found.
+class StudyResult:
+    """The table, notes and figures of a study.
 
     Attributes:
-        rows: The table, all with the same columns: NAME.csv, NAME.tex and the table in NAME.md. A table of a paper has
-            published numbers in columns of their own beside ours, named by `published`.
-        notes: What the numbers say and what they do not, one paragraph each.
-        figures: {"": the main one, "pictures": ...}, matplotlib figures or contact sheets (3, H, W) in [0, 1]:
-            NAME.png, NAME_pictures.png.
-        details: Longer tables, such as the points of curves: {"curves": rows} is NAME_curves.csv.
+        rows: The table, whose rows have the same columns: NAME.csv, NAME.tex and the table in NAME.md. A table of a paper
+            has the published numbers in columns of their own beside ours, named by `published`.
+        notes: Paragraphs on what the numbers show and what they do not show.
+        figures: {"": main figure, "images": ...}, matplotlib figures or contact sheets (3, H, W) in [0, 1], which are
+            written to NAME.png and NAME_images.png.
+        details: Longer tables, such as the points of curves: {"curves": rows} is written to NAME_curves.csv.
     """
 
     rows: Sequence[Row]
@@ -66,10 +89,10 @@ class Setting:
     """A setting of a study.
 
     Attributes:
-        name: What users type.
-        type: Its annotation.
-        default: Its value if it is not given.
-        help: What it means.
+        name: The name that users type.
+        type: The annotation of the parameter.
+        default: The value if none is given.
+        help: The description in the docstring.
     """
 
     name: str
@@ -79,17 +102,17 @@ class Setting:
 
     @property
     def default_word(self) -> str:
-        """The default as it would be typed."""
+        """The default as a user would type it."""
         return _word(self.default)
 
     def parse(self, text: str) -> Any:
-        """The value of a text; several values are separated by commas.
+        """Converts a text to a value of the setting's type; commas separate several values.
 
         >>> Setting("rounds", tuple[int, ...], (), "").parse("1,5")
         (1, 5)
 
         Raises:
-            ValueError: If the text is no such value.
+            StylezooError: If the text cannot be converted.
         """
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--value", type=self.type)
@@ -97,7 +120,7 @@ class Setting:
         try:
             return parser.parse_args([f"--value={value}"]).value
         except ArgumentError:
-            raise ValueError(f"{self.name} takes {inspect.formatannotation(self.type)}, not {text!r}.") from None
+            raise StylezooError(f"{self.name} takes {inspect.formatannotation(self.type)}, not {text!r}.") from None
 
 
 @dataclass(frozen=True)
@@ -105,31 +128,31 @@ class Study:
     """A registered study.
 
     Attributes:
-        name: What users type.
-        source: Whose claim or table it is, with section or table number.
-        paper: Address of the paper.
-        function: Runs it. Every parameter is a keyword with a default; that of one may be a dataclass, whose fields are
-            then settings of the study like all others.
+        name: The name that users type.
+        source: The paper whose claim or table is reproduced, with section or table number.
+        paper: The address of the paper.
+        function: The function that runs the study. Every parameter is a keyword with a default. If a default is a
+            dataclass, its fields are settings of the study like all others.
     """
 
     name: str
     source: str
     paper: str
-    function: Callable[..., Result]
+    function: Callable[..., StudyResult]
 
     @property
     def title(self) -> str:
-        """One line."""
+        """The first line of the docstring."""
         return parse_docstring(self.function.__doc__ or "").short_description or self.name
 
     @property
     def description(self) -> str:
-        """What is done, a paragraph or two."""
+        """The paragraphs of the docstring before the settings."""
         return parse_docstring(self.function.__doc__ or "").long_description or ""
 
     @property
     def settings(self) -> dict[str, Setting]:
-        """What it takes, by name."""
+        """The settings, {name: setting}."""
         return {setting.name: setting for setting in self._settings()}
 
     def _settings(self) -> Iterator[Setting]:
@@ -145,32 +168,48 @@ class Study:
                 yield Setting(name, get_type_hints(of)[name], getattr(shared, name), _helps(of).get(name, ""))
 
     def parse(self, words: Sequence[str]) -> dict[str, Any]:
-        """The settings of words like ``iterations=100``.
+        """Converts words such as ``iterations=100`` to settings.
 
         Raises:
-            ValueError: If a word is none like that, there is no such setting, or the value is none.
+            StylezooError: If a word has no such form, the study has no such setting, or the value has the wrong type.
         """
         found = {}
         for word in words:
             name, equals, text = word.partition("=")
+            (name,) = self.current_names({name: text})
             self.check([name])
             if not equals:
-                raise ValueError(
+                raise StylezooError(
                     f"Settings are given as NAME=VALUE, such as {name}={self.settings[name].default_word}."
                 )
             found[name] = self.settings[name].parse(text)
         return found
 
+    def current_names(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the settings with former names replaced, see `RENAMED_SETTINGS`."""
+        found = {}
+        for name, value in settings.items():
+            new = RENAMED_SETTINGS.get(name, name)
+            if name not in self.settings and new in self.settings:
+                warn(f"the setting {name}", new)
+                name = new
+            found[name] = value
+        return found
+
     def check(self, names: Iterable[str]) -> None:
-        """Raises a ValueError that names the settings there are, if one of these is unknown."""
+        """Checks that the study has settings of these names.
+
+        Raises:
+            StylezooError: If it lacks one; the message lists the settings that the study has.
+        """
         unknown = [name for name in names if name not in self.settings]
         if unknown:
-            raise ValueError(
+            raise StylezooError(
                 f"{self.name} takes no {' or '.join(unknown)}: its settings are {', '.join(self.settings)}."
             )
 
-    def __call__(self, **settings: Any) -> Result:
-        """Runs it with these settings, the others at their defaults."""
+    def __call__(self, **settings: Any) -> StudyResult:
+        """Runs the study with these settings; the others have their defaults."""
         arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         for name, parameter in inspect.signature(self.function).parameters.items():
             if is_dataclass(parameter.default):
@@ -180,31 +219,34 @@ class Study:
 
 
 def _helps(documented: Any) -> dict[str, str]:
-    """What a docstring says of arguments or attributes."""
-    params = parse_docstring(documented.__doc__ or "").params
-    return {param.arg_name: " ".join((param.description or "").split()) for param in params}
+    """Returns the descriptions of arguments or attributes in a docstring, those of base classes included."""
+    found: dict[str, str] = {}
+    for owner in reversed(documented.__mro__) if isinstance(documented, type) else [documented]:
+        params = parse_docstring(owner.__doc__ or "").params
+        found |= {param.arg_name: " ".join((param.description or "").split()) for param in params}
+    return found
 
 
-OF_TRAINING = ("systems", "system", "single", "steps", "crop", "batch_size", "lr")
-"""Settings that mean nothing where models are given."""
+TRAINING_SETTINGS = ("systems", "single", "steps", "crop", "batch_size", "lr")
+"""Settings that have no effect if trained models are given."""
 
 _STUDIES: dict[str, Study] = {}
 
-F = TypeVar("F", bound=Callable[..., Result])
+F = TypeVar("F", bound=Callable[..., StudyResult])
 
 
 def study(name: str, *, source: str, paper: str) -> Callable[[F], F]:
-    """Function decorator that adds a study; the docstring's first line is its title.
+    """Returns a decorator that registers a function as a study; the first line of its docstring is the title.
 
     Args:
-        name: What users type.
-        source: Whose claim or table it is, with section or table number.
-        paper: Address of the paper.
+        name: The name that users type.
+        source: The paper whose claim or table is reproduced, with section or table number.
+        paper: The address of the paper.
     """
 
     def add(function: F) -> F:
         if name in _STUDIES and _STUDIES[name].function.__module__ != function.__module__:
-            raise ValueError(f"The name {name!r} is taken by {_STUDIES[name].function.__module__}: choose another.")
+            raise StylezooError(f"The name {name!r} is taken by {_STUDIES[name].function.__module__}: choose another.")
         _STUDIES[name] = Study(name, source, paper, function)
         return function
 
@@ -212,72 +254,88 @@ def study(name: str, *, source: str, paper: str) -> Callable[[F], F]:
 
 
 def studies() -> dict[str, Study]:
-    """All studies by name, sorted."""
+    """Returns all studies, {name: study}, sorted by name."""
     importlib.import_module("stylezoo.studies")  # importing the studies registers them
     return dict(sorted(_STUDIES.items()))
 
 
 def get(name: str) -> Study:
-    """The study of a name.
+    """Returns the study of a name.
 
     Raises:
-        ValueError: If there is none; the message names the closest.
+        StylezooError: If there is no such study; the message names the most similar one.
     """
     known = studies()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-        raise ValueError(f"There is nothing to reproduce called {name!r}: {hint}")
+        close = did_you_mean(name, known)
+        hint = f"did you mean {close!r}?" if close else f"there are {', '.join(known)}."
+        raise StylezooError(f"There is nothing to reproduce called {name!r}: {hint}")
     return known[name]
 
 
-def run(name: str, output: str | Path, *, charts_only: bool = False, **settings: Any) -> tuple[Result, list[Path]]:
-    """Runs a study and writes what it found.
+def run(name: str, output: str | Path, *, charts_only: bool = False, **settings: Any) -> tuple[StudyResult, list[Path]]:
+    """Runs a study and writes its result.
 
-    All files are complete before the first takes its place: a failed run leaves older results as they were.
+    All files are complete before the first of them replaces an older one: a failed run leaves older results unchanged.
 
     Args:
-        name: One of `studies`.
+        name: The name of a study, see `studies`.
         output: The folder for NAME.md, NAME.csv, NAME.png and further files whose names begin with NAME.
-        charts_only: Leave out figures that show images, which may not be anybody's to publish.
-        **settings: Keywords of the study.
+        charts_only: Whether figures that show images are left out, because the images may not be published.
+        **settings: Settings of the study.
 
     Returns:
         The result and the files.
 
     Raises:
-        ValueError: If there is no such study or setting, or matplotlib is missing.
+        StylezooError: If there is no such study or setting, or matplotlib is missing.
     """
-    study = get(name)
-    study.check(settings)
-    new_figure(1, 1)  # whether matplotlib is missing is better known before the training than after it
-    result = study(**settings)
+    chosen = get(name)
+    settings = chosen.current_names(settings)
+    chosen.check(settings)
+    new_figure(1, 1)  # a missing matplotlib is reported before the training, not after it
+    result = chosen(**settings)
     if charts_only:
-        charts = {suffix: figure for suffix, figure in result.figures.items() if not _shows_pictures(figure)}
+        charts = {suffix: figure for suffix, figure in result.figures.items() if not _shows_images(figure)}
         left_out = ["Images are left out (charts_only)."] if len(charts) < len(result.figures) else []
         result = replace(result, figures=charts, notes=[*result.notes, *left_out])
-    return result, write(study, result, Path(output), settings, command(name, output, settings, charts_only))
+    return result, write(chosen, result, Path(output), settings, command(name, output, settings, charts_only))
 
 
-def _shows_pictures(figure: Figure | Tensor) -> bool:
+def _shows_images(figure: Figure | Tensor) -> bool:
     return isinstance(figure, Tensor) or any(axis.images for axis in figure.axes)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty matplotlib figure, of a size in inches, that belongs to no window.
+    """Returns an empty matplotlib figure that belongs to no window.
+
+    Args:
+        width: In inches.
+        height: In inches.
 
     Raises:
-        ValueError: If matplotlib is missing.
+        StylezooError: If matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("Figures are drawn by matplotlib: pip install matplotlib, or stylezoo[docs].") from None
+        raise StylezooError("Figures are drawn by matplotlib: pip install matplotlib, or stylezoo[docs].") from None
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def write(study: Study, result: Result, output: Path, settings: Mapping[str, Any], made_by: str) -> list[Path]:
-    """Writes a result, with its settings and the command that made it, to a folder; returns the files."""
+def write(study: Study, result: StudyResult, output: Path, settings: Mapping[str, Any], made_by: str) -> list[Path]:
+    """Writes a result to a folder.
+
+    Args:
+        study: The study.
+        result: Its result.
+        output: The folder, which is created if it is missing.
+        settings: The settings that were given.
+        made_by: The command line that reproduces the files.
+
+    Returns:
+        The files.
+    """
     files: dict[str, bytes] = {
         f"{study.name}.csv": as_csv(result.rows).encode(),
         f"{study.name}.tex": as_latex(result.rows).encode(),
@@ -301,7 +359,7 @@ def write(study: Study, result: Result, output: Path, settings: Mapping[str, Any
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Comma-separated values, floats with six significant digits."""
+    """Returns rows as comma-separated values; floats have six significant digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
@@ -310,7 +368,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_latex(rows: Sequence[Row]) -> str:
-    """A ``tabular`` in booktabs style, floats with four significant digits."""
+    """Returns rows as a ``tabular`` in booktabs style; floats have four significant digits."""
     numbers = [all(isinstance(row[column], (int, float, type(None))) for row in rows) for column in rows[0]]
     lines = [[_latex(column) for column in rows[0]]]
     lines += [[_latex(_text(row[column], 4)) for column in rows[0]] for row in rows]
@@ -322,7 +380,7 @@ def as_latex(rows: Sequence[Row]) -> str:
 
 
 def as_png(figure: Figure | Tensor) -> bytes:
-    """A figure or a contact sheet as the bytes of a PNG file."""
+    """Returns a figure or a contact sheet as the bytes of a PNG file."""
     file = io.BytesIO()
     if isinstance(figure, Tensor):
         to_image(figure).save(file, format="PNG")
@@ -331,12 +389,22 @@ def as_png(figure: Figure | Tensor) -> bytes:
     return file.getvalue()
 
 
-def as_markdown(study: Study, result: Result, files: Sequence[str], settings: Mapping[str, Any], made_by: str) -> str:
-    """The summary: what was done, the table, what it says, the figures, and the command that made it all."""
+def as_markdown(
+    study: Study, result: StudyResult, files: Sequence[str], settings: Mapping[str, Any], made_by: str
+) -> str:
+    """Returns the summary: description, table, notes, figures, and the command that reproduces them.
+
+    Args:
+        study: The study.
+        result: Its result.
+        files: The names of all files; those that end in .png are shown.
+        settings: The settings that were given.
+        made_by: The command line that reproduces the files.
+    """
     columns = list(result.rows[0])
     every = {**{name: setting.default for name, setting in study.settings.items()}, **settings}
     if every.get("models"):
-        every = {name: value for name, value in every.items() if name not in OF_TRAINING}
+        every = {name: value for name, value in every.items() if name not in TRAINING_SETTINGS}
     lines = [
         f"# {study.title}",
         f"{study.description}\n\nSource: {study.source}, <{study.paper}>.",
@@ -357,26 +425,25 @@ def as_markdown(study: Study, result: Result, files: Sequence[str], settings: Ma
 
 
 def command(name: str, output: str | Path, settings: Mapping[str, Any], charts_only: bool = False) -> str:
-    """The command line that runs a study with these settings: what `commands.reproduce` has no option for goes by --set."""
+    """Returns the command line that runs a study with these settings, see `COMMON_SETTINGS`."""
     words = ["python", "-m", "stylezoo", "reproduce", name, "--output", str(output)]
-    options = inspect.signature(commands.reproduce).parameters
-    for key in (key for key in options if key in settings):
+    for key in (key for key in COMMON_SETTINGS if key in settings):
         value = settings[key]
         words += [f"--{key}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
-    others = [f"{key}={_word(value)}" for key, value in settings.items() if key not in options]
+    others = [f"{key}={_word(value)}" for key, value in settings.items() if key not in COMMON_SETTINGS]
     words += ["--set", *others] if others else []
     return shlex.join([*words, "--charts_only"] if charts_only else words)
 
 
 def _word(value: Any) -> str:
-    """A setting as `Setting.parse` takes it."""
+    """Returns a value as `Setting.parse` accepts it."""
     if value is None:
         return "null"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
+    """Returns the text with LaTeX's special characters escaped."""
     special = {**{c: rf"\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     return "".join(special.get(c, c) for c in text)
 

@@ -1,9 +1,9 @@
-"""One network for N styles against N networks."""
+"""One network for N styles against N networks of one style."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from stylezoo.checkpoints import create_model
-from stylezoo.images import grid
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, published, study
-from stylezoo.studies.material import Material, device, square
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.material import device, image_columns, square
+from stylezoo.studies.setups import TrainingSetup
 
 PAPER = {"content": (8.7, 3.9), "style": (-8.9, 16.5)}  # percent, mean and standard deviation
 SHOWN = 6
@@ -28,95 +29,81 @@ SHOWN = 6
 )
 def cin_styles(
     *,
-    content: str | None = None,
-    style: str | None = None,
+    setup: TrainingSetup = TrainingSetup(steps=400, style_weight=1.0),
     styles: int = 10,
-    steps: int = 400,
-    size: int = 64,
-    batch_size: int = 4,
-    pictures: int = 8,
-    width: float = 0.5,
-    lr: float = 1e-3,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
-    encoder: str = "vgg16_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
-) -> Result:
-    """What a network loses by painting N styles: its final losses against those of N networks of one style each.
+) -> StudyResult:
+    """The cost of N styles in one network: its final losses against those of N networks of one style each.
 
-    All networks are CIN, trained for the same number of steps on the same photos with the same loss, so that each style
-    of the shared one is seen N times less often. Content and style losses are measured on held-out photos, in the units
-    of training; printed is the difference of the shared network in percent, mean and standard deviation over styles.
-    Parameters are those at full width.
+    All networks are CIN, trained for the same number of steps on the same photos with the same loss, so that the shared
+    network has N times fewer batches of each style. Content and style losses are measured on held-out photos, in the
+    units of training; the table has the difference of the shared network in percent, mean and standard deviation over
+    styles. Parameters are those at full width. The paper has 10 styles and 40000 steps of 16 images. With ImageNet weights
+    of the encoder, a style weight of 1e-4 is usual.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        styles: N, 10 in the paper.
-        steps: Optimizer steps of each network; the paper's are 40000.
-        size: Side of training crops, of held-out images, and long side of the paintings.
-        batch_size: Images per step; the paper's are 16.
-        pictures: Held-out photos.
-        width: Multiplies the channels.
-        lr: Learning rate.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss; with ImageNet weights 1e-4 is usual.
-        encoder: Network of the losses.
-        encoder_weights: A file for it.
-        seed: Decides weights, batches, and which styles there are.
+        setup: The training, see `stylezoo.studies.setups.TrainingSetup`; size is also the long side of the paintings.
+        styles: Number of styles N.
     """
     if styles < 2:
-        raise ValueError(f"styles is a number of paintings, at least 2, not {styles}.")
-    material = Material(content, style, size, batch_size, seed)
-    photos = material.photos(pictures, size).to(device())
-    settings: dict[str, Any] = {
-        "style_size": size,
-        "width": width,
-        "lr": lr,
-        "content_weight": content_weight,
-        "style_weight": style_weight,
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
-    }
-    files = list(dict.fromkeys(material.style_file(seed + number) for number in range(styles)))
+        raise StylezooError(f"styles is a number of paintings, at least 2, not {styles}.")
+    material = setup.material()
+    files = list(dict.fromkeys(material.style_file(setup.seed + number) for number in range(styles)))
     if len(files) < styles:
-        raise ValueError(f"There are {len(files)} paintings for {styles} styles: give more (--style), or fewer styles.")
-    with TemporaryDirectory() as folder:
-        print(f"{styles} styles in one network: {steps} steps")
-        folders = [_folder(Path(folder) / "all", files)]
-        shared = material.train("cin", steps, with_styles=False, styles=folders[0], **settings)
-        together = [_losses(shared, photos, shared.styles.index(_name(n, file))) for n, file in enumerate(files)]
-        alone, columns = [], []
-        for number, file in enumerate(files):
-            print(f"style {number + 1} of {styles} alone: {steps} steps")
-            own = _folder(Path(folder) / str(number), [file])
-            model = material.train("cin", steps, with_styles=False, styles=own, **settings)
-            alone.append(_losses(model, photos, 0))
-            if number < SHOWN:
-                outputs = (_painted(model, photos[0], 0), _painted(shared, photos[0], number))
-                columns.append([photos[0].cpu(), square(file, size), *outputs])
-    each: list[Row] = []
-    for file, one, all_ in zip(files, alone, together, strict=True):
-        row: Row = {"painting": file.stem}
-        for term in PAPER:
-            difference = 100 * (all_[term] / one[term] - 1)
-            row |= {f"{term}, one": one[term], f"{term}, shared": all_[term], f"{term}, %": difference}
-        each.append(row)
+        raise StylezooError(
+            f"There are {len(files)} paintings for {styles} styles: give more (--style), or fewer styles."
+        )
+    photos = material.photos(setup.images, setup.size).to(device())
+    each, columns = _compared(setup, files, photos)
     rows = _rows(each)
-    sheet = grid([list(line) for line in zip(*columns, strict=True)])
+    return StudyResult(
+        rows, _notes(setup, rows, len(photos)), {"": _figure(each), "images": image_columns(*columns)}, {"each": each}
+    )
+
+
+def _compared(setup: TrainingSetup, files: Sequence[Path], photos: Tensor) -> tuple[list[Row], list[list[Tensor]]]:
+    """Trains all networks; returns the losses per style, and columns of images (3, H, W) of the first styles."""
+    each: list[Row] = []
+    columns = []
+    with TemporaryDirectory() as folder:
+
+        def train(name: str, chosen: Sequence[Path]) -> StyleModel:
+            network = {"styles": _folder(Path(folder) / name, chosen), "style_size": setup.size, **setup.network}
+            return setup.material().train("cin", setup.steps, with_styles=False, **network)
+
+        print(f"{len(files)} styles in one network: {setup.steps} steps")
+        shared = train("all", files)
+        together = [_losses(shared, photos, shared.styles.index(_name(n, file))) for n, file in enumerate(files)]
+        for number, (file, of_shared) in enumerate(zip(files, together, strict=True)):
+            print(f"style {number + 1} of {len(files)} alone: {setup.steps} steps")
+            model = train(str(number), [file])
+            each.append(_row(file, _losses(model, photos, 0), of_shared))
+            if number < SHOWN:
+                outputs = (_stylized(model, photos[0], 0), _stylized(shared, photos[0], number))
+                columns.append([photos[0].cpu(), square(file, setup.size), *outputs])
+    return each, columns
+
+
+def _row(file: Path, alone: Mapping[str, float], shared: Mapping[str, float]) -> Row:
+    row: Row = {"painting": file.stem}
+    for term in PAPER:
+        difference = 100 * (shared[term] / alone[term] - 1)
+        row |= {f"{term}, one": alone[term], f"{term}, shared": shared[term], f"{term}, %": difference}
+    return row
+
+
+def _notes(setup: TrainingSetup, rows: Sequence[Row], photos: int) -> list[str]:
     protocol = (
-        f"**Trained briefly for this study**: {styles + 1} networks, {steps} steps of {batch_size} images of"
-        f" {size} x {size} pixels, width {width}, loss network {encoder}. The paper's have 40000 steps of 16 images of"
-        " 256 x 256 pixels; after few steps, what N times fewer images of each style cost shows as well."
+        f"**Trained briefly for this study**: {setup.steps} steps of {setup.batch_size} images of"
+        f" {setup.size} x {setup.size} pixels for each network, width {setup.width}, loss network {setup.encoder}. The"
+        " paper's networks have 40000 steps of 16 images of 256 x 256 pixels; after few steps, the differences also show"
+        " the cost of N times fewer images of each style."
     )
     findings = [
         f"{row['quantity']}: {row['here']:+.1f} ± {row['here, deviation']:.1f} (paper {paper[0]:+.1f} ± {paper[1]:.1f})"
         for row, paper in zip(rows, PAPER.values(), strict=False)
     ]
     shown = "Images, from above: the photo, the painting, the outputs of networks of one style each, of the shared one."
-    notes = [protocol, f"{'; '.join(findings)}. {len(photos)} held-out photos.", shown]
-    return Result(rows, notes, {"": _figure(each), "pictures": sheet}, {"each": each})
+    return [protocol, f"{'; '.join(findings)}. {photos} held-out photos.", shown]
 
 
 def _name(number: int, file: Path) -> str:
@@ -124,7 +111,7 @@ def _name(number: int, file: Path) -> str:
 
 
 def _folder(folder: Path, files: Sequence[Path]) -> str:
-    """A folder of style images in this order."""
+    """Writes a folder in which style images sort in this order; returns its path."""
     folder.mkdir()
     for number, file in enumerate(files):
         shutil.copy(file, folder / f"{_name(number, file)}{file.suffix}")
@@ -137,7 +124,7 @@ def _losses(model: StyleModel, photos: Tensor, style: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _painted(model: StyleModel, photo: Tensor, style: int) -> Tensor:
+def _stylized(model: StyleModel, photo: Tensor, style: int) -> Tensor:
     output: Tensor = model(photo.unsqueeze(0), style)[0].clamp(0, 1).cpu()
     return output
 

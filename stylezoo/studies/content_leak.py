@@ -1,4 +1,4 @@
-"""Painting an image again and again with the same style: what is left of the content."""
+"""The content that remains after an image is stylized repeatedly with the same style."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylezoo.images import grid
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import ssim
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import Judge, device
-from stylezoo.studies.pairs import OnPairs, present
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.material import ContentStyleLosses, device, image_columns
+from stylezoo.studies.pairs import present
+from stylezoo.studies.setups import PairSetup
 
 
 @study(
@@ -23,39 +24,40 @@ from stylezoo.studies.pairs import OnPairs, present
 )
 def content_leak(
     *,
-    on: OnPairs = OnPairs(pictures=4),
+    setup: PairSetup = PairSetup(images=4),
     rounds: tuple[int, ...] = (1, 5, 10, 20),
-) -> Result:
-    """What is left of the content after twenty rounds: every output is painted again with its style.
+) -> StudyResult:
+    """The content that remains after twenty rounds, in each of which the output is stylized again with its style.
 
-    A model that keeps the content paints the same image in every round. Measured against the image of the first round
-    and against the photo: content loss (normalized relu4_1 features, so that color and contrast may change) and SSIM.
+    A model that preserves the content returns the same image in every round. Each output is compared with the output of
+    the first round and with the photo: content loss (normalized relu4_1 features, so that color and contrast may change)
+    and SSIM.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
-        rounds: After how many rounds it is measured; 20 is the paper's last.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
+        rounds: After how many rounds the outputs are measured; 20 is the paper's last.
     """
     rounds = tuple(sorted({1, *rounds}))
     if rounds[0] < 1:
-        raise ValueError(f"rounds are numbers from 1 up, not {rounds[0]}.")
-    networks = on.networks()
-    network = on.measuring(networks)
+        raise StylezooError(f"rounds are numbers from 1 up, not {rounds[0]}.")
+    networks = setup.networks()
+    network = setup.measuring(networks)
     present(network, ["relu4_1"])
-    judge = Judge(network, normalized=True)
-    contents, styles = on.first_pairs()
+    losses = ContentStyleLosses(network, normalized=True)
+    contents, styles = setup.first_pairs()
     rows: list[Row] = []
     sheets: dict[str, Any] = {}
-    notes = [on.origin]
+    notes = [setup.origin]
     for number, (label, model) in enumerate(networks.items()):
-        kept = _repainted(model, contents, styles, rounds)
+        kept = _repeated(model, contents, styles, rounds)
         rows += [
             {
                 "model": label,
                 "round": index,
-                **_against(judge, picture, kept[1], "round 1"),
-                **_against(judge, picture, contents, "the photo"),
+                **_against(losses, images, kept[1], "round 1"),
+                **_against(losses, images, contents, "the photo"),
             }
-            for index, picture in kept.items()
+            for index, images in kept.items()
         ]
         last = rows[-1]
         notes.append(
@@ -64,33 +66,32 @@ def content_leak(
             f" {rows[-len(kept)]['SSIM to the photo']:.2f} to {last['SSIM to the photo']:.2f}."
         )
         columns = [contents, styles, *kept.values()]
-        sheet = grid([list(row) for row in zip(*(column[:4] for column in columns), strict=True)])
-        sheets["pictures" + (f"_{number + 1}" if number else "")] = sheet
+        sheets["images" + (f"_{number + 1}" if number else "")] = image_columns(*(column[:4] for column in columns))
     notes.append(
-        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Images: photo, painting, round"
+        f"{len(contents)} pairs, {setup.size} x {setup.size} pixels, measured with {network.name}. Images: photo, painting, round"
         f" {', '.join(map(str, rounds))}."
     )
-    return Result(rows, notes, {"": _figure(rows, list(networks)), **sheets})
+    return StudyResult(rows, notes, {"": _figure(rows, list(networks)), **sheets})
 
 
 @torch.inference_mode()
-def _repainted(model: StyleModel, contents: Tensor, styles: Tensor, rounds: Sequence[int]) -> dict[int, Tensor]:
-    """{round: pictures}; each style is encoded once."""
-    pictures: dict[int, list[Tensor]] = {index: [] for index in rounds}
+def _repeated(model: StyleModel, contents: Tensor, styles: Tensor, rounds: Sequence[int]) -> dict[int, Tensor]:
+    """Returns the outputs of the rounds, {round: (N, 3, H, W)}; each style is encoded once."""
+    images: dict[int, list[Tensor]] = {index: [] for index in rounds}
     for content, style in zip(contents.to(device()), styles.to(device()), strict=True):
         output, code = content.unsqueeze(0), model.encode_style(style.unsqueeze(0))
         for index in range(1, rounds[-1] + 1):
             output = model.decode(output, code).clamp(0, 1)
             if index in rounds:
-                pictures[index].append(output.cpu())
-    return {index: torch.cat(outputs) for index, outputs in pictures.items()}
+                images[index].append(output.cpu())
+    return {index: torch.cat(outputs) for index, outputs in images.items()}
 
 
-def _against(judge: Judge, pictures: Tensor, reference: Tensor, name: str) -> Row:
-    features, target = judge.features(pictures), judge.features(reference)
+def _against(losses: ContentStyleLosses, images: Tensor, reference: Tensor, name: str) -> Row:
+    features, target = losses.features(images), losses.features(reference)
     return {
-        f"content to {name}": judge(features, target, target)[0],
-        f"SSIM to {name}": ssim(pictures, reference).mean().item(),
+        f"content to {name}": losses(features, target, target)[0],
+        f"SSIM to {name}": ssim(images, reference).mean().item(),
     }
 
 

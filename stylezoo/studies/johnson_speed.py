@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 OPTIMIZED = ("gatys", {"min_scale": None})
 PAPER = Paper(
@@ -25,15 +25,14 @@ PAPER = Paper(
 
 
 @study("johnson_speed", source="Johnson et al. 2016, table 1", paper="https://arxiv.org/abs/1603.08155")
-def johnson_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 3) -> Result:
+def johnson_speed(*, setup: SpeedSetup = SpeedSetup(images=3)) -> StudyResult:
     """The speed-up over optimization of Johnson et al., and every system's time as a multiple of their network's.
 
-    Their network is the paper's own, with batch normalization (experiments/johnson_paper.yaml); the line "johnson" is
-    the one with instance normalization. Gatys et al. with 100, 300 and 500 iterations: the ratio is the paper's speed-up.
+    Their network is the paper's own, with batch normalization (experiments/johnson_paper.yaml); the row "johnson" is the
+    network with instance normalization. Gatys et al. have 100, 300 and 500 iterations, and the ratio is the speed-up of
+    the paper.
 
     Args:
-        models: Systems or model files to measure beside the network, instead of all systems.
-        size: Side of the images, instead of the paper's 256, 512 and 1024.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -1,4 +1,4 @@
-"""One level of features, three, or attention."""
+"""AdaIN of one level of features, of three levels, and attention."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from stylezoo.images import grid
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import Judge, painted
-from stylezoo.studies.pairs import OnPairs, present
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.material import ContentStyleLosses, image_columns, stylized
+from stylezoo.studies.pairs import present
+from stylezoo.studies.setups import PairSetup
 
 
 @study(
@@ -20,42 +20,43 @@ from stylezoo.studies.pairs import OnPairs, present
     paper="https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN",
 )
 def levels(
-    *,
-    on: OnPairs = OnPairs(systems=("adain", "multi_level_adain", "multi_level_attention", "sanet"), pictures=12),
-) -> Result:
-    """AdaIN at one level, at three, and attention: which keeps the content, which takes the style.
+    *, setup: PairSetup = PairSetup(systems=("adain", "multi_level_adain", "multi_level_attention", "sanet"), images=12)
+) -> StudyResult:
+    """AdaIN at one level, at three, and attention: which preserves the content, which transfers the style.
 
     All systems are trained on the same batches with the same encoder, number of steps, learning rate and style
-    statistic; the weights and targets of their losses are their own. They are measured on held-out pairs with one
+    statistic; the weights and targets of the losses are those of each system. They are measured on held-out pairs with one
     network: content loss (normalized relu4_1 features, so that color and contrast may change), style loss (means and
     standard deviations at relu1_1 to relu4_1) and SSIM of output and photo in gray.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`; the figure shows six pairs.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`. The figure shows six pairs.
     """
-    networks = on.networks()
-    network = on.measuring(networks)
+    networks = setup.networks()
+    network = setup.measuring(networks)
     present(network, ["relu4_1"])
-    contents, styles = on.first_pairs()
-    judge = Judge(network, normalized=True)
-    rows: list[Row] = [_row("(the photo itself)", None, judge, contents, contents, styles)]
+    contents, styles = setup.first_pairs()
+    losses = ContentStyleLosses(network, normalized=True)
+    rows: list[Row] = [_row("(the photo itself)", None, losses, contents, contents, styles)]
     columns = [contents, styles]
     for label, model in networks.items():
-        outputs = painted(model, contents, styles)
+        outputs = stylized(model, contents, styles)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        rows.append(_row(label, parameters, judge, outputs, contents, styles))
+        rows.append(_row(label, parameters, losses, outputs, contents, styles))
         columns.append(outputs)
-    sheet = grid([list(row) for row in zip(*(column[:6] for column in columns), strict=True)])
-    notes = [on.origin, _findings(rows[1:])]
+    sheet = image_columns(*(column[:6] for column in columns))
+    notes = [setup.origin, _findings(rows[1:])]
     notes.append(
-        f"{len(contents)} pairs, {on.size} x {on.size} pixels, measured with {network.name}. Images: photo, painting, {', '.join(networks)}."
+        f"{len(contents)} pairs, {setup.size} x {setup.size} pixels, measured with {network.name}. Images: photo, painting, {', '.join(networks)}."
     )
-    return Result(rows, notes, {"": _figure(rows), "pictures": sheet})
+    return StudyResult(rows, notes, {"": _figure(rows), "images": sheet})
 
 
-def _row(label: str, parameters: int | None, judge: Judge, outputs: Tensor, contents: Tensor, styles: Tensor) -> Row:
-    content_loss, style_loss = judge(*map(judge.features, (outputs, contents, styles)))
-    gray_output, gray_content = (pictures.mean(1, keepdim=True) for pictures in (outputs, contents))
+def _row(
+    label: str, parameters: int | None, losses: ContentStyleLosses, outputs: Tensor, contents: Tensor, styles: Tensor
+) -> Row:
+    content_loss, style_loss = losses(*map(losses.features, (outputs, contents, styles)))
+    gray_output, gray_content = (images.mean(1, keepdim=True) for images in (outputs, contents))
     ssim = structural_similarity_index_measure(gray_output, gray_content, data_range=1.0)
     assert isinstance(ssim, Tensor)
     return {
@@ -73,7 +74,7 @@ def _findings(rows: Sequence[Row]) -> str:
         return ", ".join(f"{row['model']} ({row[column]:.3g})" for row in ordered)
 
     return (
-        f"Content kept, best first: {order('content', True)}; by SSIM: {order('SSIM', False)}. Style taken, best first:"
+        f"Content preserved, best first: {order('content', True)}; by SSIM: {order('SSIM', False)}. Style transferred, best first:"
         f" {order('style', True)}. More of one usually costs some of the other: compare the two together."
     )
 

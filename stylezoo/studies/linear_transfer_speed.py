@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [
@@ -33,15 +33,13 @@ PAPER = Paper(
 @study(
     "linear_transfer_speed", source="Linear style transfer, table of speeds", paper="https://arxiv.org/abs/1808.04537"
 )
-def linear_transfer_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 3) -> Result:
+def linear_transfer_speed(*, setup: SpeedSetup = SpeedSetup(images=3)) -> StudyResult:
     """Linear transfer's speed table: every system's time for an image, as a multiple of linear transfer's.
 
-    The published column is remembered with little confidence. It says AdaIN takes twice as long as linear transfer from
-    relu4_1, which has the same encoder and decoder and more between them.
+    The published column is from memory and uncertain. In it AdaIN takes twice as long as linear transfer from relu4_1,
+    which has the same encoder and decoder and more layers between them.
 
     Args:
-        models: Systems or model files to measure beside linear transfer, instead of all systems.
-        size: Side of the images, instead of the paper's 256, 512 and 1024.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -1,4 +1,4 @@
-"""How the classic and the balanced style loss are spread over pairs."""
+"""The distributions of the classic and the balanced style loss over pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.studies.balanced_loss import QUANTITIES, AstLosses, measured
-from stylezoo.studies.base import Result, Row, new_figure, published, study
-from stylezoo.studies.pairs import OnPairs, measured_with
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.pairs import measured_with
+from stylezoo.studies.setups import PairSetup
 
 SPREAD = published("largest / smallest, more than", "found")
 SHARES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -22,24 +23,22 @@ SHARES = (0.0, 0.05, 0.5, 0.95, 1.0)
     source="Cheng et al. 2021, as quoted in Neroxn/ceng501-final-project, figures 2.3 and 3.1",
     paper="https://arxiv.org/abs/2104.10064",
 )
-def loss_distributions(
-    *,
-    on: OnPairs = OnPairs(pictures=100),
-) -> Result:
+def loss_distributions(*, setup: PairSetup = PairSetup(images=100)) -> StudyResult:
     """Classic style losses of one model are spread over orders of magnitude, balanced ones are not.
 
-    Both losses as in `balanced_loss`, of every pair. The paper: classic losses of different styles can differ by more
-    than a thousand times, so that training looks after few styles. Skewness is that of the values themselves: 0 is
-    symmetric, above 0 a few pairs have most of the loss. Protocol: 2000 pairs of 256 x 256 pixels.
+    Both losses are those of `balanced_loss`, for every pair. According to the paper, classic losses of different styles
+    can differ by more than a factor of a thousand, so that few styles dominate the training. Skewness is that of the
+    values themselves: 0 is symmetric, and above 0 a few pairs have most of the loss. Protocol: 2000 pairs of 256 x 256
+    pixels.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
     """
-    networks, network, pairs, losses = measured(on)
+    networks, network, pairs, losses = measured(setup)
     totals = {label: losses.totals(label) for label in losses.classic}
     shown = [label for label in totals if label in networks]
     rows = [_row(label, quantity, totals[label][quantity]) for label in totals for quantity in QUANTITIES]
-    notes = [on.origin]
+    notes = [setup.origin]
     for label in shown:
         classic, balanced = (spread(totals[label][quantity]) for quantity in reversed(QUANTITIES))
         notes.append(
@@ -47,11 +46,11 @@ def loss_distributions(
             f" {balanced:.3g}."
         )
     notes.append(measured_with(network, AST_LAYERS[network.depth], pairs))
-    return Result(rows, notes, {"": _figure(totals, shown)}, {"pairs": _pairs(losses, pairs.files)})
+    return StudyResult(rows, notes, {"": _figure(totals, shown)}, {"pairs": _pairs(losses, pairs.files)})
 
 
 def spread(values: Tensor) -> float:
-    """The 95th percentile over the 5th."""
+    """Computes the ratio of the 95th percentile to the 5th."""
     low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype)).tolist()
     return high / low if low else float("inf")
 

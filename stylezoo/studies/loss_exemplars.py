@@ -7,13 +7,15 @@ from typing import Any
 
 from torchmetrics.functional import spearman_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import to_image
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.module import StyleModel
 from stylezoo.studies.balanced_loss import QUANTITIES, AstLosses, measured
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import painted
-from stylezoo.studies.pairs import ImagePairs, OnPairs, measured_with
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.material import stylized
+from stylezoo.studies.pairs import ImagePairs, measured_with
+from stylezoo.studies.setups import PairSetup
 
 
 @study(
@@ -23,26 +25,26 @@ from stylezoo.studies.pairs import ImagePairs, OnPairs, measured_with
 )
 def loss_exemplars(
     *,
-    on: OnPairs = OnPairs(systems=("adain",), pictures=60),
+    setup: PairSetup = PairSetup(systems=("adain",), images=60),
     examples: int = 3,
-) -> Result:
-    """What pairs with the lowest and highest classic and balanced loss look like.
+) -> StudyResult:
+    """The pairs with the lowest and the highest classic and balanced loss.
 
-    The paper: a low classic loss marks images that are hardly painted at all (their styles are flat, so that there is
-    little to miss), a high one images that are painted over; the balanced loss puts this right. Put into numbers: rank
-    correlation over all pairs of either loss with the SSIM of output and photo, which is 1 where nothing was painted. A
-    loss that knows how much style is missing is high where SSIM is.
+    According to the paper, a low classic loss marks images that are hardly stylized (their styles are flat, so that little
+    can be missing), a high one images that are stylized too much; the balanced loss corrects this. As a number: the rank
+    correlation over all pairs of either loss with the SSIM of output and photo, which is 1 if the output is the photo. A
+    loss that measures how much of the style is missing is high where SSIM is high.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
-        examples: Pairs at either end.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
+        examples: Number of pairs at either end.
     """
-    if not 1 <= examples <= on.pictures:
-        raise ValueError(f"examples is a number of pairs, from 1 to images ({on.pictures}), not {examples}.")
-    networks, network, pairs, losses = measured(on)
+    if not 1 <= examples <= setup.images:
+        raise StylezooError(f"examples is a number of pairs, from 1 to images ({setup.images}), not {examples}.")
+    networks, network, pairs, losses = measured(setup)
     rows: list[Row] = []
     figures: dict[str, Any] = {}
-    notes = [on.origin]
+    notes = [setup.origin]
     for number, (label, model) in enumerate(networks.items()):
         chosen = exemplars(losses, label, examples)
         rows += [
@@ -58,17 +60,17 @@ def loss_exemplars(
             for index in indices
         ]
         figures[f"{number + 1}" if number else ""] = _figure(label, model, chosen, losses, pairs)
-        if on.pictures > 2:
+        if setup.images > 2:
             notes.append(f"{label}: rank correlation with the SSIM of output and photo {_correlations(losses, label)}.")
     notes.append(
         f"{measured_with(network, AST_LAYERS[network.depth], pairs)} Figures, one per model: photo, painting and output of"
         " each pair, with both losses and the SSIM of output and photo."
     )
-    return Result(rows, notes, figures)
+    return StudyResult(rows, notes, figures)
 
 
 def exemplars(losses: AstLosses, label: str, count: int) -> dict[str, list[int]]:
-    """Numbers of the pairs at either end of either loss, the most extreme first."""
+    """Returns the indices of the pairs at either end of either loss, the most extreme first, {reason: indices}."""
     chosen: dict[str, list[int]] = {}
     for quantity in reversed(QUANTITIES):
         order = losses.totals(label)[quantity].argsort().tolist()
@@ -92,10 +94,8 @@ def _figure(
     for line, (reason, indices) in zip(axes, chosen.items(), strict=True):
         for number, index in enumerate(indices):
             content, style = pairs[index]
-            for axis, picture in zip(
-                line[3 * number :], (content, style, painted(model, content, style)), strict=False
-            ):
-                axis.imshow(to_image(picture))
+            for axis, image in zip(line[3 * number :], (content, style, stylized(model, content, style)), strict=False):
+                axis.imshow(to_image(image))
                 axis.set_xticks([])
                 axis.set_yticks([])
             classic, balanced = (totals[quantity][index].item() for quantity in ("classic", "balanced"))

@@ -1,9 +1,9 @@
-"""Magenta's arbitrary stylization beside the network of fixed styles that it comes from."""
+"""The speed of Magenta's network for any style beside that of the network for fixed styles that it is built on."""
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [
@@ -16,16 +16,14 @@ PAPER = Paper(
 
 
 @study("magenta_speed", source="Ghiasi et al. 2017, speed against CIN", paper="https://arxiv.org/abs/1705.06830")
-def magenta_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
-    """What any style costs Magenta over fixed styles: every system's time as a multiple of CIN's.
+def magenta_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
+    """The cost of any style in Magenta over fixed styles: every system's time as a multiple of CIN's.
 
-    With the style's code at hand, the network that paints is CIN's but for the batch normalization of three layers; its
-    encoding is the style prediction network's, on a style of 256 pixels whatever the size of the content. The paper's
-    own figures were not at hand: there is no published column.
+    If the style is encoded before, the network is that of CIN except for the batch normalization of three layers. The
+    encoding is that of the style prediction network, on a style of 256 pixels whatever the size of the content. There is
+    no published column, because the paper's own numbers were not available.
 
     Args:
-        models: Systems or model files to measure beside CIN, instead of all systems.
-        size: Side of the images, instead of 256 and 512.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -1,9 +1,10 @@
-"""What studies share: images to train on and to measure with, models (given, or trained briefly), and loss values."""
+"""Components of several studies: images to train on and to measure with, brief trainings, and loss values."""
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +15,33 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
-from stylezoo.checkpoints import create_model, load_model
+from stylezoo import registry
+from stylezoo.checkpoints import create_model
 from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.data.synthetic import Subject
-from stylezoo.images import list_images, read_image, to_tensor
+from stylezoo.errors import StylezooError
+from stylezoo.images import grid, list_images, read_image, to_tensor
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
 from stylezoo.training.callbacks import RunProgressBar
 from stylezoo.vgg import VGG, Features
 
-COUNT, HOLDOUT = (
-    100,
-    0.2,
-)  # procedural images of either kind, and the share of any folder for validation and test each
+COUNT = 100
+"""Procedural images of each kind."""
+
+HOLDOUT = 0.2
+"""Share of the images of a folder that validation and test have each."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """The images of a study and how it trains on them.
+    """The images of a study, and trainings on them.
 
     Attributes:
         content: A folder of photos; None draws procedural ones.
         style: A folder of paintings; None draws procedural ones.
-        crop: Side of the square training crops, cut from images with a short side of 5/4 of it.
+        crop: Side of the square training crops in pixels, cut from images whose short side is 5/4 of it.
         batch_size: Training pairs per step.
         seed: Decides initial weights, order, pairing and crops.
     """
@@ -49,39 +53,39 @@ class Material:
     seed: int = 0
 
     def photos(self, count: int, size: int, held_out: bool = True) -> Tensor:
-        """Photos to measure with, central squares of a side of ``size`` pixels; see `paintings`."""
+        """Returns photos to measure with, (N, 3, size, size) in [0, 1]; see `paintings`."""
         return _squares(_folder(self.content, "photos"), count, size, held_out)
 
     def paintings(self, count: int, size: int, held_out: bool = True) -> Tensor:
-        """Paintings to measure with, (N, 3, size, size) in [0, 1].
+        """Returns paintings to measure with, (N, 3, size, size) in [0, 1].
 
         Args:
-            count: How many; fewer if there are not that many.
+            count: The number of images; fewer are returned if there are not that many.
             size: The short side is resized to this many pixels.
-            held_out: Only images that are not trained on (the test split).
+            held_out: Whether only images of the test split are returned, which no training uses.
         """
         return _squares(_folder(self.style, "paintings"), count, size, held_out)
 
     def files(self, kind: Subject, held_out: bool = True) -> list[Path]:
-        """The files of the ``photos`` or the ``paintings``, in order; see `paintings` for ``held_out``."""
+        """Returns the files of the ``photos`` or the ``paintings``, in order; see `paintings` for ``held_out``."""
         return _files(_folder(self.content if kind == "photos" else self.style, kind), held_out)
 
     def style_file(self, index: int) -> Path:
-        """One painting as a file, for systems that learn a single style."""
+        """Returns the file of one painting, for systems that learn a single style."""
         files = _files(_folder(self.style, "paintings"), held_out=False)
         return files[index % len(files)]
 
     def train(
         self, system: str, steps: int, callbacks: Sequence[Callback] = (), *, with_styles: bool = True, **settings: Any
     ) -> StyleModel:
-        """Trains a new model through Lightning; the same weights for the same arguments, on one machine.
+        """Trains a new model; on one machine the same arguments give the same weights.
 
         Args:
             system: Name of the system.
             steps: Optimizer steps.
-            callbacks: Of the Trainer.
-            with_styles: Whether batches hold style images (not for systems that learn given styles).
-            **settings: Constructor arguments of the system.
+            callbacks: Callbacks of the Trainer.
+            with_styles: Whether batches hold style images, which systems that learn given styles do not need.
+            **settings: Constructor arguments of the system, see `untrained`.
 
         Returns:
             The model, in eval mode.
@@ -116,9 +120,14 @@ class Material:
         return model.to(device()).eval()
 
     def untrained(self, system: str, **settings: Any) -> StyleModel:
-        """A new model whose weights the seed decides; the global random state stays as it is."""
+        """Creates a model whose weights the seed decides; the global random state does not change.
+
+        Args:
+            system: Name of the system.
+            **settings: Its constructor arguments; ``encoder`` stands for ``loss_encoder`` if the system has no encoder.
+        """
         with self._seeded():
-            return create_model(system, **settings)
+            return create_model(system, **encoder_by_its_name(system, settings))
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -126,77 +135,37 @@ class Material:
             torch.manual_seed(self.seed)
             yield
 
-    def arbitrary(
-        self,
-        models: Sequence[str],
-        systems: Sequence[str],
-        steps: int,
-        encoder: str,
-        encoder_weights: str | None,
-        lr: float,
-    ) -> dict[str, StyleModel]:
-        """Models that take any style image: the given ones, or one of each system, trained briefly.
 
-        Args:
-            models: Files or names of weights, as `load_model` takes them.
-            systems: What is trained if no models are given.
-            steps: Optimizer steps.
-            encoder: Of the trained models.
-            encoder_weights: A file for it.
-            lr: Constant learning rate.
+def encoder_by_its_name(system: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings in which the VGG has the name that the system gives it.
 
-        Returns:
-            {label: model}, in eval mode.
-
-        Raises:
-            ValueError: If a model takes no style images.
-        """
-        found: dict[str, StyleModel] = {}
-        for name in models:
-            model = load_model(name)
-            if model.kind != "arbitrary":
-                raise ValueError(f"{name} is a {model.kind}-style model: this study needs models for any style image.")
-            label = Path(name).name.removesuffix(".safetensors").removesuffix(".ckpt")
-            found[label if label not in found else name] = model.to(device())
-        if models:
-            return found
-        settings: dict[str, Any] = {"encoder": encoder, "encoder_weights": encoder_weights, "lr": lr, "lr_decay": 0.0}
-        for system in systems:
-            print(f"{system}: {steps} steps of {self.batch_size} pairs, {self.crop} x {self.crop} pixels")
-            # One statistic for all: the systems' own differ, and the one with eps outside the root is not comparable.
-            found[system] = self.train(system, steps, style_loss="mean_std", **settings)
-        return found
-
-
-def trained_briefly(models: Sequence[str], steps: int, encoder: str) -> str:
-    """The sentence that says where the models of a study come from."""
-    if models:
-        return f"Models: {', '.join(Path(name).name for name in models)}, as given."
-    return (
-        f"**Trained briefly for this study** ({steps} steps, encoder {encoder}), from nothing: this shows how the systems"
-        " behave, not how well they paint when trained in full. Give trained ones with `--models`."
-    )
+    Systems that stylize without a VGG need one for their losses only and call it ``loss_encoder``. Studies pass all
+    systems an ``encoder``.
+    """
+    if "encoder" in inspect.signature(registry.get(system)).parameters:
+        return dict(settings)
+    names = {"encoder": "loss_encoder", "encoder_weights": "loss_encoder_weights"}
+    return {names.get(name, name): value for name, value in settings.items()}
 
 
 def device() -> torch.device:
-    """Where studies compute."""
+    """Returns the device that studies compute on."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Judge:
-    """Content and style losses with one frozen network for all models that are compared.
+class ContentStyleLosses:
+    """Content and style losses, measured with one frozen network for all models that are compared.
 
-    Style: mean and standard deviation at relu1_1 to relu4_1, as AdaIN is trained. Content: features of relu4_1, as they
-    are or mean-variance normalized (then contrast and color, which a style may change, do not count).
+    Style: means and standard deviations at relu1_1 to relu4_1, as in the training of AdaIN. Content: features of relu4_1,
+    either as they are or with mean and variance normalized, so that contrast and color, which a style may change, do not
+    count.
 
     Args:
-        network: A `VGG`, or a model whose own encoder is taken.
+        network: The network that extracts the features.
         normalized: Whether the features of the content loss are normalized.
     """
 
-    def __init__(self, network: VGG | StyleModel, normalized: bool = False) -> None:
-        if isinstance(network, StyleModel):
-            network = next((vgg for _, vgg in network.encoders()), None) or VGG("vgg19_random/4")
+    def __init__(self, network: VGG, normalized: bool = False) -> None:
         self.network = network.to(device())
         self.loss = PerceptualLoss(
             {"relu4_1": 1.0},
@@ -205,23 +174,42 @@ class Judge:
         )
 
     @torch.inference_mode()
-    def features(self, pictures: Tensor) -> Features:
-        """What is compared, of images (B, 3, H, W)."""
-        features: Features = self.network(pictures.to(device()), self.loss.layers)
+    def features(self, images: Tensor) -> Features:
+        """Extracts the features that the losses compare from images (B, 3, H, W) in [0, 1]."""
+        features: Features = self.network(images.to(device()), self.loss.layers)
         return features
 
     @torch.inference_mode()
     def __call__(self, output: Features, content: Features, style: Features) -> tuple[float, float]:
-        """Content and style loss of outputs, means over the batch."""
+        """Computes content and style loss of outputs, means over the batch."""
         terms = self.loss(output, content=content, style=style)
         return float(terms["content"]), float(terms["style"])
 
 
 @torch.inference_mode()
-def painted(model: StyleModel, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-    """Contents (N, 3, H, W), each with its style of (N, 3, H, W), one after the other; clamped, on the CPU."""
+def stylized(model: StyleModel, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+    """Stylizes each content with the style at the same place, one pair after the other.
+
+    Args:
+        model: A model for any style image.
+        content: (N, 3, H, W) in [0, 1].
+        style: (N, 3, H, W) in [0, 1].
+        alpha: Strength of the style, in [0, 1].
+
+    Returns:
+        (N, 3, H, W), clamped to [0, 1], on the CPU.
+    """
     pairs = zip(content.to(device()), style.to(device()), strict=True)
     return torch.cat([model(c.unsqueeze(0), s.unsqueeze(0), alpha).clamp(0, 1).cpu() for c, s in pairs])
+
+
+def image_columns(*columns: Sequence[Tensor] | Tensor) -> Tensor:
+    """Returns a contact sheet, (3, height, width) in [0, 1].
+
+    Args:
+        *columns: Images of one size, (3, H, W) in [0, 1], from top to bottom.
+    """
+    return grid([list(row) for row in zip(*columns, strict=True)])
 
 
 def _folder(path: str | None, kind: Subject) -> Folder:
@@ -229,7 +217,7 @@ def _folder(path: str | None, kind: Subject) -> Folder:
         return Synthetic(kind, COUNT, holdout=HOLDOUT)
     if not list_images(path):
         option = {"photos": "--content", "paintings": "--style"}[kind]
-        raise ValueError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
+        raise StylezooError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
     return Folder(path, holdout=HOLDOUT)
 
 
@@ -245,14 +233,14 @@ def _squares(folder: Folder, count: int, size: int, held_out: bool) -> Tensor:
 
 
 def square(path: Path, size: int) -> Tensor:
-    """The central square of an image whose short side is resized to ``size`` pixels, (3, size, size) in [0, 1]."""
-    picture: Image.Image = Framing(size, size, "shorter", "center", flip=False)(read_image(path, min_side=size), None)
-    return to_tensor(picture)
+    """Returns the central square of an image whose short side is resized to ``size`` pixels, (3, size, size) in [0, 1]."""
+    image: Image.Image = Framing(size, size, "shorter", "center", flip=False)(read_image(path, min_side=size), None)
+    return to_tensor(image)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's lines on accelerators and the end of training; a study trains several times."""
+    """Suppresses Lightning's lines on accelerators and the end of training; a study trains several times."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

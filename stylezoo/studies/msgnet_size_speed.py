@@ -1,9 +1,9 @@
-"""MSG-Net's table of sizes and speeds."""
+"""The table of sizes and speeds of MSG-Net."""
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [
@@ -29,16 +29,14 @@ PAPER = Paper(
 
 
 @study("msgnet_size_speed", source="MSG-Net, comparison of size and speed", paper="https://arxiv.org/abs/1703.06953")
-def msgnet_size_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
-    """MSG-Net's table: how large every system's file is, and its time as a multiple of MSG-Net's.
+def msgnet_size_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
+    """MSG-Net's table: the size of every system's file, and its time as a multiple of MSG-Net's.
 
-    MSG-Net-100 is the zoo's default (128 channels). The wider network of 1000 styles is not measured: no setting has its
-    published size. Published are images per second; ratios of times are computed from them. Sizes are files in 10^6
-    bytes with all that painting needs, AdaIN's encoder too.
+    MSG-Net-100 is the zoo's default (128 channels). The wider network of 1000 styles is not measured, because no setting
+    has its published size. The paper gives images per second, from which the ratios of times are computed. Sizes are
+    those of files in 10^6 bytes with everything that inference needs, AdaIN's encoder included.
 
     Args:
-        models: Systems or model files to measure beside MSG-Net, instead of all systems.
-        size: Side of the images, instead of the paper's 256 and 512.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import Material
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.setups import TrainingSetup
 
 NORMS = ("instance", "batch")
 
@@ -19,12 +19,12 @@ class Curve(Callback):
     """Records the losses of training batches, and of fixed held-out images in both modes of batch normalization.
 
     Args:
-        images: Held-out contents, (N, 3, H, W).
+        images: Held-out contents, (N, 3, H, W) in [0, 1].
         every: Steps between two evaluations; step 0 is one of them.
     """
 
-    def __init__(self, pictures: Tensor, every: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Tensor, every: int) -> None:
+        self.images = images
         self.every = every
         self.points: list[Row] = []
 
@@ -41,7 +41,7 @@ class Curve(Callback):
             self._evaluate(pl_module, step)
 
     def _evaluate(self, model: LightningModule, step: int) -> None:
-        """``val``: eval mode, with running statistics. ``val (batch statistics)``: as in training, all images one batch."""
+        """Measures ``val``, eval mode with running statistics, and ``val (batch statistics)``, all images as one batch."""
         assert isinstance(model, StyleModel)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         for data, training in (("val", False), ("val (batch statistics)", True)):
@@ -49,7 +49,7 @@ class Curve(Callback):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.train(training)
             with torch.no_grad():
-                terms = {name: float(term) for name, term in model.losses(self.pictures.to(model.device), None).items()}
+                terms = {name: float(term) for name, term in model.losses(self.images.to(model.device), None).items()}
             self.points.append({"step": step, "data": data, **terms, "loss": sum(terms.values())})
         for name, buffer in model.named_buffers():  # the second evaluation moved the running statistics
             buffer.copy_(buffers[name])
@@ -61,73 +61,35 @@ class Curve(Callback):
     source='Ulyanov et al. 2016, "Instance Normalization", sections 2 and 3',
     paper="https://arxiv.org/abs/1607.08022",
 )
-def norm_convergence(
-    *,
-    content: str | None = None,
-    style: str | None = None,
-    steps: int = 300,
-    size: int = 64,
-    batch_size: int = 4,
-    pictures: int = 8,
-    runs: int = 2,
-    width: float = 0.5,
-    lr: float = 1e-3,
-    content_weight: float = 1.0,
-    style_weight: float = 500.0,
-    encoder: str = "vgg16_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
-) -> Result:
-    """Instance against batch normalization: which converges faster, and further.
+def norm_convergence(*, setup: TrainingSetup = TrainingSetup(), runs: int = 2) -> StudyResult:
+    """Instance against batch normalization: the speed of convergence, and the losses at its end.
 
     The network of Johnson et al. is trained twice, with instance and with batch normalization, on the same batches,
     with the same seeds, loss and learning rate; each run has another seed and another style. Losses are those of
-    training batches and of held-out photos. Batch normalization is evaluated as it would be used, in eval mode with
-    running statistics, and once more with the statistics of the batch, so that a gap between both is not taken for one
-    in the network. Instance normalization is the same function in both modes.
+    training batches and of held-out photos. Batch normalization is evaluated in eval mode with running statistics, as
+    at inference, and with the statistics of the batch, so that a gap between both is not mistaken for one between the
+    networks. Instance normalization is the same function in both modes. With ImageNet weights of the encoder, a style
+    weight of 1e5 times the content weight is usual.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings.
-        steps: Optimizer steps.
-        size: Side of training crops and of held-out images.
-        batch_size: Images per step.
-        pictures: Held-out photos.
+        setup: The training, see `stylezoo.studies.setups.TrainingSetup`.
         runs: Repetitions.
-        width: Multiplies the channels of the network.
-        lr: Learning rate.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss; with ImageNet weights 1e5 times the content's is usual.
-        encoder: Network of the losses.
-        encoder_weights: A file for it.
-        seed: Of the first run.
     """
-    every = max(1, steps // 20)
+    steps, every = setup.steps, max(1, setup.steps // 20)
     curves: list[Row] = []
     for run in range(runs):
-        material = Material(content, style, size, batch_size, seed + run)
-        held_out = material.photos(pictures, size)
+        material = setup.material(run)
+        held_out = material.photos(setup.images, setup.size)
+        style = str(material.style_file(material.seed))
         for norm in NORMS:
             print(f"run {run + 1} of {runs}, {norm} normalization: {steps} steps")
             curve = Curve(held_out, every)
-            material.train(
-                "johnson",
-                steps,
-                [curve],
-                with_styles=False,
-                style_image=str(material.style_file(seed + run)),
-                norm=norm,
-                width=width,
-                lr=lr,
-                content_weight=content_weight,
-                style_weight=style_weight,
-                encoder=encoder,
-                encoder_weights=encoder_weights,
-            )
+            network = {"style_image": style, "norm": norm, **setup.network}
+            material.train("johnson", steps, [curve], with_styles=False, **network)
             curves += [{"run": run, "norm": norm, **point} for point in curve.points]
     rows = [_row(curves, run, norm, data, steps) for run in range(runs) for norm, data in SERIES]
     notes = [_note(curves, run, steps) for run in range(runs)]
-    return Result(rows, notes, {"": _figure(curves, runs, every)}, {"curves": curves})
+    return StudyResult(rows, notes, {"": _figure(curves, runs, every)}, {"curves": curves})
 
 
 SERIES = (
@@ -140,13 +102,13 @@ SERIES = (
 
 
 def _series(curves: list[Row], run: int, norm: str, data: str, term: str = "loss") -> dict[int, float]:
-    """{step: loss}."""
+    """Returns a curve, {step: loss}."""
     chosen = [p for p in curves if (p["run"], p["norm"], p["data"]) == (run, norm, data)]
     return {int(p["step"] or 0): float(p[term] or 0.0) for p in chosen}
 
 
 def _end(points: dict[int, float], steps: int) -> float:
-    """The mean over the last tenth of the steps."""
+    """Computes the mean over the last tenth of the steps."""
     last = [loss for step, loss in points.items() if step > 0.9 * steps]
     return sum(last) / len(last)
 

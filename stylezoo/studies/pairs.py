@@ -1,4 +1,4 @@
-"""What the tables of quality share: random pairs of images, what models make of them, and the network that measures."""
+"""Components of the tables of quality: pairs of images, the outputs of models, and the network that measures them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ import torch
 from torch import Tensor
 
 from stylezoo.data.synthetic import Subject
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import identify
 from stylezoo.module import StyleModel
-from stylezoo.studies.material import Material, device, painted, square, trained_briefly
+from stylezoo.studies.material import Material, device, square, stylized
 from stylezoo.vgg import VGG
 
-UNCHANGED, COPIED = "(content unchanged)", "(style copied)"
-"""What is no stylization at all: between these two every model has to find its place."""
-
-TRAINED = "vgg19_random/4"
-"""Encoder of briefly trained models, if none is asked for."""
-
+IDENTITY, STYLE_COPY = "(content unchanged)", "(style copied)"
+"""Labels of the identity baseline, which returns the content, and of the style-copy baseline, which returns the style."""
 
 SIDES: tuple[Subject, Subject] = ("photos", "paintings")
 
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Photos with a painting each, read when they are asked for: two thousand would not fit into memory.
+    """Pairs of a photo and a painting, which are read on access because two thousand would not fit into memory.
 
     Attributes:
-        files: (photo, painting).
-        size: Side of the central squares, see `square`.
+        files: (photo, painting) of each pair.
+        size: Side of the central squares in pixels, see `square`.
     """
 
     files: Sequence[tuple[Path, Path]]
@@ -49,24 +46,36 @@ class ImagePairs:
 
 
 def random_pairs(material: Material, count: int, size: int, held_out: bool) -> ImagePairs:
-    """Pairs drawn by the material's seed; every image is drawn once before any is drawn again.
+    """Draws pairs with the material's seed; every image is drawn once before any is drawn again.
+
+    Args:
+        material: The images.
+        count: Number of pairs.
+        size: Side of the central squares in pixels.
+        held_out: Whether only images are drawn that no training uses.
 
     Raises:
-        ValueError: If none are asked for.
+        StylezooError: If ``count`` is less than 1.
     """
     _check(count)
     sides = []
-    for number, kind in enumerate(SIDES):  # a generator for each side, so that more pairs begin with those of fewer
+    for number, kind in enumerate(SIDES):  # a generator per side, so that the first pairs do not depend on the count
         generator = torch.Generator().manual_seed(2 * material.seed + number)
         sides.append(_drawn(material.files(kind, held_out), count, generator))
     return ImagePairs(list(zip(*sides, strict=True)), size)
 
 
 def product_pairs(material: Material, count: int, size: int, held_out: bool) -> ImagePairs:
-    """Every photo with every painting, photo by photo; of too many the part that the material's seed draws.
+    """Combines every photo with every painting, photo by photo; the material's seed draws a part of too many pairs.
+
+    Args:
+        material: The images.
+        count: The largest number of pairs.
+        size: Side of the central squares in pixels.
+        held_out: Whether only images are taken that no training uses.
 
     Raises:
-        ValueError: If none are asked for.
+        StylezooError: If ``count`` is less than 1.
     """
     _check(count)
     photos, paintings = (material.files(kind, held_out) for kind in SIDES)
@@ -77,75 +86,9 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
     return ImagePairs(files, size)
 
 
-@dataclass(frozen=True)
-class OnPairs:
-    """The settings of all studies that let models paint pairs of images.
-
-    Attributes:
-        content: Folder of photos.
-        style: Folder of paintings.
-        models: Models for any style image.
-        systems: What is trained if there are none.
-        steps: Optimizer steps.
-        size: Side of the painted images.
-        crop: Side of training crops.
-        batch_size: Pairs per step.
-        pictures: Pairs.
-        lr: Learning rate.
-        encoder: Network that measures; also the encoder of trained models. By default the first model's own.
-        encoder_weights: A file for it.
-        seed: Of training and of the pairs.
-    """
-
-    content: str | None = None
-    style: str | None = None
-    models: tuple[str, ...] = ()
-    systems: tuple[str, ...] = ("adain", "sanet")
-    steps: int = 400
-    size: int = 160
-    crop: int = 64
-    batch_size: int = 4
-    pictures: int = 40
-    lr: float = 1e-3
-    encoder: str | None = None
-    encoder_weights: str | None = None
-    seed: int = 0
-
-    @property
-    def material(self) -> Material:
-        """The images."""
-        return Material(self.content, self.style, self.crop, self.batch_size, self.seed)
-
-    def pairs(self) -> ImagePairs:
-        """Random ones, of images that nothing was trained on here."""
-        return random_pairs(self.material, self.pictures, self.size, held_out=not self.models)
-
-    def first_pairs(self) -> tuple[Tensor, Tensor]:
-        """The first photos and the first paintings in order, each (N, 3, size, size) in [0, 1]; see `pairs` for random ones."""
-        held_out = not self.models
-        contents = self.material.photos(self.pictures, self.size, held_out)
-        styles = self.material.paintings(self.pictures, self.size, held_out)
-        count = min(len(contents), len(styles))
-        return contents[:count], styles[:count]
-
-    def networks(self) -> dict[str, StyleModel]:
-        """The models, {label: model}: given or trained briefly."""
-        encoder = self.encoder or TRAINED
-        return self.material.arbitrary(self.models, self.systems, self.steps, encoder, self.encoder_weights, self.lr)
-
-    def measuring(self, networks: Mapping[str, StyleModel]) -> VGG:
-        """See `measuring_network`."""
-        return measuring_network(networks, self.encoder, self.encoder_weights)
-
-    @property
-    def origin(self) -> str:
-        """The sentence that says where the models come from."""
-        return trained_briefly(self.models, self.steps, self.encoder or TRAINED)
-
-
 def _check(count: int) -> None:
     if count < 1:
-        raise ValueError(f"images is a number of pairs, at least 1, not {count}.")
+        raise StylezooError(f"images is a number of pairs, at least 1, not {count}.")
 
 
 def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Path]:
@@ -155,17 +98,26 @@ def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Pa
 
 
 def outputs(networks: Mapping[str, StyleModel], content: Tensor, style: Tensor) -> dict[str, Tensor]:
-    """What is measured of a pair, each (1, 3, H, W): content and style as they are, and each model's image of them."""
-    stylized = {label: painted(model, content, style) for label, model in networks.items()}
-    return {UNCHANGED: content, **stylized, COPIED: style}
+    """Returns the output of each model and of both baselines for a pair.
+
+    Args:
+        networks: {label: model for any style image}.
+        content: (1, 3, H, W) in [0, 1].
+        style: (1, 3, H, W) in [0, 1].
+
+    Returns:
+        {label: (1, 3, H, W) in [0, 1]}.
+    """
+    of_models = {label: stylized(model, content, style) for label, model in networks.items()}
+    return {IDENTITY: content, **of_models, STYLE_COPY: style}
 
 
 def measuring_network(networks: Mapping[str, StyleModel], encoder: str | None, encoder_weights: str | None) -> VGG:
-    """The network that measures all models.
+    """Returns the network that measures all models.
 
     Args:
-        networks: The models.
-        encoder: Its name; None takes the encoder of the first model that has one, or ``vgg19_slim``, which ships inside.
+        networks: {label: model}.
+        encoder: Its name; None takes the encoder of the first model that has one, or else the shipped ``vgg19_slim``.
         encoder_weights: A file for it.
     """
     if encoder is not None:
@@ -175,20 +127,20 @@ def measuring_network(networks: Mapping[str, StyleModel], encoder: str | None, e
 
 
 def present(network: VGG, layers: Iterable[str]) -> list[str]:
-    """Those of some layers that the network's file reaches.
+    """Returns those of some layers that the network's file reaches.
 
     Raises:
-        ValueError: If it reaches none.
+        StylezooError: If the file reaches none of them.
     """
     layers = list(layers)
     found = [layer for layer in layers if layer in network.channels]
     if not found:
-        raise ValueError(f"{network.name} has none of the layers {', '.join(layers)}: choose another encoder.")
+        raise StylezooError(f"{network.name} has none of the layers {', '.join(layers)}: choose another encoder.")
     return found
 
 
 def measured_with(network: VGG, layers: Iterable[str], pairs: ImagePairs) -> str:
-    """The sentences that say with what a table was measured; values of other networks cannot be compared with it."""
+    """Returns the sentences that name the pairs and the network of a table; values of other networks do not compare."""
     layers = list(layers)
     name, sha256 = identify(network)
     missing = [layer for layer in layers if layer not in network.channels]

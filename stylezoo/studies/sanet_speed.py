@@ -1,9 +1,9 @@
-"""SANet's table of speeds."""
+"""The speed table of SANet."""
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [
@@ -20,15 +20,13 @@ PAPER = Paper(
 
 
 @study("sanet_speed", source="SANet, table 1", paper="https://arxiv.org/abs/1812.02342")
-def sanet_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
+def sanet_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """SANet's speed table: every system's time for an image, as a multiple of AdaIN's.
 
-    AdaIN is 0.011 and 0.039 seconds here and 0.018 and 0.065 in its own paper: tables of different papers are of
-    different machines, and only ratios within one table mean something.
+    AdaIN takes 0.011 and 0.039 seconds in this table and 0.018 and 0.065 in its own paper: tables of different papers
+    were measured on different machines, and only ratios within one table can be compared.
 
     Args:
-        models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the images, instead of the paper's 256 and 512.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -1,4 +1,4 @@
-"""StyleID's benchmark, 20 photos by 40 paintings, with ArtFID and its two factors; and what needs no file of its own."""
+"""The benchmark of StyleID, 20 photos by 40 paintings: ArtFID, its two factors, and metrics that need no file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,10 @@ from stylezoo.metrics import (
     style_loss,
 )
 from stylezoo.studies.balanced_loss import rank_correlation
-from stylezoo.studies.base import Result, Row, new_figure, published, study
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
-from stylezoo.studies.pairs import (
-    COPIED,
-    UNCHANGED,
-    ImagePairs,
-    OnPairs,
-    measured_with,
-    outputs,
-    present,
-    product_pairs,
-)
+from stylezoo.studies.pairs import IDENTITY, STYLE_COPY, ImagePairs, measured_with, outputs, present, product_pairs
+from stylezoo.studies.setups import PairSetup
 from stylezoo.vgg import VGG
 
 # StyleID (Chung et al. 2024), table of baselines, from memory; all rows satisfy ArtFID = (1 + LPIPS) (1 + FID).
@@ -65,27 +57,26 @@ CFSD_LAYER = "relu3_1"
 )
 def styleid(
     *,
-    on: OnPairs = OnPairs(),
+    setup: PairSetup = PairSetup(),
     cfsd_pairs: int = 20,
-) -> Result:
+) -> StudyResult:
     """ArtFID, FID and LPIPS of StyleID's 800 pairs, and six metrics that need no file of their own.
 
-    Every photo is painted in the style of every painting: 20 by 40 images of 512 x 512 pixels in the protocol; of fewer
-    pairs (images) the seed draws a part. ArtFID is
-    (1 + LPIPS) (1 + FID) (Wright & Ommer 2022, arXiv:2207.12280), with plain FID between the outputs and as many copies of
-    the paintings; it needs the files of two networks (`python -m stylezoo download art_inception`, `alexnet_torchvision`)
-    and stays empty without them. Content and style loss are those of MicroAST's metrics, the balanced loss that of
-    `balanced_loss`.
+    Every photo is stylized with every painting: 20 by 40 images of 512 x 512 pixels in the protocol; if there are fewer
+    pairs (images), the seed draws a part. ArtFID is (1 + LPIPS) (1 + FID) (Wright & Ommer 2022, arXiv:2207.12280), with
+    plain FID between the outputs and as many copies of the paintings. It needs the files of two networks (`python -m
+    stylezoo download art_inception`, `alexnet_torchvision`) and stays empty without them. Content and style loss are those
+    of MicroAST's metrics, the balanced loss is that of `balanced_loss`.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
-        cfsd_pairs: Of how many pairs CFSD is measured, which compares every position with every other.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
+        cfsd_pairs: Number of pairs that CFSD is measured on, which compares every position with every other.
     """
     alexnet, inception = _if_there(AlexNet), _if_there(ArtInception)
-    pairs = product_pairs(on.material, on.pictures, on.size, held_out=not on.models)
-    networks = on.networks()
-    network = on.measuring(networks)
-    tallies = {label: Tally(network, alexnet, inception) for label in (UNCHANGED, *networks, COPIED)}
+    pairs = product_pairs(setup.material, setup.images, setup.size, setup.held_out)
+    networks = setup.networks()
+    network = setup.measuring(networks)
+    tallies = {label: Tally(network, alexnet, inception) for label in (IDENTITY, *networks, STYLE_COPY)}
     with torch.inference_mode():
         for index, (photo, painting) in enumerate(pairs):
             reference = Reference(network, photo.to(device()), painting.to(device()))
@@ -98,7 +89,7 @@ def styleid(
     ours = {row["system"] for row in rows}
     blank: Row = dict.fromkeys(rows[0])
     rows += [{**blank, "model": "", "system": name, **_paper(name)} for name in PUBLISHED if name not in ours]
-    notes = [on.origin, _networks(alexnet, inception), _protocol(pairs)]
+    notes = [setup.origin, _networks(alexnet, inception), _protocol(pairs)]
     found = [(name, *rank_correlation(rows, name, PAPER[name])) for name in PAPER]
     shown = (f"{name} {'too few' if value is None else f'{value:+.2f}'} (models: {n})" for name, value, n in found)
     notes.append(f"Rank correlation with the published numbers, which are from memory: {', '.join(shown)}.")
@@ -106,26 +97,32 @@ def styleid(
         f"{measured_with(network, {**MICROAST_STYLE_LAYERS, **AST_LAYERS[network.depth]}, pairs)} CFSD at {CFSD_LAYER} of"
         f" {min(cfsd_pairs, len(pairs))} pairs, with the same network."
     )
-    return Result(rows, notes, {"": _figure(rows)})
+    return StudyResult(rows, notes, {"": _figure(rows)})
 
 
 class Reference:
-    """A photo and a painting, each (1, 3, H, W), with their features."""
+    """A photo and a painting with their features.
+
+    Args:
+        network: The network that extracts the features.
+        photo: (1, 3, H, W) in [0, 1].
+        painting: (1, 3, H, W) in [0, 1].
+    """
 
     def __init__(self, network: VGG, photo: Tensor, painting: Tensor) -> None:
         self.photo, self.painting = photo, painting
         layers = {*MICROAST_CONTENT_LAYERS, *MICROAST_STYLE_LAYERS, *AST_LAYERS[network.depth], CFSD_LAYER}
         self.layers = present(network, layers)
-        self.photo_features, self.painting_features = (network(picture, self.layers) for picture in (photo, painting))
+        self.photo_features, self.painting_features = (network(image, self.layers) for image in (photo, painting))
 
 
 class Tally:
-    """What is measured of one model's outputs.
+    """The measurements of one model's outputs.
 
     Args:
-        network: Of the losses and CFSD.
-        alexnet: Of LPIPS; None leaves it out.
-        inception: Of FID; None leaves it out.
+        network: The network of the losses and CFSD.
+        alexnet: The network of LPIPS; None leaves LPIPS out.
+        inception: The network of FID; None leaves FID out.
     """
 
     def __init__(self, network: VGG, alexnet: AlexNet | None, inception: ArtInception | None) -> None:
@@ -139,7 +136,7 @@ class Tally:
         self.values: dict[str, list[Tensor]] = {}
 
     def add(self, output: Tensor, reference: Reference, with_cfsd: bool) -> None:
-        """Adds one output (1, 3, H, W)."""
+        """Measures one output (1, 3, H, W) in [0, 1] of a pair, with or without CFSD."""
         features = self.network(output, reference.layers)
         values = {
             "style": style_loss(features, reference.painting_features, self.style),
@@ -159,7 +156,7 @@ class Tally:
             self.fid.update(output, reference.painting)
 
     def row(self) -> Row:
-        """Means over the outputs; FID, of all of them, needs two."""
+        """Returns the means over the outputs; FID is that of all outputs and needs at least two."""
         lpips = None if self.lpips is None else self.lpips.result().value
         fid = None if self.fid is None or self.fid.n < 2 else self.fid.result().value
         product = None if lpips is None or fid is None else art_fid(lpips, fid).item()
@@ -171,7 +168,7 @@ Network = TypeVar("Network", AlexNet, ArtInception)
 
 
 def _if_there(network: type[Network]) -> Network | None:
-    """The network, or None if its weights are not on this machine."""
+    """Returns the network, or None if its weights are not on this machine."""
     try:
         return network().to(device())
     except FileNotFoundError:
@@ -186,7 +183,7 @@ def _networks(alexnet: AlexNet | None, inception: ArtInception | None) -> str:
             sentences.append(f"Without {metric} and ArtFID: the weights of {file} are not on this machine (`{get}`).")
         else:
             name, sha256 = identify(network)
-            sentences.append(f"{metric} looks with {name} (sha256 {sha256[:12]}).")
+            sentences.append(f"{metric} uses {name} (sha256 {sha256[:12]}).")
     return " ".join(sentences)
 
 
@@ -200,8 +197,8 @@ def _protocol(pairs: ImagePairs) -> str:
     if (len(pairs), contents, styles, pairs.size) == (CONTENTS * STYLES, CONTENTS, STYLES, SIZE):
         return f"{done}, as in StyleID's protocol, if they are its images."
     return (
-        f"{done}: not StyleID's protocol, which paints {CONTENTS} photos in {STYLES} styles each at {SIZE} x {SIZE}."
-        " FID of fewer images is larger, whatever painted them."
+        f"{done}: not StyleID's protocol, which stylizes {CONTENTS} photos in {STYLES} styles each at {SIZE} x {SIZE}."
+        " FID of fewer images is larger for every model."
     )
 
 

@@ -1,4 +1,4 @@
-"""StyTr2's table of content and style losses."""
+"""The table of content and style losses of StyTr2."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from stylezoo.metrics import content_loss, style_loss
 from stylezoo.models.stytr2 import CONTENT_LAYERS, LAYERS
 from stylezoo.studies.balanced_loss import rank_correlation
-from stylezoo.studies.base import Result, Row, new_figure, published, study
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
-from stylezoo.studies.pairs import OnPairs, measured_with, outputs, present
+from stylezoo.studies.pairs import measured_with, outputs, present
+from stylezoo.studies.setups import PairSetup
 
 # From memory and with little confidence: to be checked in the paper before they are quoted.
 PUBLISHED = {  # system: content loss, style loss
@@ -32,22 +33,19 @@ PAPER = {kind: published(f"{kind} loss, unsure", "from memory") for kind in ("co
 
 
 @study("stytr2_losses", source="StyTr2, table 1 (content and style loss)", paper="https://arxiv.org/abs/2105.14576")
-def stytr2_losses(
-    *,
-    on: OnPairs = OnPairs(),
-) -> Result:
+def stytr2_losses(*, setup: PairSetup = PairSetup()) -> StudyResult:
     """Content and style loss of every model, beside the numbers of StyTr2's table.
 
-    The code that measured the paper's table was never released, so that its numbers cannot be met, only their order.
-    Style: means and standard deviations at relu1_1 to relu5_1, content: features of relu4_1 and relu5_1, both summed over
-    layers as in StyTr2's own training loss; the content normalized as there, and as it is. Protocol as it is remembered:
-    800 random pairs of COCO and WikiArt.
+    The code that measured the paper's table was never released, so only the order of its numbers can be compared. Style:
+    means and standard deviations at relu1_1 to relu5_1; content: features of relu4_1 and relu5_1; both are summed over
+    layers as in StyTr2's own training loss. The content loss is given with features normalized as there, and as they
+    are. The protocol, from memory: 800 random pairs of COCO and WikiArt.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
     """
-    pairs, networks = on.pairs(), on.networks()
-    network = on.measuring(networks)
+    pairs, networks = setup.random_pairs(), setup.networks()
+    network = setup.measuring(networks)
     style_layers = dict.fromkeys(present(network, LAYERS), 1.0)
     content_layers = dict.fromkeys(present(network, CONTENT_LAYERS), 1.0)
     found: dict[str, list[Any]] = {}
@@ -74,14 +72,14 @@ def stytr2_losses(
     rows += [{"model": "", "system": name, **empty, **_paper(name)} for name in PUBLISHED if name not in ours]
     correlations = [(kind, *rank_correlation(rows, kind, PAPER[kind])) for kind in PAPER]
     notes = [
-        on.origin,
+        setup.origin,
         "The published numbers are from memory, with little confidence; how they were measured is not known.",
         "Rank correlation with them: "
         + "; ".join(f"{kind} {'too few' if v is None else f'{v:+.2f}'} (models: {n})" for kind, v, n in correlations)
         + ".",
         measured_with(network, LAYERS, pairs),
     ]
-    return Result(rows, notes, {"": _figure(rows)})
+    return StudyResult(rows, notes, {"": _figure(rows)})
 
 
 def _paper(system: str) -> Row:

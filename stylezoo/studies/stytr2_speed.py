@@ -1,9 +1,9 @@
-"""StyTr2 against the systems that came before."""
+"""The speed of StyTr2 beside that of earlier systems."""
 
 from __future__ import annotations
 
-from stylezoo.studies.base import Result, study
-from stylezoo.studies.timing import Method, Paper, speed_table
+from stylezoo.studies.base import StudyResult, study
+from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
 
 PAPER = Paper(
     [Method("StyTr2", "stytr2"), Method("AdaIN", "adain"), Method("SANet", "sanet")],
@@ -12,15 +12,13 @@ PAPER = Paper(
 
 
 @study("stytr2_speed", source="StyTr2, comparison of inference times", paper="https://arxiv.org/abs/2105.14576")
-def stytr2_speed(*, models: tuple[str, ...] = (), size: int | None = None, pictures: int = 5) -> Result:
+def stytr2_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """StyTr2's cost: every system's time for an image, as a multiple of AdaIN's.
 
-    There is no published column: the times that are in circulation for StyTr2 contradict each other by more than three
-    times at 512 pixels.
+    There is no published column: times quoted for StyTr2 contradict each other by more than a factor of three at 512
+    pixels.
 
     Args:
-        models: Systems or model files to measure beside AdaIN, instead of all systems.
-        size: Side of the images, instead of 256 and 512.
-        pictures: Rounds, of which the median counts.
+        setup: What is measured, see `stylezoo.studies.timing.SpeedSetup`.
     """
-    return speed_table(PAPER, models, size, pictures)
+    return speed_table(PAPER, setup)

@@ -1,4 +1,4 @@
-"""Whether the classic style loss follows its supremum, layer by layer."""
+"""The correlation of the classic style loss with its supremum, layer by layer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import pearson_corrcoef
 
+from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.studies.balanced_loss import AstLosses, measured
-from stylezoo.studies.base import Result, Row, new_figure, published, study
-from stylezoo.studies.pairs import UNCHANGED, OnPairs, measured_with
+from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.pairs import IDENTITY, measured_with
+from stylezoo.studies.setups import PairSetup
 
 PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on the paper's figure, its figure 3.4)
 
@@ -21,27 +23,24 @@ PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on t
     source="Cheng et al. 2021, as quoted in Neroxn/ceng501-final-project, figure 3.4",
     paper="https://arxiv.org/abs/2104.10064",
 )
-def supremum_correlation(
-    *,
-    on: OnPairs = OnPairs(pictures=100),
-) -> Result:
+def supremum_correlation(*, setup: PairSetup = PairSetup(images=100)) -> StudyResult:
     """Pearson correlation of the classic style loss with its supremum, per layer.
 
-    The paper finds it to be nearly 1 and concludes that the loss says more about the size of the features than about the
-    style that is missing. Losses as in `balanced_loss`, of every pair. Pearson's coefficient lives on the few largest
-    values; beside it that of the logarithms. "(content unchanged)" is what a model that paints nothing would get. The loss
-    is the supremum times the balanced loss: the less that one varies from pair to pair, the nearer to 1 is the correlation.
-    Protocol: 2000 pairs of 256 x 256 pixels.
+    The paper finds a correlation of nearly 1 and concludes that the loss depends more on the size of the features than on
+    the style that is missing. Losses are those of `balanced_loss`, for every pair. Pearson's coefficient depends on the
+    few largest values; the coefficient of the logarithms is given as well. "(content unchanged)" is the identity baseline.
+    The loss is the supremum times the balanced loss: the less the balanced loss varies from pair to pair, the closer to 1
+    is the correlation. Protocol: 2000 pairs of 256 x 256 pixels.
 
     Args:
-        on: What is painted, see `stylezoo.studies.pairs.OnPairs`.
+        setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
     """
-    if on.pictures < 3:
-        raise ValueError(f"A correlation needs at least three pairs (images), not {on.pictures}.")
-    networks, network, pairs, losses = measured(on)
-    labels = [*networks, UNCHANGED]
+    if setup.images < 3:
+        raise StylezooError(f"A correlation needs at least three pairs (images), not {setup.images}.")
+    networks, network, pairs, losses = measured(setup)
+    labels = [*networks, IDENTITY]
     rows = [_row(label, layer, *_values(losses, label, i)) for label in labels for i, layer in enumerate(losses.layers)]
-    notes = [on.origin]
+    notes = [setup.origin]
     for label in labels:
         found = ", ".join(f"{row['layer']} {row['Pearson']:.2f}" for row in rows if row["model"] == label)
         notes.append(f"{label}: Pearson {found}.")
@@ -51,7 +50,7 @@ def supremum_correlation(
         " an in-place += overwrites its series of relu1_1. Here every layer has its own values."
     )
     notes.append(measured_with(network, AST_LAYERS[network.depth], pairs))
-    return Result(rows, notes, {"": _figure(losses, labels, rows)})
+    return StudyResult(rows, notes, {"": _figure(losses, labels, rows)})
 
 
 def _values(losses: AstLosses, label: str, layer: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +67,7 @@ def _row(label: str, layer: str, classic: Tensor, supremum: Tensor) -> Row:
         "Pearson of logarithms": pearson_corrcoef(*logs).item(),
         "variation of the supremum": (supremum.std() / supremum.mean()).item(),
         "variation of the balanced loss": (quotient.std() / quotient.mean()).item(),
-        published("Pearson, about", "found"): None if label == UNCHANGED else PAPER,
+        published("Pearson, about", "found"): None if label == IDENTITY else PAPER,
     }
 
 

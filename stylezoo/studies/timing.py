@@ -1,4 +1,4 @@
-"""What speed tables share: all systems timed in one run on one machine, beside what a paper printed."""
+"""Components of speed tables: the times of all systems from one run on one machine, beside a paper's numbers."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from torch import Tensor
 
 from stylezoo import registry
 from stylezoo.checkpoints import load_model, save_model
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Provenance, Result, Row, Value, new_figure, published
-from stylezoo.studies.material import Material, device
+from stylezoo.studies.base import Provenance, Row, StudyResult, Value, new_figure, published
+from stylezoo.studies.material import Material, device, encoder_by_its_name
 from stylezoo.vgg import random_weights
 
 Numbers = Mapping[int, float]
-"""{side of the pictures in pixels: published value}."""
+"""{side of the images in pixels: published value}."""
 
 Sample = tuple[float, float]
-"""Seconds to encode the style and to paint; of systems that optimize, to set out and for one iteration."""
+"""Seconds to encode the style and to decode; of systems that optimize, for the preparation and for one iteration."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A line of a speed table.
+    """A method of a speed table.
 
     Attributes:
-        label: What the paper calls it.
-        system: Its name in the zoo; None for a method that the zoo has not.
-        settings: Constructor arguments, where they are not the defaults.
-        iterations: How many make an image, of systems that optimize.
-        times: Published, with the style encoded before, in the paper's unit.
-        times_with_encoding: Published, with the encoding of the style.
-        megabytes: Published.
+        label: The paper's name for it.
+        system: Its name in the zoo; None for a method that the zoo does not have.
+        settings: Constructor arguments that differ from the defaults.
+        iterations: Iterations per image of systems that optimize.
+        times: Published times in the paper's unit, without the encoding of the style.
+        times_with_encoding: Published times with the encoding of the style.
+        megabytes: Published size of the file in 10^6 bytes.
     """
 
     label: str
@@ -55,7 +56,7 @@ class Method:
 
     @property
     def key(self) -> str:
-        """The same for lines that need one measurement."""
+        """A key that methods with the same system and settings share, which are measured once."""
         return f"{self.system} {sorted(self.settings.items())}"
 
 
@@ -64,12 +65,12 @@ class Paper:
     """The published side of a speed table.
 
     Attributes:
-        methods: The lines, in the paper's order.
+        methods: The methods, in the paper's order.
         baseline: Label of the method whose time is 1 in the columns of ratios.
-        machine: What the published times were measured on.
-        provenance: Of all published numbers.
+        machine: The machine that the published times were measured on.
+        provenance: Provenance of all published numbers.
         sizes: Sides of the square images, in pixels.
-        unit: Seconds per image, or images per second.
+        unit: Unit of the published times: seconds per image, or images per second.
     """
 
     methods: Sequence[Method]
@@ -80,53 +81,75 @@ class Paper:
     unit: Literal["s", "fps"] = "s"
 
 
-def speed_table(paper: Paper, models: Sequence[str], size: int | None, pictures: int) -> Result:
-    """Measures the lines of a paper's table, and under them all systems that it has not.
+@dataclass(frozen=True)
+class SpeedSetup:
+    """Systems and images of a speed table.
+
+    Attributes:
+        models: Systems or model files to measure beside the baseline, instead of all systems.
+        size: Side of the images, instead of the paper's.
+        images: Rounds of one image per method, of which the median counts.
+    """
+
+    models: tuple[str, ...] = ()
+    size: int | None = None
+    images: int = 5
+
+
+def speed_table(paper: Paper, setup: SpeedSetup) -> StudyResult:
+    """Measures the methods of a paper's table, and below them all systems that the table lacks.
+
+    Systems are untrained, because times do not depend on weights.
 
     Args:
         paper: The published side.
-        models: Systems (untrained) or model files to measure besides the baseline; none for all systems.
-        size: Measures this side alone; None those of the paper.
-        pictures: Rounds of one image per line that count.
+        setup: The systems and images.
 
     Raises:
-        ValueError: If there is nothing to measure.
+        StylezooError: If there is no round, or the images are smaller than 32 pixels.
     """
-    if pictures < 1 or (size is not None and size < 32):
-        raise ValueError(f"A speed table takes 1 image or more, not {pictures}, of 32 pixels or more, not {size}.")
+    size, rounds = setup.size, setup.images
+    if rounds < 1 or (size is not None and size < 32):
+        raise StylezooError(f"A speed table takes 1 image or more, not {rounds}, of 32 pixels or more, not {size}.")
     sizes = paper.sizes if size is None else (size,)
+    methods, contenders = _contenders(paper, setup.models)
+    load = os.getloadavg()[0]
+    samples = measure(contenders, sizes, rounds)
+    facts = {key: (model.kind, *footprint(model)) for key, model in contenders.items()}
+    rows = [row for side in sizes for row in _rows(paper, methods, facts, samples, side)]
+    single: list[Row] = [
+        {"model": key.removesuffix(" []"), "size": side, "round": number + 1, "encode, s": encode, "paint, s": decode}
+        for (key, side), values in samples.items()
+        for number, (encode, decode) in enumerate(values)
+    ]
+    return StudyResult(rows, _notes(paper, rows, rounds, load), {"": _figure(paper, rows, sizes)}, {"rounds": single})
+
+
+def _contenders(paper: Paper, models: Sequence[str]) -> tuple[list[Method], dict[str, StyleModel]]:
+    """Returns the methods of the table, and the models to measure by the methods' keys."""
     files = [name for name in models if name not in registry.systems()]
     chosen = [name for name in models if name not in files] if models else registry.list_models()
     listed = {method.key for method in paper.methods}
     others = (Method(name, name, _defaults(name)) for name in chosen)
-    lines = [*paper.methods, *(method for method in others if method.key not in listed)]
-    measured = [m for m in lines if m.system is not None and (m.system in chosen or m.label == paper.baseline)]
+    methods = [*paper.methods, *(method for method in others if method.key not in listed)]
+    measured = [m for m in methods if m.system is not None and (m.system in chosen or m.label == paper.baseline)]
     loaded = {file: load_model(file).to(device()) for file in files}
     contenders = untrained(measured)
     for file, model in loaded.items():
         label = Path(file).name.removesuffix(".safetensors").removesuffix(".ckpt")
-        label = file if label in {line.label for line in lines} else label
-        lines.append(Method(label, file))
-        contenders[lines[-1].key] = model
-    load = os.getloadavg()[0]
-    samples = measure(contenders, sizes, pictures)
-    facts = {key: (model.kind, *footprint(model)) for key, model in contenders.items()}
-    rows = [row for side in sizes for row in _rows(paper, lines, facts, samples, side)]
-    rounds: list[Row] = [
-        {"model": key.removesuffix(" []"), "size": side, "round": number + 1, "encode, s": encode, "paint, s": paint}
-        for (key, side), values in samples.items()
-        for number, (encode, paint) in enumerate(values)
-    ]
-    return Result(rows, _notes(paper, rows, pictures, load), {"": _figure(paper, rows, sizes)}, {"rounds": rounds})
+        label = file if label in {method.label for method in methods} else label
+        methods.append(Method(label, file))
+        contenders[methods[-1].key] = model
+    return methods, contenders
 
 
 def _defaults(system: str) -> dict[str, Any]:
-    """Whatever optimizes works at one scale from the beginning, as the papers' baselines do."""
+    """Systems that optimize work at one scale only, as the papers' baselines do."""
     return {"min_scale": None} if "min_scale" in inspect.signature(registry.get(system)).parameters else {}
 
 
 def untrained(methods: Sequence[Method]) -> dict[str, StyleModel]:
-    """The systems of some lines with random weights, {key: model}, in eval mode: times do not depend on weights."""
+    """Creates the systems of some methods with random weights, {key: model}, in eval mode."""
     models: dict[str, StyleModel] = {}
     with TemporaryDirectory() as folder:
         encoder = f"{folder}/encoder.safetensors"
@@ -136,18 +159,19 @@ def untrained(methods: Sequence[Method]) -> dict[str, StyleModel]:
             arguments = inspect.signature(registry.get(method.system)).parameters
             settings = {"encoder_weights": encoder, "style_names": ["style"], "iterations": 3} | dict(method.settings)
             if method.key not in models:
+                settings = encoder_by_its_name(method.system, settings)
                 settings = {name: value for name, value in settings.items() if name in arguments}
                 models[method.key] = Material().untrained(method.system, **settings).to(device()).eval()
     return models
 
 
 def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int) -> dict[tuple[str, int], list[Sample]]:
-    """Times one image of every model in turn, again and again, so that what else the machine does hits all alike.
+    """Times one image of every model in turn, round by round, so that other load on the machine affects all models alike.
 
     Args:
         models: {name: model}, in eval mode.
-        sizes: Sides of content and style.
-        rounds: How many count; one more goes before them.
+        sizes: Sides of content and style in pixels.
+        rounds: Number of rounds that count; one more round precedes them.
 
     Returns:
         {(name, size): samples}.
@@ -166,7 +190,7 @@ def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int)
 
 @torch.inference_mode()
 def time_once(model: StyleModel, content: Tensor, style: Tensor) -> Sample:
-    """Paints one image; images (1, 3, H, W)."""
+    """Stylizes one image and returns the times; content and style are (1, 3, H, W) in [0, 1]."""
     stamps: list[float] = []
     start = _now(model)
     code = model.encode_style({"multi": 0, "single": None}.get(model.kind, style))
@@ -191,7 +215,10 @@ def _now(model: StyleModel) -> float:
 
 
 def footprint(model: StyleModel) -> tuple[int, float | None]:
-    """Parameters, those of the encoder too, and megabytes (10^6) of the published file; systems that optimize have none."""
+    """Returns the number of parameters, those of the encoder included, and the size of the file in 10^6 bytes.
+
+    Systems that optimize have no file: their size is None.
+    """
     parameters = sum(p.numel() for p in model.parameters())
     if model.kind == "optimization":
         return parameters, None
@@ -201,7 +228,7 @@ def footprint(model: StyleModel) -> tuple[int, float | None]:
 
 
 def machine() -> str:
-    """The processor that studies compute on, and the version of torch."""
+    """Returns the name of the processor that studies compute on, and the version of torch."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     name = platform.processor() or platform.machine()
@@ -213,36 +240,36 @@ def machine() -> str:
 
 def _rows(
     paper: Paper,
-    lines: Sequence[Method],
+    methods: Sequence[Method],
     facts: Mapping[str, tuple[str, int, float | None]],
     samples: Mapping[tuple[str, int], Sequence[Sample]],
     size: int,
 ) -> list[Row]:
-    (baseline,) = (line for line in lines if line.label == paper.baseline)
+    (baseline,) = (method for method in methods if method.label == paper.baseline)
 
-    def seconds(line: Method, encoding: bool) -> float | None:
-        if line.key not in facts:
+    def seconds(method: Method, encoding: bool) -> float | None:
+        if method.key not in facts:
             return None
-        iterations = line.iterations if facts[line.key][0] == "optimization" else 1
-        return median(encode * encoding + iterations * paint for encode, paint in samples[line.key, size])
+        iterations = method.iterations if facts[method.key][0] == "optimization" else 1
+        return median(encode * encoding + iterations * decode for encode, decode in samples[method.key, size])
 
-    def printed(line: Method, encoding: bool) -> float | None:
-        value = (line.times_with_encoding if encoding else line.times).get(size)
+    def printed(method: Method, encoding: bool) -> float | None:
+        value = (method.times_with_encoding if encoding else method.times).get(size)
         return None if value is None else (value if paper.unit == "s" else 1 / value)
 
     def column(name: str) -> str:
         return published(name, paper.provenance)
 
     rows: list[Row] = []
-    for line in lines:
-        ours = [seconds(line, encoding) for encoding in (False, True)]
-        theirs = [printed(line, encoding) for encoding in (False, True)]
+    for method in methods:
+        ours = [seconds(method, encoding) for encoding in (False, True)]
+        theirs = [printed(method, encoding) for encoding in (False, True)]
         ours_1 = [seconds(baseline, encoding) for encoding in (False, True)]
         theirs_1 = [printed(baseline, encoding) for encoding in (False, True)]
-        kind, parameters, megabytes = facts.get(line.key, (None, None, None))
+        kind, parameters, megabytes = facts.get(method.key, (None, None, None))
         row: Row = {
-            "method": line.label,
-            "system": line.system,
+            "method": method.label,
+            "system": method.system,
             "kind": kind,
             "size": size,
             "ms": _times(ours[0], 1000),
@@ -250,15 +277,15 @@ def _rows(
             f"ratio to {paper.baseline}": _over(ours[0], ours_1[0]),
             f"ratio to {paper.baseline} with encoding": _over(ours[1], ours_1[1]),
         }
-        if any(method.times for method in paper.methods):
+        if any(other.times for other in paper.methods):
             row[column(f"ratio to {paper.baseline}")] = _over(theirs[0], theirs_1[0])
-            row[column(f"{paper.unit} on {paper.machine}")] = line.times.get(size)
-        if any(method.times_with_encoding for method in paper.methods):
+            row[column(f"{paper.unit} on {paper.machine}")] = method.times.get(size)
+        if any(other.times_with_encoding for other in paper.methods):
             row[column(f"ratio to {paper.baseline} with encoding")] = _over(theirs[1], theirs_1[1])
-            row[column(f"{paper.unit} with encoding on {paper.machine}")] = line.times_with_encoding.get(size)
+            row[column(f"{paper.unit} with encoding on {paper.machine}")] = method.times_with_encoding.get(size)
         row |= {"parameters": parameters, "MB": megabytes}
-        if any(method.megabytes for method in paper.methods):
-            row[column("MB")] = line.megabytes
+        if any(other.megabytes for other in paper.methods):
+            row[column("MB")] = method.megabytes
         rows.append(row)
     return rows
 
@@ -271,19 +298,19 @@ def _over(value: float | None, one: float | None) -> float | None:
     return None if value is None or one is None else value / one
 
 
-def _notes(paper: Paper, rows: Sequence[Row], pictures: int, load: float) -> list[str]:
+def _notes(paper: Paper, rows: Sequence[Row], rounds: int, load: float) -> list[str]:
     ours, theirs = f"ratio to {paper.baseline}", published(f"ratio to {paper.baseline}", paper.provenance)
     measured = (
-        f"**Measured here:** {machine()}; load average {load:.1f} before the run. Medians of {pictures} interleaved"
+        f"**Measured here:** {machine()}; load average {load:.1f} before the run. Medians of {rounds} interleaved"
         " rounds after one to warm up, one image at a time, float32, eager, in inference mode. Untrained weights: times"
-        " do not depend on them. The time without style encoding is that of a style whose code was kept."
+        " do not depend on them. The time without style encoding is that of a style that was encoded before."
     )
     notes = [measured]
     if any(row["kind"] == "optimization" for row in rows):
         notes.append(
-            "Systems that optimize were timed over two iterations, after one to warm up, times the iterations of a"
-            " image; L-BFGS costs a little more later, when its history is full. Their style encoding is all that"
-            " precedes the iterations."
+            "Systems that optimize were timed over two iterations after one to warm up, and the mean was multiplied by the"
+            " number of iterations; L-BFGS costs a little more later, when its history is full. Their style encoding is"
+            " everything that precedes the iterations."
         )
     compared = [
         f"{row['method']} at {row['size']}: {_short(row[ours])} (paper {_short(row[theirs])})"
@@ -294,7 +321,9 @@ def _notes(paper: Paper, rows: Sequence[Row], pictures: int, load: float) -> lis
         notes.append(f"Time over that of {paper.baseline}, here and in the paper. {'; '.join(compared)}.")
     if theirs in rows[0]:
         doubt = (
-            "" if paper.provenance == "found" else " They are remembered, not read at the source: check before quoting."
+            ""
+            if paper.provenance == "found"
+            else " They are from memory, not read at the source: check before quoting."
         )
         notes.append(
             f"Published numbers were measured on {paper.machine} with other software: their ratios may be compared with"

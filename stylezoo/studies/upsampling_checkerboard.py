@@ -1,4 +1,4 @@
-"""Transposed convolutions, nearest neighbors and sub-pixel shuffles: how much of a checkerboard each leaves."""
+"""The checkerboard artifacts of transposed convolutions, nearest neighbors and sub-pixel shuffles."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from stylezoo.errors import StylezooError
 from stylezoo.images import grid
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Result, Row, new_figure, study
-from stylezoo.studies.material import Material, device
+from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.material import device
+from stylezoo.studies.setups import TrainingSetup
 
 UPSAMPLING = ("nearest", "transposed", "subpixel")
 PERIODS = (2, 4)  # pixels: the last of the two enlargements leaves traces of period 2, the one before it of period 4
-BORDER = 8  # pixels at each side that padding spoils
+BORDER = 8  # pixels at each side that depend on padding
 
 
-def checkerboard(pictures: Tensor) -> dict[int, float]:
-    """How far the checkerboard frequencies stand out of the spectrum, {period in pixels: dB}; 0 dB is not at all.
+def checkerboard(images: Tensor) -> dict[int, float]:
+    """Computes how far the checkerboard frequencies stand out of the spectrum of images.
 
     The power at frequencies whose coordinates are 0, 1/4 or 1/2 cycles per pixel (multiples of half the Nyquist
     frequency; a pattern that repeats every 2 or 4 pixels has power nowhere else) is divided by the mean power of their
     neighbors 3 to 7 bins away along the same row or column of the spectrum. Images and channels are averaged before,
-    frequencies (as dB) after. A Hann window keeps borders, whose cross in the spectrum runs through these frequencies,
-    out of it.
+    frequencies (as dB) after. A Hann window suppresses the borders, whose cross in the spectrum runs through these
+    frequencies.
 
     Args:
-        pictures: (N, 3, H, W), H and W at least 64; cut to a multiple of 4.
+        images: (N, 3, H, W), H and W at least 64; they are cut to a multiple of 4.
 
     Returns:
-        Period 2: frequencies of 0 and 1/2 alone. Period 4: those with 1/4 in them.
+        {period in pixels: dB}; 0 dB means no checkerboard. Period 2: frequencies of 0 and 1/2 only. Period 4: those with
+        1/4 in them.
 
     Raises:
-        ValueError: If the images are too small to tell neighboring frequencies apart.
+        StylezooError: If the images are too small to tell neighboring frequencies apart.
     """
-    height, width = (side // 4 * 4 for side in pictures.shape[-2:])
+    height, width = (side // 4 * 4 for side in images.shape[-2:])
     if min(height, width) < 64:
-        raise ValueError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
-    pictures = pictures[..., :height, :width].double()
+        raise StylezooError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
+    images = images[..., :height, :width].double()
     window = torch.outer(*(torch.hann_window(side, dtype=torch.float64) for side in (height, width)))
-    centered = pictures - pictures.mean((-2, -1), keepdim=True)
+    centered = images - images.mean((-2, -1), keepdim=True)
     power = torch.fft.fft2(centered * window).abs().square().mean((0, 1))  # (H, W)
     found: dict[int, list[float]] = {period: [] for period in PERIODS}
     for u in range(4):
@@ -56,8 +59,8 @@ def checkerboard(pictures: Tensor) -> dict[int, float]:
                     neighbors.append(power[row, (column + distance) % width])
                 if v == 0 or u != 0:
                     neighbors.append(power[(row + distance) % height, column])
-            floor = torch.stack(neighbors).mean().clamp_min(1e-30)
-            decibels = 10 * torch.log10((power[row, column] / floor).clamp_min(1e-30))
+            background = torch.stack(neighbors).mean().clamp_min(1e-30)
+            decibels = 10 * torch.log10((power[row, column] / background).clamp_min(1e-30))
             found[2 if u % 2 == v % 2 == 0 else 4].append(decibels.item())
     return {period: sum(values) / len(values) for period, values in found.items()}
 
@@ -69,82 +72,56 @@ def checkerboard(pictures: Tensor) -> dict[int, float]:
 )
 def upsampling_checkerboard(
     *,
-    content: str | None = None,
-    style: str | None = None,
-    steps: int = 300,
-    size: int = 160,
+    setup: TrainingSetup = TrainingSetup(size=160),
     crop: int = 64,
-    batch_size: int = 4,
-    pictures: int = 8,
     initializations: int = 4,
-    width: float = 0.5,
-    lr: float = 1e-3,
-    content_weight: float = 1.0,
-    style_weight: float = 500.0,
-    encoder: str = "vgg16_random/4",
-    encoder_weights: str | None = None,
-    seed: int = 0,
-) -> Result:
-    """Checkerboards of three ways to enlarge feature maps, measured in the spectrum.
+) -> StudyResult:
+    """Checkerboards of three ways to upsample feature maps, measured in the spectrum.
 
-    The network of Johnson et al. is trained with each way of up-sampling, on the same batches with the same seeds, loss
-    and style. What it adds to held-out photos (the output less the multiple of the photo that is nearest to it) is Fourier
-    transformed: a pattern that repeats every 2 or 4 pixels shows as power at multiples of half the Nyquist frequency,
-    here in dB over neighboring frequencies (about 0 dB: no pattern). The photos themselves say how much of that is no
-    artifact. At the start of training the measure is a mean over several seeds.
+    The network of Johnson et al. is trained with each way of upsampling, on the same batches with the same seeds, loss
+    and style. The difference that it makes to held-out photos (the output less the nearest multiple of the photo) is
+    Fourier transformed: a pattern that repeats every 2 or 4 pixels has power at multiples of half the Nyquist frequency,
+    given in dB over neighboring frequencies (about 0 dB: no pattern). The same measure of the photos themselves tells how
+    much of that is no artifact. At the start of training the measure is a mean over several seeds.
 
     Args:
-        content: Folder of photos.
-        style: Folder of paintings; one of them is learned.
-        steps: Optimizer steps.
-        size: Side of the painted images, at least 80.
+        setup: The training, see `stylezoo.studies.setups.TrainingSetup`; images have at least 80 x 80 pixels.
         crop: Side of training crops.
-        batch_size: Images per step.
-        pictures: Held-out photos.
-        initializations: Seeds at the start of training.
-        width: Multiplies the channels of the network.
-        lr: Learning rate.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
-        encoder: Network of the losses.
-        encoder_weights: A file for it.
-        seed: Decides weights, batches and the style.
+        initializations: Number of seeds that untrained networks are measured with.
     """
-    material = Material(content, style, crop, batch_size, seed)
-    photos = material.photos(pictures, size)
-    settings: dict[str, Any] = {
-        "style_image": str(material.style_file(seed)),
-        "width": width,
-        "lr": lr,
-        "content_weight": content_weight,
-        "style_weight": style_weight,
-        "encoder": encoder,
-        "encoder_weights": encoder_weights,
-    }
+    network = {"style_image": str(setup.material().style_file(setup.seed)), **setup.network}
+    photos = setup.material().photos(setup.images, setup.size)
     rows = [_row("(photos)", "-", [checkerboard(_inner(photos))])]
     shown = [photos]
     for upsample in UPSAMPLING:
-        print(f"{upsample}: {steps} steps")
+        print(f"{upsample}: {setup.steps} steps")
         start = []
         for number in range(initializations):
-            fresh = Material(content, style, crop, batch_size, seed + number)
-            model = fresh.untrained("johnson", upsample=upsample, **settings).to(device()).eval()
-            start.append(checkerboard(_inner(added(_outputs(model, photos), photos))))
+            fresh = setup.material(number, crop).untrained("johnson", upsample=upsample, **network).to(device()).eval()
+            start.append(checkerboard(_inner(added(_outputs(fresh, photos), photos))))
         rows.append(_row(upsample, 0, start))
-        model = material.train("johnson", steps, with_styles=False, upsample=upsample, **settings)
+        model = setup.material(crop=crop).train("johnson", setup.steps, with_styles=False, upsample=upsample, **network)
         outputs = _outputs(model, photos)
-        rows.append(_row(upsample, steps, [checkerboard(_inner(added(outputs, photos)))]))
+        rows.append(_row(upsample, setup.steps, [checkerboard(_inner(added(outputs, photos)))]))
         shown.append(outputs.clamp(0, 1))
     sheet = grid([[_detail(column[index]) for column in shown] for index in range(min(4, len(photos)))])
-    return Result(rows, _notes(rows, len(photos), size), {"": _figure(rows), "pictures": sheet})
+    notes = _notes(rows, len(photos), setup.size)
+    return StudyResult(rows, notes, {"": _figure(rows), "images": sheet})
 
 
 def added(outputs: Tensor, photos: Tensor) -> Tensor:
-    """Outputs less the multiple of the photo that is nearest (least squares, per image and channel).
+    """Subtracts from outputs the nearest multiple of the photo (least squares, per image and channel).
 
-    The plain difference of an untrained network, whose outputs are next to nothing, would be the photo.
+    The outputs of an untrained network are close to zero, so that their plain difference to the photo would be the photo.
+
+    Args:
+        outputs: (N, 3, H, W).
+        photos: (N, 3, H, W).
+
+    Returns:
+        (N, 3, H, W), with a mean of zero.
     """
-    outputs, photos = (pictures - pictures.mean((-2, -1), keepdim=True) for pictures in (outputs, photos))
+    outputs, photos = (images - images.mean((-2, -1), keepdim=True) for images in (outputs, photos))
     power = photos.square().sum((-2, -1), keepdim=True).clamp_min(1e-12)
     return outputs - (outputs * photos).sum((-2, -1), keepdim=True) / power * photos
 
@@ -154,15 +131,15 @@ def _outputs(model: StyleModel, photos: Tensor) -> Tensor:
     return torch.cat([model(photo.to(device())[None]).cpu() for photo in photos])
 
 
-def _inner(pictures: Tensor) -> Tensor:
-    return pictures[..., BORDER:-BORDER, BORDER:-BORDER]
+def _inner(images: Tensor) -> Tensor:
+    return images[..., BORDER:-BORDER, BORDER:-BORDER]
 
 
-def _detail(picture: Tensor) -> Tensor:
-    """The middle, three times as large: a checkerboard is too fine to be seen otherwise."""
-    height, width = picture.shape[-2:]
+def _detail(image: Tensor) -> Tensor:
+    """Returns the middle, three times enlarged, because a checkerboard is too fine to be visible otherwise."""
+    height, width = image.shape[-2:]
     top, left = height // 4, width // 4
-    middle = picture[:, top : height - top, left : width - left]
+    middle = image[:, top : height - top, left : width - left]
     return middle.repeat_interleave(3, -1).repeat_interleave(3, -2)
 
 

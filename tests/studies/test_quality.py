@@ -30,13 +30,13 @@ from stylezoo.metrics import (
 )
 from stylezoo.studies import balanced_loss as balanced
 from stylezoo.studies import styleid, stytr2_losses
-from stylezoo.studies.base import Result
+from stylezoo.studies.base import StudyResult
 from stylezoo.studies.loss_exemplars import exemplars
 from stylezoo.studies.material import Material
-from stylezoo.studies.pairs import COPIED, UNCHANGED, ImagePairs, measuring_network, product_pairs, random_pairs
+from stylezoo.studies.pairs import IDENTITY, STYLE_COPY, ImagePairs, measuring_network, product_pairs, random_pairs
 from stylezoo.vgg import VGG
 
-ANCHORS = {UNCHANGED, COPIED}
+BASELINES = {IDENTITY, STYLE_COPY}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def batches(pairs: ImagePairs, model: StyleModel) -> tuple[Tensor, Tensor, Tenso
 # The pairs
 
 
-def test_every_picture_is_drawn_once_before_any_is_drawn_again(pictures: Path) -> None:
+def test_every_image_is_drawn_once_before_any_is_drawn_again(pictures: Path) -> None:
     def drawn(seed: int, count: int) -> list[tuple[Path, Path]]:
         material = Material(str(pictures), str(pictures), seed=seed)
         return list(random_pairs(material, count, 32, held_out=False).files)
@@ -96,13 +96,13 @@ def test_product_of_photos_and_paintings(pictures: Path) -> None:
     assert [(a.name, b.name) for a, b in whole.files] == [(a, b) for a in names for b in names]
     assert len(part) == 30 and set(part.files) < set(whole.files)
     assert len({painting for _, painting in part.files}) > 6  # not the first few alone
-    assert [picture.shape for picture in part[29]] == [(1, 3, 32, 32)] * 2
+    assert [image.shape for image in part[29]] == [(1, 3, 32, 32)] * 2
 
 
 @pytest.mark.parametrize("name", ["balanced_loss", "loss_distributions", "stytr2_losses", "styleid"])
 def test_no_pairs(name: str, study: Any) -> None:
     with pytest.raises(ValueError, match="images is a number of pairs, at least 1, not 0"):
-        study(name, pictures=0, models=(), steps=10**9)  # known before anything is trained
+        study(name, images=0, models=(), steps=10**9)  # known before anything is trained
 
 
 def test_the_network_that_measures(model: StyleModel) -> None:
@@ -122,7 +122,7 @@ def test_losses_are_those_of_the_metrics(model: StyleModel, pairs: ImagePairs) -
     losses = balanced.ast_losses({"thin": model}, pairs, network)
     contents, styles, outputs = batches(pairs, model)
     assert losses.layers == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
-    for label, shown in (("thin", outputs), (UNCHANGED, contents)):
+    for label, shown in (("thin", outputs), (IDENTITY, contents)):
         totals = losses.totals(label)
         for quantity, metric in (("classic", ClassicStyleLoss(network)), ("balanced", BalancedStyleLoss(network))):
             torch.testing.assert_close(totals[quantity].float(), metric.values(shown, styles), rtol=1e-4, atol=0)
@@ -130,19 +130,19 @@ def test_losses_are_those_of_the_metrics(model: StyleModel, pairs: ImagePairs) -
             losses.similarity[label].float(), SSIM().values(shown, contents), rtol=1e-4, atol=1e-5
         )
         assert losses.balanced(label).min() > 0 and losses.balanced(label).max() < 1
-    assert losses.similarity[UNCHANGED].min() == pytest.approx(1)
-    assert losses.classic[COPIED].max() == losses.balanced(COPIED).max() == 0
+    assert losses.similarity[IDENTITY].min() == pytest.approx(1)
+    assert losses.classic[STYLE_COPY].max() == losses.balanced(STYLE_COPY).max() == 0
 
 
-def test_tables_of_the_same_pairs_paint_them_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And of other pairs, or by other models, again."""
-    painted = []
+def test_tables_of_the_same_pairs_stylize_them_once(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other pairs are stylized again."""
+    measured = []
     losses = balanced.ast_losses
-    monkeypatch.setattr(balanced, "ast_losses", lambda *args: painted.append(len(args[1])) or losses(*args))
-    rows = [study(name, pictures=4).rows for name in ("balanced_loss", "loss_distributions", "supremum_correlation")]
-    assert painted == [4] and all(rows)
-    study("loss_distributions", pictures=4, seed=1)
-    assert painted == [4, 4]
+    monkeypatch.setattr(balanced, "ast_losses", lambda *args: measured.append(len(args[1])) or losses(*args))
+    rows = [study(name, images=4).rows for name in ("balanced_loss", "loss_distributions", "supremum_correlation")]
+    assert measured == [4] and all(rows)
+    study("loss_distributions", images=4, seed=1)
+    assert measured == [4, 4]
 
 
 def test_the_bound_is_checked(model: StyleModel, pairs: ImagePairs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_the_bound_is_checked(model: StyleModel, pairs: ImagePairs, monkeypatch:
 def test_rows_have_their_published_numbers(model_file: str, study: Any, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_model(thin_model("sanet", style_loss="balanced_gram"), other)
-    result: Result = study("balanced_loss", models=(model_file, str(other)), pictures=3)
+    result: StudyResult = study("balanced_loss", models=(model_file, str(other)), images=3)
     rows = {(row["system"], row["trained with"]): row for row in result.rows if row["system"]}
     assert rows.keys() == balanced.PAPER.keys() == balanced.RERUN.keys() and len(rows) == 9
     for place, row in rows.items():
@@ -168,7 +168,7 @@ def test_rows_have_their_published_numbers(model_file: str, study: Any, tmp_path
         assert [row[f"re-run: {q} (found)"] for q in ("balanced", "classic")] == list(balanced.RERUN[place].values())
         assert (row["balanced"] is not None) == (row["model"] in ("thin", "other"))
     assert rows["adain", "own loss"]["model"] == "thin" and rows["sanet", "balanced loss"]["model"] == "other"
-    assert [row["model"] for row in result.rows if not row["system"]] == [UNCHANGED, COPIED]
+    assert [row["model"] for row in result.rows if not row["system"]] == [IDENTITY, STYLE_COPY]
 
     ratios = {(row["system"], row["trained with"]): row for row in result.details["ratios"]}
     assert ratios["adain", "own loss"]["balanced"] == ratios["adain", "own loss"]["re-run: classic (found)"] == 1
@@ -181,13 +181,13 @@ def test_rows_have_their_published_numbers(model_file: str, study: Any, tmp_path
     assert sum(float(row["balanced"]) for row in layers) == pytest.approx(rows["adain", "own loss"]["balanced"])
 
 
-def test_unpainted_photos_put_the_re_run_into_place(study: Any) -> None:
-    sentence = balanced._beyond_nothing(1.85)
+def test_the_identity_baseline_puts_the_re_run_into_place(study: Any) -> None:
+    sentence = balanced._beyond_identity(1.85)
     assert "have 1.85" in sentence and sentence.endswith(
         "sanet, classic loss: 2.8; linear_transfer, classic loss: 2.0."
     )
-    assert balanced._beyond_nothing(3.0).endswith("none.")
-    assert "nobody painted" not in " ".join(study("balanced_loss", pictures=1).notes)  # another network's numbers
+    assert balanced._beyond_identity(3.0).endswith("none.")
+    assert "unchanged photos have" not in " ".join(study("balanced_loss", images=1).notes)  # another network's numbers
 
 
 @pytest.mark.parametrize(
@@ -218,17 +218,17 @@ def test_files_that_stop_early_serve_the_layers_they_have(study: Any, tmp_path: 
     whole = VGG("vgg16_random/8", last="relu3_3")
     torch.save(whole.tensors, tmp_path / "short.pth")
     encoder = {"encoder": "vgg16_random/8", "encoder_weights": str(tmp_path / "short.pth")}
-    result: Result = study("balanced_loss", pictures=2, **encoder)
+    result: StudyResult = study("balanced_loss", images=2, **encoder)
     assert {row["layer"] for row in result.details["layers"]} == {"relu1_2", "relu2_2", "relu3_3"}
     assert "at relu1_2, relu2_2, relu3_3. Its file does not reach relu4_3: left out." in result.notes[-1]
     assert f"sha256 {whole.sha256[:12]}" in result.notes[-1] and "compare with the paper's at best" in result.notes[-1]
     with pytest.raises(ValueError, match="has none of the layers relu4_1"):
-        study("content_leak", pictures=1, **encoder)
+        study("content_leak", images=1, **encoder)
 
 
 def test_distributions_and_correlations_come_from_the_same_pairs(study: Any) -> None:
-    spread: Result = study("loss_distributions", pictures=8)
-    correlation: Result = study("supremum_correlation", pictures=8)
+    spread: StudyResult = study("loss_distributions", images=8)
+    correlation: StudyResult = study("supremum_correlation", images=8)
     pairs = [row for row in spread.details["pairs"] if row["model"] == "thin"]
     assert len(pairs) == 8
 
@@ -250,9 +250,9 @@ def test_distributions_and_correlations_come_from_the_same_pairs(study: Any) -> 
         assert row["paper: Pearson, about (found)"] == 1
         quotient = both[0] / both[1]
         assert row["variation of the balanced loss"] == pytest.approx(quotient.std(ddof=1) / quotient.mean(), rel=1e-5)
-    assert {row["model"] for row in correlation.rows} == {"thin", UNCHANGED}
+    assert {row["model"] for row in correlation.rows} == {"thin", IDENTITY}
     with pytest.raises(ValueError, match="at least three pairs"):
-        study("supremum_correlation", pictures=2)
+        study("supremum_correlation", images=2)
 
 
 def test_exemplars_are_the_extremes(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
@@ -264,14 +264,14 @@ def test_exemplars_are_the_extremes(model: StyleModel, pairs: ImagePairs, study:
         assert chosen[f"lowest {quantity}"] == order[:2].tolist()
         assert chosen[f"highest {quantity}"] == order[:-3:-1].tolist()
     with pytest.raises(ValueError, match=r"from 1 to images \(3\), not 4"):
-        study("loss_exemplars", pictures=3, examples=4)
+        study("loss_exemplars", images=3, examples=4)
 
 
 def test_both_sides_of_the_rank_correlation_with_ssim(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
     losses = balanced.ast_losses({"thin": model}, pairs, next(vgg for _, vgg in model.encoders()))
     totals, similarity = losses.totals("thin"), losses.similarity["thin"]
     expected = [spearmanr(totals[q], similarity).statistic for q in ("classic", "balanced")]
-    notes = " ".join(study("loss_exemplars", pictures=5, examples=1).notes)
+    notes = " ".join(study("loss_exemplars", images=5, examples=1).notes)
     assert f"{expected[0]:+.2f} (classic loss), {expected[1]:+.2f} (balanced loss)" in notes
 
 
@@ -279,7 +279,7 @@ def test_both_sides_of_the_rank_correlation_with_ssim(model: StyleModel, pairs: 
 
 
 def test_stytr2_losses(model: StyleModel, pairs: ImagePairs, study: Any) -> None:
-    result: Result = study("stytr2_losses", pictures=5, encoder="vgg19_random/8")
+    result: StudyResult = study("stytr2_losses", images=5, encoder="vgg19_random/8")
     rows = {str(row["model"] or row["system"]): row for row in result.rows}
     contents, styles, outputs = batches(pairs, model)
     network = VGG("vgg19_random/8", last="relu5_1")
@@ -293,16 +293,16 @@ def test_stytr2_losses(model: StyleModel, pairs: ImagePairs, study: Any) -> None
     assert rows["thin"]["style"] == pytest.approx(
         StyleLoss(network, layers).values(outputs, styles).mean().item(), rel=1e-4
     )
-    assert rows[UNCHANGED]["content"] == rows[COPIED]["style"] == 0
+    assert rows[IDENTITY]["content"] == rows[STYLE_COPY]["style"] == 0
 
     columns = [f"paper: {kind} loss, unsure (from memory)" for kind in ("content", "style")]
     assert [rows["thin"][c] for c in columns] == [2.34, 1.91] and [rows["stytr2"][c] for c in columns] == [1.91, 1.47]
-    assert all(rows[anchor][c] is None for anchor in ANCHORS for c in columns)
+    assert all(rows[baseline][c] is None for baseline in BASELINES for c in columns)
     assert "never released" in studies.get("stytr2_losses").description
 
 
 def test_content_leak(model: StyleModel, pictures: Path, study: Any) -> None:
-    result: Result = study("content_leak", pictures=2, rounds=(3,))
+    result: StudyResult = study("content_leak", images=2, rounds=(3,))
     first, third = result.rows
     assert (first["round"], third["round"]) == (1, 3)
     assert first["content to round 1"] == 0 and first["SSIM to round 1"] == pytest.approx(1)
@@ -329,7 +329,7 @@ def test_published_art_fid_is_the_product_of_its_factors() -> None:
 
 
 def test_styleid_without_the_files(model: StyleModel, pictures: Path, study: Any) -> None:
-    result: Result = study("styleid", pictures=4, cfsd_pairs=2, encoder="vgg19_random/8")
+    result: StudyResult = study("styleid", images=4, cfsd_pairs=2, encoder="vgg19_random/8")
     rows = {str(row["model"] or row["system"]): row for row in result.rows}
     assert all(row[name] is None for row in result.rows for name in ("ArtFID", "FID", "LPIPS"))
     notes = " ".join(result.notes)
@@ -347,8 +347,8 @@ def test_styleid_without_the_files(model: StyleModel, pictures: Path, study: Any
     }
     for name, values in expected.items():
         assert rows["thin"][name] == pytest.approx(values.mean().item(), rel=1e-3), name
-    for anchor, perfect in ((UNCHANGED, ("content", "CFSD")), (COPIED, ("style", "balanced", "HistoGAN"))):
-        assert [rows[anchor][name] for name in perfect] == pytest.approx([0] * len(perfect), abs=1e-9)
+    for baseline, perfect in ((IDENTITY, ("content", "CFSD")), (STYLE_COPY, ("style", "balanced", "HistoGAN"))):
+        assert [rows[baseline][name] for name in perfect] == pytest.approx([0] * len(perfect), abs=1e-9)
     assert rows["thin"]["paper: LPIPS (from memory)"] == 0.6076 and rows["cast"]["paper: FID (from memory)"] == 20.395
 
 
@@ -363,21 +363,21 @@ def test_styleid_with_the_files(
     for name, stand_in in (("AlexNet", lambda: network), ("ArtInception", lambda: pool)):
         monkeypatch.setattr(styleid, name, stand_in)
     monkeypatch.setattr(styleid, "FID", partial(FID, dimensions=48))
-    result: Result = study("styleid", pictures=6, size=64)
+    result: StudyResult = study("styleid", images=6, size=64)
     rows = {str(row["model"] or row["system"]): row for row in result.rows}
     contents, styles, outputs = batches(product_pairs(Material(str(pictures), str(pictures)), 6, 64, False), model)
     whole = ArtFID(pool, LPIPS(network), dimensions=48)
     whole.update(outputs, contents, styles)
     assert rows["thin"]["ArtFID"] == pytest.approx(whole.result().value, rel=1e-3)
     assert rows["thin"]["LPIPS"] == pytest.approx(LPIPS(network).values(outputs, contents).mean().item(), rel=1e-3)
-    assert rows[UNCHANGED]["LPIPS"] == pytest.approx(0, abs=1e-6) and rows[COPIED]["FID"] == pytest.approx(0, abs=1e-3)
+    assert rows[IDENTITY]["LPIPS"] == pytest.approx(0, abs=1e-6) and rows[STYLE_COPY]["FID"] == pytest.approx(
+        0, abs=1e-3
+    )
     assert rows["thin"]["ArtFID"] == pytest.approx((1 + rows["thin"]["LPIPS"]) * (1 + rows["thin"]["FID"]))
     assert "Rank correlation with the published numbers, which are from memory: ArtFID too few" in " ".join(
         result.notes
     )
-    assert f"LPIPS looks with alexnet (sha256 {network.sha256[:12]}). FID looks with Sequential" in " ".join(
-        result.notes
-    )
+    assert f"LPIPS uses alexnet (sha256 {network.sha256[:12]}). FID uses Sequential" in " ".join(result.notes)
 
 
 def test_what_counts_as_the_protocol() -> None:

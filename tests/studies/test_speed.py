@@ -16,8 +16,8 @@ from PIL import Image
 
 import stylezoo
 from stylezoo import StyleModel, studies
-from stylezoo.checkpoints import save_model
-from stylezoo.registry import create_model, get
+from stylezoo.checkpoints import create_model, save_model
+from stylezoo.registry import get
 from stylezoo.studies import adain_loss_vs_iterations as convergence
 from stylezoo.studies import cin_styles, timing
 from stylezoo.studies.base import Row
@@ -43,7 +43,7 @@ def by_method(rows: Sequence[Row], size: int) -> dict[str, Row]:
 
 
 def test_every_system_is_measured(tmp_path: Path) -> None:
-    result, files = studies.run("adain_speed", tmp_path, size=48, pictures=2)
+    result, files = studies.run("adain_speed", tmp_path, size=48, images=2)
 
     assert {path.name for path in files} == {f"adain_speed{s}" for s in (".md", ".csv", ".tex", ".png", "_rounds.csv")}
     rows = by_method(result.rows, 48)
@@ -90,7 +90,7 @@ def test_the_machine_is_named() -> None:
 def test_chosen_systems_and_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_model(thin_model("microast"), path)
-    result = studies.get("stytr2_speed")(models=("efdm", str(path)), size=48, pictures=1)
+    result = studies.get("stytr2_speed")(models=("efdm", str(path)), size=48, images=1)
     rows = by_method(result.rows, 48)
     assert {method for method, row in rows.items() if row["ms"] is not None} == {"AdaIN", "efdm", "mine"}
     assert rows["mine"]["MB"] == path.stat().st_size / 1e6
@@ -112,12 +112,12 @@ def test_rounds_are_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_clock_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 5.0, *(10.0, 11.0, 14.0, 16.0, 18.0, 20.0), 0.0, 2.0, 5.0])
     monkeypatch.setattr(timing, "_now", lambda model: next(clock))
-    pictures = torch.rand(2, 1, 3, 32, 32)
-    assert timing.time_once(thin_model("adain"), *pictures) == (1.0, 4.0)
+    images = torch.rand(2, 1, 3, 32, 32)
+    assert timing.time_once(thin_model("adain"), *images) == (1.0, 4.0)
     optimizes = thin_model("gatys", iterations=3)
-    assert timing.time_once(optimizes, *pictures) == (4.0, 2.0)  # 10 seconds, 3 iterations of 2 after the first
+    assert timing.time_once(optimizes, *images) == (4.0, 2.0)  # 10 seconds, 3 iterations of 2 after the first
     assert optimizes.on_iteration is None
-    assert timing.time_once(thin_model("cin"), *pictures) == (2.0, 3.0)
+    assert timing.time_once(thin_model("cin"), *images) == (2.0, 3.0)
 
 
 # Speed, published
@@ -125,7 +125,7 @@ def test_what_the_clock_saw(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """report(name) makes a speed table as if every image had taken 2 seconds to encode and 4 to paint, AdaIN's half."""
+    """report(name) makes a speed table as if every image had taken 2 seconds to encode and 4 to decode, AdaIN's half."""
     seconds = {"adain []": (1.0, 2.0)}
     monkeypatch.setattr(timing, "untrained", lambda methods: {m.key: _Kind(m.system) for m in methods})
     monkeypatch.setattr(timing, "footprint", lambda model: (1000, 0.004))
@@ -191,12 +191,12 @@ def test_msgnet_table(report: Any) -> None:
 
 def test_conflicting_and_missing_times_are_not_quoted(report: Any) -> None:
     assert "contradict" in studies.get("stytr2_speed").description
-    assert "not at hand" in studies.get("magenta_speed").description
+    assert "not available" in studies.get("magenta_speed").description
     for name in ("stytr2_speed", "magenta_speed"):
         assert not any("paper" in note for note in report(name).notes)
 
 
-@pytest.mark.parametrize("settings", [{"pictures": 0}, {"size": 16}])
+@pytest.mark.parametrize("settings", [{"images": 0}, {"size": 16}])
 def test_nothing_to_measure(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="takes 1 image or more"):
         studies.get("sanet_speed")(**settings)
@@ -204,15 +204,15 @@ def test_nothing_to_measure(settings: dict[str, Any]) -> None:
 
 def test_unknown_model() -> None:
     with pytest.raises(ValueError, match="did you mean 'adain'"):
-        studies.get("sanet_speed")(models=("adian",), size=32, pictures=1)
+        studies.get("sanet_speed")(models=("adian",), size=32, images=1)
 
 
 # Losses over iterations
 
 
-def iterations(pictures: Path, **settings: Any) -> studies.Result:
-    found: studies.Result = studies.get("adain_loss_vs_iterations")(
-        **{**THIN, "content": str(pictures), "style": str(pictures), "pictures": 2, "iterations": 12, **settings}
+def iterations(pictures: Path, **settings: Any) -> studies.StudyResult:
+    found: studies.StudyResult = studies.get("adain_loss_vs_iterations")(
+        **{**THIN, "content": str(pictures), "style": str(pictures), "images": 2, "iterations": 12, **settings}
     )
     return found
 
@@ -224,7 +224,7 @@ def test_losses_over_iterations(pictures: Path) -> None:
     assert list(rows) == names
     assert all(column.endswith("(found)") for column in rows["AdaIN"] if column.startswith("paper"))
     assert rows["AdaIN"]["paper: ln style less the photo's (found)"] == pytest.approx(2.62 - 5.17)
-    assert rows["Gatys et al., 50"]["ln style"] is None  # not painted that long
+    assert rows["Gatys et al., 50"]["ln style"] is None  # there are fewer iterations
     curve = {int(point["iteration"]): point for point in result.details["curve"]}
     assert set(curve) == set(range(1, 13))
     assert curve[12]["ln style"] == rows["Gatys et al., 12"]["ln style"] < curve[1]["ln style"]
@@ -247,7 +247,7 @@ def test_the_photo_is_measured_by_the_formula(pictures: Path) -> None:
     network, total = VGG("vgg19_random/8"), 0.0
     for photo in photos:
         for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1"):
-            p, s = (network(picture[None], [layer])[layer][0].flatten(1) for picture in (photo, painting))
+            p, s = (network(image[None], [layer])[layer][0].flatten(1) for image in (photo, painting))
             variances = [(x.var(1) + 1e-5).sqrt() for x in (p, s)]
             total += float((p.mean(1) - s.mean(1)).square().mean() + (variances[0] - variances[1]).square().mean())
     assert float(result.rows[0]["ln style"]) == pytest.approx(math.log(total / 2), abs=1e-4)
@@ -273,15 +273,15 @@ def test_given_models_stand_on_the_curve(pictures: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def styles(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[studies.Result, Path]:
+def styles(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[studies.StudyResult, Path]:
     output = tmp_path_factory.mktemp("cin_styles")
     settings = {key: value for key, value in THIN.items() if key != "crop"} | {"encoder": "vgg16_random/8"}
     folders = {"content": str(pictures), "style": str(pictures)}
-    result, _ = studies.run("cin_styles", output, styles=3, width=0.125, pictures=2, seed=1, **settings, **folders)
+    result, _ = studies.run("cin_styles", output, styles=3, width=0.125, images=2, seed=1, **settings, **folders)
     return result, output
 
 
-def test_percent_of_the_networks_of_one_style(styles: tuple[studies.Result, Path]) -> None:
+def test_percent_of_the_networks_of_one_style(styles: tuple[studies.StudyResult, Path]) -> None:
     result, output = styles
     assert {path.suffix for path in output.iterdir()} == {".md", ".csv", ".tex", ".png"}
     each = result.details["each"]

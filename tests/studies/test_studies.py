@@ -19,13 +19,13 @@ from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
 from stylezoo.images import write_image
-from stylezoo.studies.base import Result, Setting, Study, as_latex, command, write
-from stylezoo.studies.material import Material
+from stylezoo.studies.base import COMMON_SETTINGS, Setting, Study, StudyResult, as_latex, command, write
+from stylezoo.studies.material import Material, encoder_by_its_name
 from stylezoo.studies.style_interpolation import bilinear
 from stylezoo.studies.upsampling_checkerboard import added, checkerboard
 
 PAIRED = {"steps": 2, "crop": 32, "size": 48, "batch_size": 2, "encoder": "vgg19_random/8"}
-SINGLE = {"steps": 2, "batch_size": 2, "pictures": 2, "width": 0.125, "encoder": "vgg16_random/8"}
+SINGLE = {"steps": 2, "batch_size": 2, "images": 2, "width": 0.125, "encoder": "vgg16_random/8"}
 CASES: dict[
     str, tuple[dict[str, Any], int, set[str], set[str]]
 ] = {  # settings, rows, some columns, files but md, csv and tex
@@ -39,13 +39,13 @@ CASES: dict[
         {**SINGLE, "crop": 32, "size": 80, "initializations": 1},
         7,
         {"upsample", "step", "period 2, dB", "period 4, dB"},
-        {"upsampling_checkerboard.png", "upsampling_checkerboard_pictures.png"},
+        {"upsampling_checkerboard.png", "upsampling_checkerboard_images.png"},
     ),
     "alpha_sweep": (
-        {**PAIRED, "pictures": 2, "alphas": 3},
+        {**PAIRED, "images": 2, "alphas": 3},
         4,
         {"model", "alpha", "content", "style"},
-        {"alpha_sweep.png", "alpha_sweep_pictures.png"},
+        {"alpha_sweep.png", "alpha_sweep_images.png"},
     ),
     "style_interpolation": (
         {**PAIRED, "side": 3},
@@ -54,55 +54,55 @@ CASES: dict[
         {"style_interpolation.png"},
     ),
     "identity": (
-        {**PAIRED, "pictures": 2},
+        {**PAIRED, "images": 2},
         8,
         {"model", "painted with", "PSNR", "SSIM", "mean difference"},
         {"identity.png"},
     ),
     "levels": (
-        {**PAIRED, "pictures": 2},
+        {**PAIRED, "images": 2},
         5,
         {"model", "trained parameters", "content", "style", "SSIM"},
-        {"levels.png", "levels_pictures.png"},
+        {"levels.png", "levels_images.png"},
     ),
     "balanced_loss": (
-        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        {**PAIRED, "images": 3, "systems": ("adain",)},
         11,
         {"model", "trained with", "balanced", "classic", "paper: balanced (found)", "re-run: classic (found)"},
         {"balanced_loss.png", "balanced_loss_layers.csv", "balanced_loss_ratios.csv"},
     ),
     "loss_distributions": (
-        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        {**PAIRED, "images": 3, "systems": ("adain",)},
         6,
         {"model", "loss", "median", "95 % / 5 %", "skewness"},
         {"loss_distributions.png", "loss_distributions_pairs.csv"},
     ),
     "supremum_correlation": (
-        {**PAIRED, "pictures": 3, "systems": ("adain",)},
+        {**PAIRED, "images": 3, "systems": ("adain",)},
         8,
         {"model", "layer", "Pearson", "paper: Pearson, about (found)"},
         {"supremum_correlation.png"},
     ),
     "loss_exemplars": (
-        {**PAIRED, "pictures": 3, "examples": 1},
+        {**PAIRED, "images": 3, "examples": 1},
         4,
         {"model", "chosen for", "photo", "painting", "classic", "balanced"},
         {"loss_exemplars.png"},
     ),
     "stytr2_losses": (
-        {**PAIRED, "pictures": 2, "systems": ("adain",)},
+        {**PAIRED, "images": 2, "systems": ("adain",)},
         13,
         {"model", "system", "content", "style", "paper: style loss, unsure (from memory)"},
         {"stytr2_losses.png"},
     ),
     "content_leak": (
-        {**PAIRED, "pictures": 2, "systems": ("adain",), "rounds": (1, 3)},
+        {**PAIRED, "images": 2, "systems": ("adain",), "rounds": (1, 3)},
         2,
         {"model", "round", "content to round 1", "SSIM to the photo"},
-        {"content_leak.png", "content_leak_pictures.png"},
+        {"content_leak.png", "content_leak_images.png"},
     ),
     "styleid": (
-        {**PAIRED, "pictures": 2, "systems": ("adain",)},
+        {**PAIRED, "images": 2, "systems": ("adain",)},
         12,
         {"model", "system", "ArtFID", "HistoGAN", "CFSD", "paper: ArtFID (from memory)"},
         {"styleid.png"},
@@ -115,10 +115,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty images: four of them are held out."""
     folder = tmp_path_factory.mktemp("material")
     for index in range(20):
-        picture = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(index))
-        write_image(
-            torch.nn.functional.interpolate(picture, size=(40, 48), mode="bilinear"), folder / f"{index:02d}.png"
-        )
+        image = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(index))
+        write_image(torch.nn.functional.interpolate(image, size=(40, 48), mode="bilinear"), folder / f"{index:02d}.png")
     return folder
 
 
@@ -164,7 +162,7 @@ def test_no_study_is_forgotten() -> None:
 
 
 def test_the_seed_decides(folder: Path) -> None:
-    settings: dict[str, Any] = {**PAIRED, "pictures": 1, "content": str(folder), "style": str(folder)}
+    settings: dict[str, Any] = {**PAIRED, "images": 1, "content": str(folder), "style": str(folder)}
     first, again, other = (studies.get("levels")(**settings, seed=s, systems=("sanet",)) for s in (0, 0, 1))
     assert first.rows == again.rows
     assert first.rows[1] != other.rows[1]
@@ -180,11 +178,13 @@ def test_given_models_are_studied(name: str, small_model: Path, folder: Path, tm
     assert result.notes[0] == "Models: thin.safetensors, as given."
 
 
-def test_adain_with_itself_is_its_floor(small_model: Path, folder: Path) -> None:
-    settings = {"models": (str(small_model),), "content": str(folder), "size": 48, "pictures": 3}
+def test_adain_with_itself_is_its_reconstruction(small_model: Path, folder: Path) -> None:
+    settings = {"models": (str(small_model),), "content": str(folder), "size": 48, "images": 3}
     rows = {(r["model"], r["painted with"]): r for r in studies.get("identity")(**settings, style=str(folder)).rows}
-    itself, floor = rows["thin", "itself"], rows["thin", "itself, alpha 0 (floor)"]
-    assert itself["SSIM"] == pytest.approx(floor["SSIM"], abs=1e-4)  # AdaIN of features with their own statistics
+    itself, reconstruction = rows["thin", "itself"], rows["thin", "itself, alpha 0 (floor)"]
+    assert itself["SSIM"] == pytest.approx(
+        reconstruction["SSIM"], abs=1e-4
+    )  # AdaIN of features with their own statistics
     assert rows["(the photo itself)", ""] == {
         "model": "(the photo itself)",
         "painted with": "",
@@ -194,7 +194,7 @@ def test_adain_with_itself_is_its_floor(small_model: Path, folder: Path) -> None
     }
 
 
-def test_curves_see_both_modes_of_batch_normalization(folder: Path) -> None:
+def test_curves_have_both_modes_of_batch_normalization(folder: Path) -> None:
     settings = {**CASES["norm_convergence"][0], "content": str(folder), "style": str(folder)}
     result = studies.get("norm_convergence")(**settings)
     points = {(p["norm"], p["data"], p["step"]): p["loss"] for p in result.details["curves"]}
@@ -226,8 +226,8 @@ def smooth(seed: int, size: int = 128) -> torch.Tensor:
     noise = torch.randn(12, 3, size, size, generator=torch.Generator().manual_seed(seed))
     frequency = torch.fft.fftfreq(size)
     radius = (frequency[:, None].square() + frequency.square()).sqrt().clamp_min(1 / size)
-    picture = torch.fft.ifft2(torch.fft.fft2(noise) / radius).real
-    return 0.5 + 0.15 * picture / picture.std((-2, -1), keepdim=True)
+    image = torch.fft.ifft2(torch.fft.fft2(noise) / radius).real
+    return 0.5 + 0.15 * image / image.std((-2, -1), keepdim=True)
 
 
 def test_checkerboards_are_found() -> None:
@@ -254,7 +254,7 @@ def test_the_scale_of_outputs_does_not_count() -> None:
     assert added(3 * photos + 0.2, photos).abs().max() < 1e-5
 
 
-def test_small_pictures_have_no_spectrum() -> None:
+def test_small_images_have_no_spectrum() -> None:
     with pytest.raises(ValueError, match="64 x 64 are needed"):
         checkerboard(torch.zeros(1, 3, 60, 80))
 
@@ -265,7 +265,7 @@ def test_bilinear_weights() -> None:
     assert sum(bilinear(0.3, 0.8)) == pytest.approx(1)
 
 
-def test_procedural_pictures_without_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_procedural_images_without_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stylezoo.studies.material.COUNT", 10)
     material = Material(crop=32, batch_size=2)
     assert material.photos(5, 32).shape == (2, 3, 32, 32)  # a fifth of them is held out
@@ -273,8 +273,8 @@ def test_procedural_pictures_without_folders(tmp_path: Path, monkeypatch: pytest
     assert material.paintings(1, 32).shape == (1, 3, 32, 32)
 
 
-def study(result: Result) -> Study:
-    def function(*, steps: int = 1) -> Result:
+def study(result: StudyResult) -> Study:
+    def function(*, steps: int = 1) -> StudyResult:
         """What it shows.
 
         More of it.
@@ -287,7 +287,13 @@ def study(result: Result) -> Study:
 def test_published_numbers_beside_ours(tmp_path: Path) -> None:
     rows = [{"method": "adain", "paper": 0.018, "ours": 1 / 3}, {"method": "ours, new", "paper": None, "ours": 2}]
     settings = {"models": ["a b", "c"]}
-    write(study(Result(rows)), Result(rows, ["A note."]), tmp_path, settings, command("sample", tmp_path, settings))
+    write(
+        study(StudyResult(rows)),
+        StudyResult(rows, ["A note."]),
+        tmp_path,
+        settings,
+        command("sample", tmp_path, settings),
+    )
     assert (tmp_path / "sample.csv").read_text() == 'method,paper,ours\nadain,0.018,0.333333\n"ours, new",,2\n'
     summary = (tmp_path / "sample.md").read_text()
     assert "# What it shows.\n\nMore of it." in summary and "| adain | 0.018 | 0.3333 |" in summary
@@ -298,11 +304,11 @@ def test_published_numbers_beside_ours(tmp_path: Path) -> None:
 
 
 def test_failed_writing_keeps_older_results(tmp_path: Path) -> None:
-    result = Result([{"a": 1}], figures={"": torch.zeros(3, 8, 8)})
+    result = StudyResult([{"a": 1}], figures={"": torch.zeros(3, 8, 8)})
     files = write(study(result), result, tmp_path, {}, "command")
     before = [path.read_bytes() for path in files]
     with pytest.raises(ValueError):
-        write(study(result), Result([{"a": 2}], figures={"": torch.zeros(1, 8)}), tmp_path, {}, "command")
+        write(study(result), StudyResult([{"a": 2}], figures={"": torch.zeros(1, 8)}), tmp_path, {}, "command")
     assert [path.read_bytes() for path in files] == before
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
@@ -315,14 +321,14 @@ def test_list(flag: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command(small_model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"models": [str(small_model)], "content": str(folder), "style": str(folder), "size": 32, "pictures": 1}
+    options = {"models": [str(small_model)], "content": str(folder), "style": str(folder), "size": 32, "images": 1}
     assert COMMANDS["reproduce"]("identity", str(tmp_path / "out"), **options) == 0
     shown = capsys.readouterr().out
     assert "thin: SSIM" in shown and str(tmp_path / "out" / "identity.png") in shown
 
 
 def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -> None:
-    options = ["--content", str(folder), "--style", str(folder), "--size", "32", "--pictures", "1"]
+    options = ["--content", str(folder), "--style", str(folder), "--size", "32", "--images", "1"]
     main(["reproduce", "identity", "--output", str(tmp_path / "out"), "--models", str(small_model), *options])
     assert (tmp_path / "out" / "identity.md").is_file()
 
@@ -338,12 +344,12 @@ def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -
         ({"name": "levels", "output": "x", "content": "nowhere"}, "no image in nowhere: give --content a folder"),
         ({"name": "levels", "output": "x", "models": ["a.safetensors"]}, "no model file a.safetensors"),
         (
-            {"name": "content_leak", "output": "x", "set": ["round=3"]},
+            {"name": "content_leak", "output": "x", "settings": ["round=3"]},
             "takes no round: its settings are content.*rounds",
         ),
-        ({"name": "content_leak", "output": "x", "set": ["rounds=a"]}, r"rounds takes tuple\[int, ...\], not 'a'"),
-        ({"name": "content_leak", "output": "x", "set": ["rounds"]}, "as NAME=VALUE, such as rounds=1,5,10,20"),
-        ({"name": "content_leak", "output": "x", "steps": 1, "set": ["steps=1"]}, "steps is given twice"),
+        ({"name": "content_leak", "output": "x", "settings": ["rounds=a"]}, r"rounds takes tuple\[int, ...\], not 'a'"),
+        ({"name": "content_leak", "output": "x", "settings": ["rounds"]}, "as NAME=VALUE, such as rounds=1,5,10,20"),
+        ({"name": "content_leak", "output": "x", "steps": 1, "settings": ["steps=1"]}, "steps is given twice"),
     ],
 )
 def test_one_clear_sentence(
@@ -385,6 +391,32 @@ def test_charts_only(name: str, left: set[str], folder: Path, tmp_path: Path) ->
     assert result.notes[-1] == "Images are left out (charts_only)."
 
 
+def test_common_settings_are_the_options_of_reproduce() -> None:
+    own = {"name", "output", "list_studies", "settings", "charts_only"}
+    assert [name for name in inspect.signature(COMMANDS["reproduce"]).parameters if name not in own] == [
+        *COMMON_SETTINGS
+    ]
+
+
+def test_former_names_of_settings(small_model: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="the setting system is now called systems"):
+        assert studies.get("alpha_sweep").parse(["system=adain", "alphas=3"]) == {"systems": ("adain",), "alphas": 3}
+    settings = {"models": [str(small_model)], "content": str(folder), "style": str(folder), "size": 32}
+    with pytest.warns(DeprecationWarning, match="the setting pictures is now called images"):
+        studies.run("identity", tmp_path / "former", pictures=1, **settings)
+    studies.run("identity", tmp_path / "current", images=1, **settings)
+    former, current = ((tmp_path / name / "identity.md").read_text() for name in ("former", "current"))
+    assert "--images 1" in current and current == former.replace("former", "current")
+
+
+def test_the_encoder_has_the_name_that_a_system_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"encoder": "vgg16_random/8", "encoder_weights": None, "width": 0.5}
+    assert encoder_by_its_name("adain", settings) == settings
+    monkeypatch.setattr("stylezoo.registry.get", lambda name: lambda loss_encoder, loss_encoder_weights, width: None)
+    renamed = {"loss_encoder": "vgg16_random/8", "loss_encoder_weights": None, "width": 0.5}
+    assert encoder_by_its_name("johnson", settings) == renamed
+
+
 def test_every_setting_can_be_typed() -> None:
     """What --list prints as a default is understood, and is the default; an empty list alone has no word."""
     for name, registered in studies.studies().items():
@@ -421,7 +453,7 @@ def test_settings_of_one_study_by_command(folder: Path, tmp_path: Path, capsys: 
     main(["reproduce", "content_leak", "--list"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.strip().splitlines()}
     assert "1,5,10,20" in lines["rounds"] and "After how many rounds" in lines["rounds"] and "Side of" in lines["size"]
-    options = ["--content", str(folder), "--style", str(folder), "--size", "48", "--pictures", "2", "--steps", "1"]
+    options = ["--content", str(folder), "--style", str(folder), "--size", "48", "--images", "2", "--steps", "1"]
     options += ["--set", "rounds=1,3", "systems=adain", "crop=32", "encoder=vgg19_random/8", "--charts_only"]
     main(["reproduce", "content_leak", "--output", str(tmp_path / "out"), *options])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
