@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -146,25 +146,22 @@ class StyleModel(LightningModule):
     """Builds the optimizer in place of the paper's Adam, see `stylezoo.training.Training`."""
 
     def __init__(self, **_: Any) -> None:  # Lightning's load_from_checkpoint of a base class asks for the ** form
-        super().__init__()
-        self._seed: int | None = None
+        """Stores the arguments of a system's constructor, which calls this first.
 
-    def save_settings(self) -> None:
-        """Stores the constructor's arguments as hyper-parameters and checks those with a ``Literal`` type.
-
-        Called first by the constructor of a system.
+        They become hyper-parameters; ``lr`` and ``lr_decay`` become attributes, and each ``X_weight`` the weight of the loss
+        term X.
 
         Raises:
-            StylezooError: If a setting is none of its choices; the message names setting and choices.
+            StylezooError: If a setting with a ``Literal`` type is none of its choices.
         """
+        super().__init__()
         frame = inspect.currentframe()
         assert frame is not None
         self.save_hyperparameters(frame=frame.f_back)
-        for name, hint in get_type_hints(type(self).__init__).items():
-            optional = [h for h in get_args(hint) if get_origin(h) is Literal]  # Literal["a", "b"] | None
-            choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
-            if choices is not None and not (optional and self.hparams[name] is None):
-                check_choice(name, self.hparams[name], choices)
+        check_settings(type(self), self.hparams)
+        self.lr, self.lr_decay = self.hparams.get("lr", 0.0), self.hparams.get("lr_decay", 0.0)
+        self.loss_weights = {k.removesuffix("_weight"): v for k, v in self.hparams.items() if k.endswith("_weight")}
+        self._seed: int | None = None
 
     def __repr__(self) -> str:
         """One line: class, tag, encoder and number of trained parameters; ``print(model.transformer)`` shows modules."""
@@ -507,6 +504,15 @@ class StyleModel(LightningModule):
                     f" but the encoder here is {encoder.name} with sha256 {encoder.sha256[:12]}...: give the file it was"
                     f" trained with ({name}_weights)."
                 )
+
+
+def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None:
+    """Raises a StylezooError that names setting and choices, if a setting with a ``Literal`` type is none of these."""
+    for name, hint in get_type_hints(model.__init__).items():
+        optional = [h for h in get_args(hint) if get_origin(h) is Literal]  # Literal["a", "b"] | None
+        choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
+        if choices is not None and name in settings and not (optional and settings[name] is None):
+            check_choice(name, settings[name], choices)
 
 
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:

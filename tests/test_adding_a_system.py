@@ -54,11 +54,8 @@ class Toy(StyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.colors = nn.Conv2d(3, 3, 1)
         self.perceptual = PerceptualLoss({"relu2_1": 1.0}, LAYERS, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         return {"thumbnail": 4 * F.adaptive_avg_pool2d(style, 4) - 2}

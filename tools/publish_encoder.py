@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from publish import write_table
 from safetensors.torch import save
 
 from stylezoo import weights
 from stylezoo.vgg import VGG
+from stylezoo.weights import write_table
 
 NAME = "vgg19_slim"
 

@@ -56,12 +56,9 @@ class AdaIN(FeatureTransferModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         """Returns mean and standard deviation of the style's relu4_1 features, each (B, 512, 1, 1)."""

@@ -125,8 +125,6 @@ class CIN(TrainedStyles):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.style_folder, self.style_size, self.seed = styles, style_size, seed
         self.style_coefficients = style_coefficients or {}
         names = list(style_names) if style_names is not None else list(style_files(styles))
@@ -140,7 +138,6 @@ class CIN(TrainedStyles):
             self._take_convs(finetune, finetune_from)
             self.hparams["finetune"] = None  # done: the model loads without the other one
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     def _take_convs(self, path: str, start: str) -> None:
         """Takes over the convolutions of another model and freezes them."""

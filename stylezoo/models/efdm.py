@@ -105,13 +105,10 @@ class EFDM(FeatureTransferModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
         self.decoder = MirroredDecoder(self.encoder.channels)
         measure = distribution_loss if style_loss == "efdm" else style_loss
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=measure)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         """Returns the sorted values of the style's relu4_1 features, (B, 512, positions)."""

@@ -41,6 +41,7 @@ from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, parse_name
 
+REFERENCE = "leongatys/PytorchNeuralStyleTransfer@be6c8e2"
 CONTENT_LAYERS = {"relu4_2": 1.0}
 STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 SMALLEST_SIDE = 16  # what relu5_1 needs
@@ -80,13 +81,7 @@ class Settings:
                 raise StylezooError(f"{name} must be greater than 0, got {getattr(self, name)}.")
 
 
-@register(
-    "gatys",
-    paper="arXiv:1508.06576",
-    year=2016,
-    kind="optimization",
-    reference="leongatys/PytorchNeuralStyleTransfer@be6c8e2",
-)
+@register("gatys", paper="arXiv:1508.06576", year=2016, kind="optimization", reference=REFERENCE)
 class Gatys(StyleModel):
     """Gatys et al. 2016: the image itself is optimized. The defaults are those of ``experiments/gatys.yaml``.
 
@@ -163,11 +158,9 @@ class Gatys(StyleModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
         self.hparams["betas"] = list(betas)
         self.settings = Settings(**{field.name: self.hparams[field.name] for field in fields(Settings)})
         self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss, style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
         order = conv_names(parse_name(encoder)[0])
         deepest = max(self.perceptual.layers, key=lambda layer: order.index(layer.replace("relu", "conv")))
         self.encoder = VGG(encoder, encoder_weights, last=deepest, pooling=pooling, first_padding=first_padding)

@@ -103,15 +103,12 @@ class Johnson(SingleStyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.set_style(style_image, style_name, style_size)
         self.tail, self.pixels = tail, pixels
         self.transformer = JohnsonTransformer(norm, upsample, padding, width, norm_last, norm_eps)
         if norm_init == "uniform":
             uniform_scales(self.transformer)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

@@ -39,6 +39,7 @@ from stylezoo.registry import register
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
+REFERENCE = "sunshineatnoon/LinearStyleTransfer@188e8e5"
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 SIZE = 32
 """Side of the matrices."""
@@ -105,13 +106,7 @@ class Transformation(nn.Module):
         return unzipped
 
 
-@register(
-    "linear_transfer",
-    paper="arXiv:1808.04537",
-    year=2019,
-    kind="arbitrary",
-    reference="sunshineatnoon/LinearStyleTransfer@188e8e5",
-)
+@register("linear_transfer", paper="arXiv:1808.04537", year=2019, kind="arbitrary", reference=REFERENCE)
 class LinearTransfer(StyleModel):
     """Linear transfer (Li et al. 2019).
 
@@ -159,8 +154,6 @@ class LinearTransfer(StyleModel):
         decoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.stretch = stretch
         self.levels = [name for name, on in (("relu3_1", relu3_1), ("relu4_1", relu4_1)) if on]
         if not self.levels:
@@ -175,7 +168,6 @@ class LinearTransfer(StyleModel):
         self.decoder = MirroredDecoder(channels, "relu4_1" if relu4_1 else "relu3_1").requires_grad_(False)
         self._load_decoder(deepest, encoder, decoder_weights)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     def _load_decoder(self, layer: str, encoder: str, file: str | None) -> None:
         self.decoder_is_trained = False

@@ -43,6 +43,7 @@ from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.weights import Tensors
 
+REFERENCE = "magenta/magenta@526d3eb arbitrary_image_stylization"
 Predictor = Literal["inception_v3", "mobilenet_v2"]
 
 CHANNELS = (32, 64, 128, 64, 32)
@@ -191,13 +192,7 @@ class Transformer(ConditionalTransformer):
         return self(x, self.scale(bottleneck), self.shift(bottleneck))  # type: ignore[no-any-return]
 
 
-@register(
-    "magenta",
-    paper="arXiv:1705.06830",
-    year=2017,
-    kind="arbitrary",
-    reference="magenta/magenta@526d3eb arbitrary_image_stylization",
-)
+@register("magenta", paper="arXiv:1705.06830", year=2017, kind="arbitrary", reference=REFERENCE)
 class Magenta(StyleModel):
     """Ghiasi et al. 2017: 10,986,562 parameters with Inception-v3.
 
@@ -250,8 +245,6 @@ class Magenta(StyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.style_size, self.augment, self.seed = style_size, augment, seed
         self.predictor = StylePredictor(predictor)
         if predictor_weights is not None:
@@ -262,7 +255,6 @@ class Magenta(StyleModel):
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
         self.transformer = Transformer(width, padding, separable)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

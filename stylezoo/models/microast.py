@@ -201,15 +201,12 @@ class MicroAST(StyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.fade = fade
         self.content_encoder = Encoder()
         self.style_encoder = Encoder()
         self.modulator = Modulator()
         self.decoder = Decoder()
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight, "contrastive": contrastive_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

@@ -38,6 +38,7 @@ from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.weights import Tensors
 
+REFERENCE = "zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560"
 Upsample = Literal["nearest", "subpixel"]
 
 CONTENT_LAYERS = {"relu2_2": 1.0}
@@ -142,13 +143,7 @@ def normalized_gram(x: Tensor) -> Tensor:
     return gram(x) / x[0].numel()
 
 
-@register(
-    "msgnet",
-    paper="arXiv:1703.06953",
-    year=2017,
-    kind="arbitrary",
-    reference="zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560",
-)
+@register("msgnet", paper="arXiv:1703.06953", year=2017, kind="arbitrary", reference=REFERENCE)
 class MSGNet(StyleModel):
     """MSG-Net (Zhang & Dana 2017): any image as style, best those of the folder it was trained on.
 
@@ -185,12 +180,9 @@ class MSGNet(StyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.one_style_per_batch = one_style_per_batch
         self.generator = Generator(ngf, blocks, upsample)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

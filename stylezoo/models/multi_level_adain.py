@@ -36,6 +36,8 @@ from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
+REFERENCE = "GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2"
+PAPER = "https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN"
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 Concatenate = Literal["downsampled", "full"]
 
@@ -110,13 +112,7 @@ class Decoder(nn.Module):
         return x if self.concatenate == "full" else upsample_nearest(x)
 
 
-@register(
-    "multi_level_adain",
-    paper="https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN",
-    year=2023,
-    kind="arbitrary",
-    reference="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
-)
+@register("multi_level_adain", paper=PAPER, year=2023, kind="arbitrary", reference=REFERENCE)
 class MultiLevelAdaIN(StyleModel):
     """AdaIN at three levels (Gao 2023).
 
@@ -146,13 +142,10 @@ class MultiLevelAdaIN(StyleModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
         self.supports_tiles = concatenate == "downsampled"
         self.decoder = Decoder(self.encoder.channels, concatenate)
         self.perceptual = PerceptualLoss(dict.fromkeys(LEVELS, 1.0), style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight}
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

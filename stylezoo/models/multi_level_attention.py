@@ -40,6 +40,8 @@ from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
+REFERENCE = "GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2"
+PAPER = "https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN"
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
 ATTENDED = ("relu4_1", "relu5_1")
 
@@ -108,13 +110,7 @@ def _normalize(x: Tensor) -> Tensor:
     return normalize(x, 1e-6, outside=True)
 
 
-@register(
-    "multi_level_attention",
-    paper="https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN",
-    year=2023,
-    kind="arbitrary",
-    reference="GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2",
-)
+@register("multi_level_attention", paper=PAPER, year=2023, kind="arbitrary", reference=REFERENCE)
 class MultiLevelAttention(StyleModel):
     """Style attention at two levels (Gao 2023).
 
@@ -147,19 +143,11 @@ class MultiLevelAttention(StyleModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
         self.network = Network(self.encoder.channels)
         self.perceptual = PerceptualLoss(
             dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized_outside", style_loss=style_loss
         )
-        self.loss_weights = {
-            "content": content_weight,
-            "style": style_weight,
-            "identity1": identity1_weight,
-            "identity2": identity2_weight,
-        }
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

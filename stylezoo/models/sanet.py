@@ -86,20 +86,12 @@ class SANet(StyleModel):
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
-        self.lr, self.lr_decay = lr, lr_decay
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
         self.transform = Transform(self.encoder.channels["relu4_1"])
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss(
             dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized", style_loss=style_loss
         )
-        self.loss_weights = {
-            "content": content_weight,
-            "style": style_weight,
-            "identity1": identity1_weight,
-            "identity2": identity2_weight,
-        }
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         """Returns keys and values of both attention levels, each (B, positions, 512)."""

@@ -202,18 +202,11 @@ class StyTr2(StyleModel):
             raise StylezooError(
                 f"stytr2 has {tokens} channels at width {width}, which {heads} heads cannot share equally."
             )
-        self.save_settings()
-        self.lr, self.lr_decay, self.warmup = lr, lr_decay, warmup
+        self.warmup = warmup
         self.embedding = PatchEmbedding(tokens)
         self.transformer = Transformer(tokens, heads, layers, dropout)
         self.decoder = MirroredDecoder(channels)
         self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss="normalized", style_loss=style_loss)
-        self.loss_weights = {
-            "content": content_weight,
-            "style": style_weight,
-            "identity1": identity1_weight,
-            "identity2": identity2_weight,
-        }
 
     def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
         """Returns the style's tokens, (B, floor(H/8) * floor(W/8), 512)."""

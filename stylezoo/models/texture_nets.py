@@ -173,8 +173,7 @@ class TextureNets(SingleStyleModel):
             raise StylezooError(
                 "padding, negative_slope and noise are settings of the pyramid: leave them out with johnson."
             )
-        self.save_settings()
-        self.lr, self.lr_gamma, self.lr_step_size = lr, lr_gamma, lr_step_size
+        self.lr_gamma, self.lr_step_size = lr_gamma, lr_step_size
         self.set_style(style_image, style_name, style_size)
         self.noise, self.seed = noise, seed
         self.transformer: Pyramid | JohnsonTransformer
@@ -184,7 +183,6 @@ class TextureNets(SingleStyleModel):
             self.transformer = JohnsonTransformer(norm, "transposed", "replicate", last_kernel=3)
         uniform_scales(self.transformer)  # InstanceNormalization.lua, and torch7's batch normalization
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
-        self.loss_weights = {"content": content_weight, "style": style_weight, "tv": tv_weight}
 
     def generate(self, content: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W) or larger, RGB, not clamped: the network takes RGB in [0, 1], returns BGR less mean."""

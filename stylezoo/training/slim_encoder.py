@@ -72,10 +72,9 @@ class SlimEncoder(StyleModel):
         deep_teacher_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_settings()
         self.crops, self.initial_weights = crops, initial_weights
         self.loss_weights = {**dict.fromkeys(LAYERS, 1.0), "gram": gram_weight}
-        self.lr, self.lr_decay, self.warmup = lr, lr_decay, warmup
+        self.warmup = warmup
         self.teacher = VGG(teacher, teacher_weights)
         self.deep_teacher = None if deep_teacher_weights is None else VGG("vgg19_slim", deep_teacher_weights)
         deep_channels = {} if self.deep_teacher is None else self.deep_teacher.channels
