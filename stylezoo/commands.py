@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from docstring_parser import parse as parse_docstring
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from stylezoo import checkpoints, inference, registry, weights
+from stylezoo.docstrings import arguments, completed
 from stylezoo.errors import StylezooError
 from stylezoo.inference import PreserveColor, Stylizer, load_masks, load_styles
 from stylezoo.inference.files import expand, plan, stylize_files
@@ -31,13 +30,7 @@ def documented_by(function: Callable[..., Any]) -> Callable[[F], F]:
     """Completes the docstring of a command with the parameters that it shares with a function and does not describe."""
 
     def complete(command: F) -> F:
-        own = {param.arg_name for param in parse_docstring(command.__doc__ or "").params}
-        shared = parse_docstring(function.__doc__ or "").params
-        names = inspect.signature(command).parameters.keys() - own
-        lines = [
-            f"        {p.arg_name}: {' '.join((p.description or '').split())}" for p in shared if p.arg_name in names
-        ]
-        command.__doc__ = "\n".join([(command.__doc__ or "").rstrip(), *lines, "    "])
+        command.__doc__ = completed(command, arguments(function))
         return command
 
     return complete

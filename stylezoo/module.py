@@ -33,6 +33,22 @@ Objective = Callable[..., dict[str, Tensor]]
 """A function of (model, content, style) that returns weighted loss terms by name, in place of the model's `losses`."""
 
 
+COMMON_SETTINGS = {
+    "content_weight": "Weight of the content loss.",
+    "style_weight": "Weight of the style loss.",
+    "content_layers": "Weight of each layer in the content loss.",
+    "style_loss": "Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.",
+    "style_layers": "Weight of each layer in the style loss.",
+    "lr": "Learning rate of Adam at the first step.",
+    "lr_decay": "d in lr / (1 + d * step).",
+    "encoder": "The frozen encoder, see `stylezoo.vgg.VGG`.",
+    "encoder_weights": "A file for it; None takes its own.",
+    "loss_encoder": "The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.",
+    "loss_encoder_weights": "A file for it; None takes its own.",
+}
+"""Descriptions of settings that most systems have: `stylezoo.registry.register` adds them to the docstrings of systems."""
+
+
 @dataclass(frozen=True)
 class Blend:
     """Style codes with the share that each has in the output; the shares sum to 1.

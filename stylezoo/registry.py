@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import yaml  # type: ignore[import-untyped]
 
 from stylezoo import legacy, weights
+from stylezoo.docstrings import completed
 from stylezoo.errors import StylezooError, check_choice, did_you_mean
-from stylezoo.module import Kind, StyleModel
+from stylezoo.module import COMMON_SETTINGS, Kind, StyleModel
 
 _INSTALLED = Path(__file__).with_name("experiments")
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
@@ -45,6 +46,7 @@ def register(
         if name in _SYSTEMS and _SYSTEMS[name].__qualname__ != cls.__qualname__:
             raise StylezooError(f"The name {name!r} is taken by {_SYSTEMS[name].__qualname__}: choose another.")
         cls.system, cls.paper, cls.year, cls.kind, cls.reference = name, paper, year, kind, reference
+        cls.__doc__ = completed(cls, COMMON_SETTINGS)
         _SYSTEMS[name] = cls
         return cls
 

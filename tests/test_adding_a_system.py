@@ -34,13 +34,7 @@ class Toy(StyleModel):
     """Adds a thumbnail of the style.
 
     Args:
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
         loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`.
-        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(

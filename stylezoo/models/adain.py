@@ -35,13 +35,6 @@ class AdaIN(FeatureTransferModel):
 
     Args:
         content_weight: Weight of the content loss at relu4_1, against the AdaIN features.
-        style_weight: Weight of the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(

@@ -83,15 +83,7 @@ class CIN(TrainedStyles):
         channels: Of the three convolutions down and the two up.
         blocks: Number of residual blocks.
         seed: Decides which style each training image gets.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
         loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         ValueError: If there are no styles, or ``finetune`` is a model of another shape, or ``finetune_from`` something
@@ -117,8 +109,8 @@ class CIN(TrainedStyles):
         content_weight: float = 1.0,
         style_weight: float = 1e-4,
         content_layers: dict[str, float] = CONTENT_LAYERS,
-        style_layers: dict[str, float] = STYLE_LAYERS,
         style_loss: str = "gram_magenta",
+        style_layers: dict[str, float] = STYLE_LAYERS,
         lr: float = 1e-3,
         lr_decay: float = 0.0,
         loss_encoder: str = "vgg16_caffe",

@@ -84,13 +84,7 @@ class EFDM(FeatureTransferModel):
 
     Args:
         content_weight: Weight of the content loss at relu4_1, against the matched features.
-        style_weight: Weight of the style loss.
         style_loss: ``efdm``, `distribution_loss`, or a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(

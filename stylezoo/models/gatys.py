@@ -86,15 +86,10 @@ class Gatys(StyleModel):
     """Gatys et al. 2016: the image itself is optimized. The defaults are those of ``experiments/gatys.yaml``.
 
     Args:
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the image.
         tv: ``absolute`` sums absolute differences of neighbors (neural-style-pt), ``corners`` half the squared ones
             (neural-style), ``nine_point`` averages squared ones, diagonals too (crowsonkb).
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
         content_loss: A name of `stylezoo.losses.CONTENT_LOSSES`.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
         normalize_gradients: Whether the gradient that each loss layer sends back is divided by its L1 norm
             (neural-style).
         init: Start from the ``content`` or from ``noise`` around the mean color of ImageNet.

@@ -65,16 +65,7 @@ class Johnson(SingleStyleModel):
         norm_last: Whether the last convolution is normalized too.
         norm_eps: Added to variances.
         norm_init: Scales of the normalization start at ``ones``, or ``uniform`` in [0, 1) as in torch7.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output, mean over images of the sum of squared differences.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -95,8 +86,8 @@ class Johnson(SingleStyleModel):
         style_weight: float = 1e10,
         tv_weight: float = 0.0,
         content_layers: dict[str, float] = CONTENT_LAYERS,
-        style_layers: dict[str, float] = STYLE_LAYERS,
         style_loss: str = "gram_johnson",
+        style_layers: dict[str, float] = STYLE_LAYERS,
         lr: float = 1e-3,
         lr_decay: float = 0.0,
         loss_encoder: str = "vgg16_torchvision",

@@ -114,15 +114,8 @@ class LinearTransfer(StyleModel):
         relu4_1: Whether features of relu4_1 are transferred and decoded.
         relu3_1: Whether those of relu3_1 are; with ``relu4_1`` too, on the way there.
         content_weight: Weight of the content loss at relu4_1.
-        style_weight: Weight of the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
         stretch: Whether outputs are those that the reference saves: clamped, and each stretched to the range
             from 0 to 1.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes its own.
         decoder_weights: A file for the frozen decoder: the reference's ``dec_r41.pth`` or ``dec_r31.pth``, or any model
             of the zoo whose decoder starts at the same layer of the same encoder (``adain.safetensors``, a
             checkpoint). None takes the reference's from `stylezoo.weights.folder` if the encoder is the one that it
@@ -144,14 +137,14 @@ class LinearTransfer(StyleModel):
         relu3_1: bool = False,
         content_weight: float = 1.0,
         style_weight: float = 0.02,
+        stretch: bool = False,
+        decoder_weights: str | None = None,
         style_loss: str = "gram_linear_transfer",
         style_layers: dict[str, float] = LAYERS,
-        stretch: bool = False,
         lr: float = 1e-4,
         lr_decay: float = 1e-5,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
-        decoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.stretch = stretch

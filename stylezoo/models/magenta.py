@@ -205,16 +205,8 @@ class Magenta(StyleModel):
         style_size: Pixels to which inference resizes the shorter side of style images; None takes them as they are.
         augment: Whether training varies the style images: brightness, colors, mirroring, and crops of any size.
         seed: Decides how.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
         loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pooling is average. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         StylezooError: If ``predictor_weights`` are not those of the predictor.
@@ -237,8 +229,8 @@ class Magenta(StyleModel):
         style_weight: float = 0.5e-3,
         tv_weight: float = 1e4,
         content_layers: dict[str, float] = CONTENT_LAYERS,
-        style_layers: dict[str, float] = STYLE_LAYERS,
         style_loss: str = "gram_magenta",
+        style_layers: dict[str, float] = STYLE_LAYERS,
         lr: float = 1e-5,
         lr_decay: float = 0.0,
         loss_encoder: str = "vgg16_caffe",

@@ -172,16 +172,9 @@ class MicroAST(StyleModel):
 
     Args:
         content_weight: Weight of the content loss at relu4_1.
-        style_weight: Weight of the style loss.
         contrastive_weight: Weight of the style signal contrastive loss.
         fade: What alpha fades: ``code``, from the content's own code to the style's; ``features``, only the statistics,
             as in the reference.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
     """
 
     supports_tiles = True

@@ -152,15 +152,6 @@ class MSGNet(StyleModel):
         blocks: Number of residual blocks after CoMatch.
         upsample: ``nearest`` and a convolution, or ``subpixel``, the paper's upsampled convolution.
         one_style_per_batch: Whether the losses take the first style of a batch for all its images.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
@@ -172,8 +163,8 @@ class MSGNet(StyleModel):
         content_weight: float = 1.0,
         style_weight: float = 5.0,
         content_layers: dict[str, float] = CONTENT_LAYERS,
-        style_layers: dict[str, float] = STYLE_LAYERS,
         style_loss: str = "gram_johnson",
+        style_layers: dict[str, float] = STYLE_LAYERS,
         lr: float = 1e-3,
         lr_decay: float = 0.0,
         loss_encoder: str = "vgg16_caffe",

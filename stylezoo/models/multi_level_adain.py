@@ -118,24 +118,17 @@ class MultiLevelAdaIN(StyleModel):
 
     Args:
         content_weight: Weight of the content loss: relu2_1, relu3_1 and relu4_1 against their AdaIN features.
-        style_weight: Weight of the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
         concatenate: How relu3_1 and relu2_1 join the decoder: ``downsampled`` to half their size, as in the reference,
             or ``full``, after the decoder's up-sampling.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes its own.
     """
 
     def __init__(
         self,
         content_weight: float = 1.0,
         style_weight: float = 10.0,
+        concatenate: Concatenate = "downsampled",
         style_loss: str = "mean_std_outside",
         style_layers: dict[str, float] = LAYERS,
-        concatenate: Concatenate = "downsampled",
         lr: float = 5e-5,
         lr_decay: float = 0.0,
         encoder: str = "vgg19_torchvision",

@@ -59,15 +59,8 @@ class SANet(StyleModel):
 
     Args:
         content_weight: Weight of the content loss, normalized features of relu4_1 and relu5_1.
-        style_weight: Weight of the style loss.
         identity1_weight: Weight of the pixel identity loss.
         identity2_weight: Weight of the feature identity loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        style_layers: Weight of each layer in the style loss.
-        lr: Learning rate of Adam at the first step.
-        lr_decay: d in lr / (1 + d * step).
-        encoder: The frozen encoder, see `stylezoo.vgg.VGG`.
-        encoder_weights: A file for it; None takes its own.
     """
 
     supports_tiles = True

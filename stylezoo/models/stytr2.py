@@ -154,21 +154,15 @@ class StyTr2(StyleModel):
 
     Args:
         content_weight: Weight of the content loss, normalized features of relu4_1 and relu5_1.
-        style_weight: Weight of the style loss.
         identity1_weight: Weight of the pixel identity loss.
         identity2_weight: Weight of the feature identity loss.
         width: Multiplies the channels: 512 in the transformer, 512 to 64 in the decoder.
         heads: Of every attention.
         layers: Of each encoder and of the transformer decoder.
         dropout: In the transformer, while it is trained.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
         lr: Learning rate of Adam at the end of the warm-up, which starts at a quarter of it.
         lr_decay: d in lr / (1 + d * step) after the warm-up.
         warmup: Steps in which the learning rate grows.
-        loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         StylezooError: If the heads do not divide the channels.
@@ -186,12 +180,12 @@ class StyTr2(StyleModel):
         heads: int = 8,
         layers: int = 3,
         dropout: float = 0.1,
-        style_loss: str = "mean_std",
+        warmup: int = 10000,
         content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_loss: str = "mean_std",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 2e-4,
         lr_decay: float = 1e-5,
-        warmup: int = 10000,
         loss_encoder: str = "vgg19_normalised",
         loss_encoder_weights: str | None = None,
     ) -> None:

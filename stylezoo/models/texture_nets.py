@@ -126,17 +126,10 @@ class TextureNets(SingleStyleModel):
         negative_slope: Of the pyramid's leaky ReLUs; 0 for ReLUs.
         noise: Channels of noise, uniform in [0, 1), beside the image at every scale of the pyramid.
         seed: Decides the noise.
-        content_weight: Weight of the content loss.
-        style_weight: Weight of the style loss.
         tv_weight: Weight of the total variation of the output, mean over images of the sum of squared differences.
-        content_layers: Weight of each layer in the content loss.
-        style_layers: Weight of each layer in the style loss.
-        style_loss: Style statistic, a name of `stylezoo.losses.STYLE_STATISTICS`.
-        lr: Learning rate of Adam at the first step.
         lr_gamma: What the learning rate is multiplied by every ``lr_step_size`` steps.
         lr_step_size: See ``lr_gamma``.
         loss_encoder: The network of the losses, see `stylezoo.vgg.VGG`; its pools round up. Only training needs it.
-        loss_encoder_weights: A file for it; None takes its own.
 
     Raises:
         StylezooError: If a setting is not one of the generator.
@@ -159,12 +152,12 @@ class TextureNets(SingleStyleModel):
         content_weight: float = 1.0,
         style_weight: float = 1.0,
         tv_weight: float = 0.0,
-        content_layers: dict[str, float] = CONTENT_LAYERS,
-        style_layers: dict[str, float] = STYLE_LAYERS,
-        style_loss: str = "gram_johnson",
-        lr: float = 1e-3,
         lr_gamma: float = 0.8,
         lr_step_size: int = 2000,
+        content_layers: dict[str, float] = CONTENT_LAYERS,
+        style_loss: str = "gram_johnson",
+        style_layers: dict[str, float] = STYLE_LAYERS,
+        lr: float = 1e-3,
         loss_encoder: str = "vgg19_caffe",
         loss_encoder_weights: str | None = None,
     ) -> None:
