@@ -146,12 +146,7 @@ class FeatureTransferModel(StyleModel):
         return features
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content`` and ``style``; the target of the content loss is what was decoded, not the content.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content`` and ``style``; the target of the content loss is what was decoded, not the content."""
         with no_grad():
             content_feats = self.feature_pair(self.pad(content), ["relu4_1"], ["relu4_1"])
             style_feats = self.feature_pair(self.pad(style), ["relu4_1"], self.perceptual.layers)

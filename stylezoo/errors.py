@@ -26,6 +26,24 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
     return close[0] if close else None
 
 
+def unknown_name(problem: str, name: str, known: Iterable[str], otherwise: str) -> StylezooError:
+    """Builds the error of a name that does not exist, with the closest one that does.
+
+    >>> print(unknown_name("There is no system", "adian", ["adain", "sanet"], "the zoo has"))
+    There is no system 'adian': did you mean 'adain'?
+
+    Args:
+        problem: How the sentence begins.
+        name: What the user typed.
+        known: The names that exist.
+        otherwise: What introduces their list where none is close.
+    """
+    known = list(known)
+    close = did_you_mean(name, known)
+    hint = f"did you mean {close!r}?" if close else f"{otherwise} {', '.join(known)}."
+    return StylezooError(f"{problem} {name!r}: {hint}")
+
+
 def check_choice(name: str, value: Any, choices: Any) -> None:
     """Raises an error that names the setting unless its value is one of the choices.
 

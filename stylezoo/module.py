@@ -335,7 +335,12 @@ class StyleModel(LightningModule):
 
     @abstractmethod
     def loss_terms(self, content: Tensor, style: Any) -> dict[str, Tensor]:
-        """Returns the loss terms by name, without their weights."""
+        """Returns the loss terms by name, without their weights.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            style: For arbitrary systems (B, 3, H', W'), RGB in [0, 1]; see the class for the others.
+        """
 
     def prepare_losses(self) -> None:
         """Builds what the losses need and inference does without, once; training does so before its first step."""

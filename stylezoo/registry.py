@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from stylezoo import legacy, weights
 from stylezoo.docstrings import completed
-from stylezoo.errors import StylezooError, check_choice, did_you_mean
+from stylezoo.errors import StylezooError, check_choice, unknown_name
 from stylezoo.module import COMMON_SETTINGS, Kind, StyleModel
 
 _INSTALLED = Path(__file__).with_name("experiments")
@@ -67,9 +67,7 @@ def get(name: str) -> type[StyleModel]:
     """
     known = systems()
     if name not in known:
-        close = did_you_mean(name, known)
-        hint = f"did you mean {close!r}?" if close else f"the zoo has {', '.join(known)}."
-        raise StylezooError(f"There is no system {name!r}: {hint}")
+        raise unknown_name("There is no system", name, known, "the zoo has")
     return known[name]
 
 

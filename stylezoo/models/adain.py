@@ -44,7 +44,7 @@ class AdaIN(FeatureTransferModel):
         style_loss: str = "mean_std",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
-        lr_decay: float = 5e-5,
+        lr_decay: float = 0.00005,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
     ) -> None:

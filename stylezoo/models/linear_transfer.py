@@ -142,7 +142,7 @@ class LinearTransfer(StyleModel):
         style_loss: str = "gram_linear_transfer",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
-        lr_decay: float = 1e-5,
+        lr_decay: float = 0.00001,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
     ) -> None:
@@ -266,12 +266,7 @@ class LinearTransfer(StyleModel):
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content`` and ``style``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content`` and ``style``."""
         layers = self.perceptual.layers
         with torch.no_grad():
             content_feats = self.feature_pair(self.encoder.pad(content, "relu4_1"), self.levels, ["relu4_1"])

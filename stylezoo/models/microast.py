@@ -189,17 +189,17 @@ class MicroAST(StyleModel):
         style_loss: str = "mean_std",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
-        lr_decay: float = 5e-5,
+        lr_decay: float = 0.00005,
         loss_encoder: str = "vgg19_normalised",
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.fade = fade
         self.content_encoder = Encoder()
         self.style_encoder = Encoder()
         self.modulator = Modulator()
         self.decoder = Decoder()
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
+        self.fade = fade
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -221,12 +221,7 @@ class MicroAST(StyleModel):
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content``, ``style`` and ``contrastive``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content``, ``style`` and ``contrastive``."""
         code = self.encode_style(style)
         output = self.decode(content, code)
         with torch.no_grad():

@@ -171,9 +171,9 @@ class MSGNet(StyleModel):
         loss_encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.one_style_per_batch = one_style_per_batch
         self.generator = Generator(ngf, blocks, upsample)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)
+        self.one_style_per_batch = one_style_per_batch
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

@@ -182,12 +182,7 @@ class MultiLevelAdaIN(StyleModel):
         return imagenet_restored(self.decoder(levels, tile))
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content`` and ``style``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content`` and ``style``."""
         layers, content = self.perceptual.layers, self.pad(content)
         with torch.no_grad():
             content_feats = self.feature_pair(content, LEVELS, LEVELS)

@@ -166,12 +166,7 @@ class MultiLevelAttention(StyleModel):
         return imagenet_restored(self.network.decoder(merged, tile))
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content``, ``style``, ``identity1``, ``identity2``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content``, ``style``, ``identity1``, ``identity2``."""
         layers, content, style = self.perceptual.layers, self.pad(content), self.pad(style)
         with torch.no_grad():
             content_feats = self.feature_pair(content, ATTENDED, layers)

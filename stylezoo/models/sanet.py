@@ -74,7 +74,7 @@ class SANet(StyleModel):
         style_loss: str = "mean_std",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
-        lr_decay: float = 5e-5,
+        lr_decay: float = 0.00005,
         encoder: str = "vgg19_normalised",
         encoder_weights: str | None = None,
     ) -> None:
@@ -101,12 +101,7 @@ class SANet(StyleModel):
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3).
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3)."""
         with torch.no_grad():
             content_feats, style_feats = self._features(content, ATTENDED), self._features(style, ATTENDED)
         output_feats = self._features(self._decoded(content_feats.encoder, style_feats.encoder)).loss_encoder

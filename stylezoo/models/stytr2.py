@@ -185,7 +185,7 @@ class StyTr2(StyleModel):
         style_loss: str = "mean_std",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 2e-4,
-        lr_decay: float = 1e-5,
+        lr_decay: float = 0.00001,
         loss_encoder: str = "vgg19_normalised",
         loss_encoder_weights: str | None = None,
     ) -> None:
@@ -222,12 +222,7 @@ class StyTr2(StyleModel):
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """Loss terms ``content``, ``style``, ``identity1``, ``identity2``.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            style: (B, 3, H', W'), RGB in [0, 1].
-        """
+        """Loss terms ``content``, ``style``, ``identity1``, ``identity2``."""
         layers = self.perceptual.layers
         with torch.no_grad():
             content_feats, style_feats = self._features(content, layers), self._features(style, layers)

@@ -17,7 +17,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from stylezoo.errors import StylezooError, did_you_mean
+from stylezoo.errors import StylezooError, unknown_name
 from stylezoo.images import to_image
 from stylezoo.legacy import warn
 
@@ -267,9 +267,7 @@ def get(name: str) -> Study:
     """
     known = studies()
     if name not in known:
-        close = did_you_mean(name, known)
-        hint = f"did you mean {close!r}?" if close else f"there are {', '.join(known)}."
-        raise StylezooError(f"There is nothing to reproduce called {name!r}: {hint}")
+        raise unknown_name("There is nothing to reproduce called", name, known, "there are")
     return known[name]
 
 
