@@ -227,7 +227,7 @@ def test_recipe_without_training_paints(
     capsys.readouterr()
     with pytest.raises(SystemExit, match="1"):
         main(["fit", *common])
-    assert "nothing to train: paint with it (python -m stylezoo stylize --model" in capsys.readouterr().err
+    assert "nothing to train: stylize with it (python -m stylezoo stylize --model" in capsys.readouterr().err
     by_path, by_name = (stylezoo.load_model(n, encoder=THIN) for n in (recipe, recipe.stem.replace("_", ".", 1)))
     assert by_path.hparams == by_name.hparams and not by_path.training
 
