@@ -12,10 +12,10 @@ from conftest import ROOT, THIN, Case
 from torch import Tensor
 
 import stylezoo
-from stylezoo import commands, weights
+from stylezoo import weights
 from stylezoo.cli import main
 from stylezoo.images import read_image, to_tensor, write_image
-from stylezoo.inference import Stylizer
+from stylezoo.inference import Stylizer, files
 from stylezoo.losses import (
     STYLE_STATISTICS,
     TOTAL_VARIATIONS,
@@ -281,7 +281,7 @@ def test_a_missing_encoder_names_the_download() -> None:
 
 def test_the_bare_name_is_the_first_recipe_at_hand() -> None:
     with pytest.warns(
-        UserWarning, match=r"vgg19_caffe, which is not .* gatys.slim paints instead.*download vgg19_caffe"
+        UserWarning, match=r"vgg19_caffe, which is not .* gatys.slim is used instead.*download vgg19_caffe"
     ):
         model = stylezoo.load_model("gatys")
     assert dict(model.hparams) == dict(stylezoo.load_model("gatys.slim").hparams)
@@ -466,7 +466,7 @@ def test_stylize_shows_previews(pictures: Path, tmp_path: Path, monkeypatch: pyt
     stylezoo.save_model(thin(iterations=5), tmp_path / "gatys.safetensors")
     written: list[str] = []
     monkeypatch.setattr(
-        commands, "write_image", lambda image, path, *quality: (written.append(path.name), write_image(image, path))
+        files, "write_image", lambda image, path, *quality: (written.append(path.name), write_image(image, path))
     )
     options = [
         "--model",

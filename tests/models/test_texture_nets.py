@@ -227,6 +227,7 @@ def test_noise_does_not_repeat_within_an_accumulated_step(style: str, pictures: 
         seen: list[Tensor] = []
         model.transformer.scales[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 3:].clone()))
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
+        quiet["enable_checkpointing"] = False
         trainer = Trainer(accelerator="cpu", max_steps=steps, accumulate_grad_batches=2, **quiet)  # type: ignore[arg-type]
         data = Pairs(Folder(str(pictures)), batch_size=2, size=40, crop=32, num_workers=0)
         trainer.fit(model, data, ckpt_path=resume and str(resume), weights_only=True)
