@@ -95,11 +95,7 @@ def create_model(name: str, pretrained: bool = False, **init_args: Any) -> Style
     if pretrained:
         return load_model(name, **init_args)
     cls = registry.get(name)
-    upgraded = legacy.upgrade_settings(name, init_args)
-    for old in init_args.keys() - upgraded.keys():
-        new = legacy.RENAMED_SETTINGS.get(name, {}).get(old, "an option of stylezoo.training.Training")
-        legacy.warn(f"{name}'s setting {old}", new)
-    return cls(**upgraded)
+    return cls(**legacy.given_settings(name, init_args))
 
 
 def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
@@ -196,10 +192,9 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "model")
+    saved = legacy.upgrade_settings(cls.system, recipe.get("init_args", {}))
     try:
-        checked = parser.parse_object(
-            {"model": legacy.upgrade_settings(cls.system, {**recipe.get("init_args", {}), **settings})}
-        )
+        checked = parser.parse_object({"model": {**saved, **legacy.given_settings(cls.system, settings, 5)}})
     except ArgumentError as error:
         raise StylezooError(f"{path} does not fit {cls.system}: {' '.join(str(error).split())}") from error
     model: StyleModel = parser.instantiate(checked).model
@@ -213,7 +208,8 @@ def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
         raise StylezooError(
             f"{path} was not written by stylezoo: turn it into a model with `python -m stylezoo import`."
         )
-    settings = legacy.upgrade_settings(card["system"], {**card["settings"], **settings})
+    saved = legacy.upgrade_settings(card["system"], card["settings"])
+    settings = {**saved, **legacy.given_settings(card["system"], settings, 5)}
     if any(key.startswith(f"{name}.") for name in card["encoders"] for key in tensors):  # else it is in the package
         settings.setdefault("encoder_weights", str(path))
     model = registry.get(card["system"])(**settings)
@@ -234,7 +230,8 @@ def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
         )
     saved = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if not k.startswith("_")}
     system = checkpoint["stylezoo"]["system"]
-    model = registry.get(system)(**legacy.upgrade_settings(system, {**saved, **settings}))
+    saved, settings = legacy.upgrade_settings(system, saved), legacy.given_settings(system, settings, 5)
+    model = registry.get(system)(**{**saved, **settings})
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model
@@ -294,7 +291,7 @@ def import_checkpoint(
         MissingFileError: If a file is missing.
     """
     cls = registry.get(system)
-    settings = legacy.upgrade_settings(system, settings)
+    settings = legacy.given_settings(system, settings)
     named, unnamed = _split_parts(files)
     contents = {path: weights.read_tensors(path) for path in [*named.values(), *unnamed]}
     for path, tensors in contents.items():

@@ -74,10 +74,12 @@ SYSTEM_OF_CLASS = {
 """Systems by the names that recipes have for them."""
 
 
-def warn(old: str, new: str) -> None:
-    """Issues the DeprecationWarning of a renamed thing."""
+def warn(old: str, new: str, stacklevel: int = 3) -> None:
+    """Issues the DeprecationWarning of a renamed thing; ``stacklevel`` 3 names the caller of the calling function."""
     warnings.warn(
-        f"{old} is now called {new}; the old name works for one more release.", DeprecationWarning, stacklevel=3
+        f"{old} is now called {new}; the old name works for one more release.",
+        DeprecationWarning,
+        stacklevel=stacklevel,
     )
 
 
@@ -97,6 +99,15 @@ def upgrade_settings(system: str, settings: Mapping[str, Any]) -> dict[str, Any]
         if not moved_to_training(system, name):
             result[new] = RENAMED_VALUES.get(value, value) if name == "content_loss" else value
     return result
+
+
+def given_settings(system: str, settings: Mapping[str, Any], stacklevel: int = 4) -> dict[str, Any]:
+    """Returns `upgrade_settings` of what a user gave, with a DeprecationWarning for each old name."""
+    upgraded = upgrade_settings(system, settings)
+    for old in settings.keys() - upgraded.keys():
+        new = RENAMED_SETTINGS.get(system, {}).get(old, "an option of stylezoo.training.Training")
+        warn(f"{system}'s setting {old}", new, stacklevel)
+    return upgraded
 
 
 def upgrade_tensors(system: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

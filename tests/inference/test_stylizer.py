@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 import stylezoo
+from stylezoo import StyleModel, registry
+from stylezoo.errors import StylezooError
 from stylezoo.images import keep_luminance, read_image, to_tensor, write_image
-from stylezoo.inference import Stylizer, load_image, load_masks
+from stylezoo.inference import PreserveColor, Stylizer, load_image, load_masks
 from stylezoo.models.adain import AdaIN
 
 
@@ -75,7 +78,7 @@ def test_luminance_keeps_the_colors(adain: AdaIN) -> None:
     torch.testing.assert_close(chroma(output[0]), chroma(CONTENT), rtol=0, atol=1e-5)
 
 
-def test_coral_brings_the_colors_closer_with_real_pictures() -> None:
+def test_coral_brings_the_colors_closer_with_real_images() -> None:
     weights = [shared(f"weights/{n}") for n in ("vgg_normalised_to_relu4_1.pth", "adain_decoder_8bit.pth")]
     model = stylezoo.import_checkpoint("adain", weights)
     content = load_image(shared("images/fullres/photos/golden_gate2.jpg"), 192)
@@ -99,13 +102,13 @@ def test_masks(adain: AdaIN, tmp_path: Path) -> None:
     from_file = load_masks([tmp_path / "left.png"], 2)
     assert from_file is not None
     torch.testing.assert_close(from_file, torch.stack([left, 1 - left]))
-    picture = stylezoo.stylize(CONTENT, [STYLE, 1 - STYLE], adain, masks=tmp_path / "left.png")
-    assert np.abs(np.asarray(picture).astype(int) - (output[0] * 255).round().permute(1, 2, 0).numpy()).max() <= 1
+    image = stylezoo.stylize(CONTENT, [STYLE, 1 - STYLE], adain, masks=tmp_path / "left.png")
+    assert np.abs(np.asarray(image).astype(int) - (output[0] * 255).round().permute(1, 2, 0).numpy()).max() <= 1
     with pytest.raises(ValueError, match="2 styles but 3 masks"):
         load_masks([left.expand(3, -1, -1)] * 3, 2)
     with pytest.raises(ValueError, match="differ in size"):
         load_masks([torch.ones(3, 4, 4), torch.ones(3, 5, 4)], 2)
-    with pytest.raises(ValueError, match="sanet cannot paint regions"):
+    with pytest.raises(ValueError, match="sanet cannot stylize regions with different styles"):
         Stylizer(thin_model("sanet"), [STYLE, STYLE], masks=torch.stack([left, 1 - left]))(CONTENT[None])
 
 
@@ -127,10 +130,10 @@ def test_trained_styles_by_number_and_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"style": None}, "adain paints with any image as style: give at least one"),
+        ({"style": None}, "adain takes any image as style: give at least one"),
         ({"alpha": 1.5}, "alpha is the strength of the style between 0 and 1, not 1.5"),
         ({"alpha": float("nan")}, "between 0 and 1, not nan"),
-        ({"preserve_color": "lab"}, "none, coral or luminance, not 'lab'"),
+        ({"preserve_color": "lab"}, "preserve_color must be 'none', 'coral' or 'luminance', got 'lab'"),
         ({"style_weights": [1, 2]}, "1 styles but 2 style weights"),
         ({"content": torch.rand(3, 8, 40)}, "40 x 8 pixels is too small: 16 are needed"),
         ({"content": torch.rand(1, 40, 40)}, r"\(3, H, W\) or \(1, 3, H, W\), not \(1, 40, 40\)"),
@@ -145,9 +148,11 @@ def test_refusals(adain: AdaIN, arguments: dict[str, object], message: str) -> N
 
 def test_systems_with_trained_styles_name_them() -> None:
     cin, johnson = thin_model("cin"), thin_model("johnson")
-    with pytest.raises(ValueError, match=f"cin paints with the styles it was trained on.*{cin.styles[0]}"):
+    with pytest.raises(ValueError, match=f"cin stylizes with the styles that it was trained on.*{cin.styles[0]}"):
         stylezoo.stylize(CONTENT, STYLE, cin)
-    with pytest.raises(ValueError, match=f"johnson paints with the one style it was trained on .*{johnson.styles[0]}"):
+    with pytest.raises(
+        ValueError, match=f"johnson stylizes with the one style that it was trained on .*{johnson.styles[0]}"
+    ):
         stylezoo.stylize(CONTENT, STYLE, johnson)
 
 
@@ -170,12 +175,68 @@ def test_tiles_change_nothing(name: str, size: tuple[int, int]) -> None:
         torch.testing.assert_close(Stylizer(model, [style], tile=tile)(content), whole, rtol=0, atol=1e-10)
     vgg = model.encoder
     layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
-    features = {}
-    for tile in (None, 48):
-        vgg.tile = tile
-        features[tile] = vgg(content, layers)
+    features = {tile: vgg(content, layers, tile=tile) for tile in (None, 48)}
     for layer in layers:
         torch.testing.assert_close(features[48][layer], features[None][layer], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("preserve_color", ["none", "coral"])
+def test_stylizers_of_one_model_do_not_disturb_each_other(preserve_color: PreserveColor) -> None:
+    """Each has a tile of its own, whenever it encodes a style (with coral at every call) or stylizes."""
+    model, style = thin_model("adain"), STYLE
+    content = torch.rand(1, 3, 100, 84, generator=torch.Generator().manual_seed(0))
+    pieces: list[tuple[int, ...]] = []
+    model.encoder.preprocess.register_forward_hook(lambda _, inputs, output: pieces.append(tuple(output.shape[-2:])))
+
+    def stylized(stylizer: Stylizer) -> tuple[Tensor, list[tuple[int, ...]]]:
+        pieces.clear()
+        output = stylizer(content)
+        return output, pieces.copy()
+
+    tiles: tuple[int | None, ...] = (32, 48, None)
+    alone = []
+    for tile in tiles:  # each before there is the next
+        alone.append(stylized(Stylizer(model, [style], preserve_color=preserve_color, tile=tile)))
+    encoded = [content] + [style] * (preserve_color == "coral")
+    for tile, (_, seen) in zip(tiles, alone, strict=True):
+        counts = [1 if tile is None else math.prod(math.ceil(n / tile) for n in x.shape[-2:]) for x in encoded]
+        assert len(seen) == sum(counts)
+    together = [Stylizer(model, [style], preserve_color=preserve_color, tile=tile) for tile in tiles]
+    for index in (0, 1, 0, 2, 1, 2, 0):
+        output, seen = stylized(together[index])
+        assert seen == alone[index][1] and torch.equal(output, alone[index][0])
+
+
+def attributes(model: StyleModel) -> list[tuple[str, str, object, object]]:
+    """Everything that a model and its submodules hold: (module, attribute, key in it if it is a dict, value)."""
+    return [
+        (name, attribute, key, held)
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        for key, held in (value.items() if isinstance(value, dict) else [(None, value)])
+    ]
+
+
+@pytest.mark.parametrize("name", stylezoo.list_models())
+def test_a_tile_leaves_no_state(name: str) -> None:
+    """It is an argument: whole images are stylized as before, and no attribute of any submodule has changed."""
+    few = {"iterations": 2} if registry.get(name).kind == "optimization" else {}
+    model = thin_model(name, **few).eval()
+    content = torch.rand(1, 3, 72, 88, generator=torch.Generator().manual_seed(0))
+    style = model.example_styles(STYLE[None])[0]
+    with torch.no_grad():
+        before, code = model.decode(content, model.encode_style(style)), model.encode_style(style)
+        held = attributes(model)
+        if model.supports_tiles:
+            tiled = model.decode(content, model.encode_style(style, tile=32), tile=32)
+            assert tiled.shape == content.shape
+        else:
+            with pytest.raises(StylezooError, match=f"^{name} cannot work in tiles: leave tile out"):
+                model.decode(content, code, tile=32)
+        after = attributes(model)
+        assert [entry[:3] for entry in after] == [entry[:3] for entry in held]
+        assert all(new[3] is old[3] for new, old in zip(after, held, strict=True))
+        assert torch.equal(model.decode(content, code), before)
 
 
 def test_tiles_are_refused_where_they_would_not_be_exact() -> None:

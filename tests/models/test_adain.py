@@ -50,18 +50,18 @@ def test_encoder_of_odd_size(parity: Parity) -> None:
 
 
 def test_stylize(parity: Parity) -> None:
-    case = parity("adain/stylize_64x96_style80x64")
+    case = parity("adain/stylise_64x96_style80x64")
     model = case.model("adain", "decoder", "vgg")
     case.check(output=model(case["content"], case["style"]))
 
 
 def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("adain/stylize_odd_alpha06")
+    case = parity("adain/stylise_odd_alpha06")
     model = case.model("adain", "vgg", "decoder")
     assert isinstance(model, AdaIN)
     content, style = case["content"], case["style"]
-    features = model._features(content)
-    target = 0.6 * adain(features, *mean_std(model._features(style))) + 0.4 * features
+    features = model.features(content)
+    target = 0.6 * adain(features, *mean_std(model.features(style))) + 0.4 * features
     case.check(t=target, output=model.decoder(target))
     height, width = content.shape[-2:]
     torch.testing.assert_close(
@@ -115,7 +115,7 @@ def test_regions_take_their_own_style() -> None:
     left = torch.zeros(64, 64)
     left[:, :32] = 1
     masks = torch.stack([left, 1 - left])
-    features = model._features(content)
+    features = model.features(content)
     expected = features.clone()
     for code, columns in zip(codes, (slice(0, 4), slice(4, 8)), strict=True):
         expected[..., columns] = adain(features[..., columns], code["mean"], code["std"])

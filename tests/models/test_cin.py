@@ -17,7 +17,7 @@ from stylezoo.losses import STYLE_STATISTICS, Moments, PerceptualLoss, gram
 from stylezoo.models.cin import CIN
 
 Parity = Callable[[str], Case]
-TINY = {"encoder": "vgg16_random/8", "width": 0.25}
+TINY = {"loss_encoder": "vgg16_random/8", "width": 0.25}
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def folder(tmp_path: Path) -> Path:
     """Three images of different sizes to learn the styles of."""
     generator = torch.Generator().manual_seed(3)
     for index, name in enumerate(("monet", "gogh", "klee")):
-        picture = torch.rand(3, 32 + 8 * index, 40, generator=generator) * (0.4 + 0.3 * index)
-        write_image(picture, tmp_path / "styles" / f"{name}.png")
+        image = torch.rand(3, 32 + 8 * index, 40, generator=generator) * (0.4 + 0.3 * index)
+        write_image(image, tmp_path / "styles" / f"{name}.png")
     return tmp_path / "styles"
 
 
@@ -81,14 +81,15 @@ def test_losses(name: str, parity: Parity, tmp_path: Path, monkeypatch: pytest.M
     torch.save(tensors, tmp_path / "vgg16.pth")
 
     ids = list(range(len(case["style"])))
-    model = CIN(style_names=[f"s{i}" for i in ids], width=0.25, encoder_weights=str(tmp_path / "vgg16.pth"))
+    model = CIN(style_names=[f"s{i}" for i in ids], width=0.25, loss_encoder_weights=str(tmp_path / "vgg16.pth"))
+    model.build_loss_encoder()
     model._measured = measure_styles(
-        model.loss_network, (case["style"][i : i + 1] for i in ids), model.perceptual.style_layers
+        model.loss_encoder, (case["style"][i : i + 1] for i in ids), model.perceptual.style_layers
     )
     monkeypatch.setattr(model, "forward", lambda content, style: case["stylized"])
     terms = model.losses(case["content"], torch.tensor(ids))
     case.check(content_loss=terms["content"], total_cin=terms["content"] + terms["style"])
-    features = model.loss_network(case["stylized"], model.perceptual.style_layers)
+    features = model.loss_encoder(case["stylized"], model.perceptual.style_layers)
     each = [
         PerceptualLoss({}, {layer: 1.0}, style_loss="gram_magenta")(features, style=model._measured)["style"]
         for layer in model.perceptual.style_layers
@@ -97,7 +98,7 @@ def test_losses(name: str, parity: Parity, tmp_path: Path, monkeypatch: pytest.M
     case.check(style_losses=torch.stack(each), gram_conv1_mean=(gram(features["relu1_2"]) / area).mean((1, 2)))
 
 
-def test_android_network_paints_26_styles() -> None:
+def test_android_network_stylizes_with_26_styles() -> None:
     model = stylezoo.import_checkpoint("cin", [shared("weights/cin26_google_android.pth")])
     assert len(model.styles) == 26 and model.styles[25] == "style25"
     photo = to_tensor(read_image(shared("images/fullres/photos/chicago.jpg")).resize((90, 61)))[None]
@@ -203,13 +204,13 @@ def test_moments_stand_in_for_features_of_any_size(statistic: str) -> None:
     torch.testing.assert_close(loss(output, moments[torch.tensor([1, 0, 1])]), expected)
 
 
-def test_painting_needs_neither_folder_nor_loss_network(folder: Path, tmp_path: Path) -> None:
+def test_inference_needs_neither_folder_nor_loss_encoder(folder: Path, tmp_path: Path) -> None:
     model, content = small(folder), torch.rand(1, 3, 32, 32)
     stylezoo.save_model(model, tmp_path / "cin.safetensors")
     for path in folder.iterdir():
         path.unlink()
     loaded = stylezoo.load_model(tmp_path / "cin.safetensors")
-    assert loaded.styles == ["gogh", "klee", "monet"] and "_loss_network" not in loaded._modules
+    assert loaded.styles == ["gogh", "klee", "monet"] and "loss_encoder" not in loaded._modules
     torch.testing.assert_close(loaded(content, "monet"), model(content, "monet"), rtol=0, atol=0)
     assert str(folder).encode() not in (tmp_path / "cin.safetensors").read_bytes()
 
@@ -235,7 +236,7 @@ def fit(folder: Path, pictures: Path, tmp_path: Path, steps: int, *options: str)
         "--data.content=Folder",
         f"--data.content.root={pictures}",
     ]
-    common += [f"--model.styles={folder}", "--model.encoder=vgg16_random/8", "--model.width=0.25"]
+    common += [f"--model.styles={folder}", "--model.loss_encoder=vgg16_random/8", "--model.width=0.25"]
     common += ["--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
     common += ["--trainer.accelerator=cpu", f"--trainer.logger.save_dir={tmp_path}", f"--trainer.max_steps={steps}"]
     common += ["--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"]
@@ -275,7 +276,7 @@ def test_finetune_trains_a_new_style_alone(folder: Path, pictures: Path, tmp_pat
         (model.transformer.shift, base.transformer.shift),
     ):
         torch.testing.assert_close(start, known.mean(0, keepdim=True))
-    with pytest.raises(ValueError, match="finetune_from is ones or average, not 'zeros'"):
+    with pytest.raises(ValueError, match="finetune_from must be 'ones' or 'average', got 'zeros'"):
         CIN(str(new), finetune=str(tmp_path / "base.safetensors"), finetune_from="zeros", **TINY)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a cin of the same shape, but .* is a cin with width 0.25"):
         CIN(str(new), finetune=str(tmp_path / "base.safetensors"))

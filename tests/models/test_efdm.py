@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylezoo.layers import adain
 from stylezoo.losses import mean_std
-from stylezoo.models.efdm import EFDM, distribution_loss, match, quantiles, sorted_values
+from stylezoo.models.efdm import EFDM, distribution_loss, match_distribution, quantiles, sorted_values
 
 Parity = Callable[[str], Case]
 
@@ -32,7 +32,7 @@ def as_published(content: Tensor, style: Tensor) -> Tensor:
 def test_op(parity: Parity) -> None:
     case = parity("efdm/op")
     content, style = case["content"].requires_grad_(), case["style"]
-    matched = match(content, sorted_values(style))
+    matched = match_distribution(content, sorted_values(style))
     weight = torch.arange(content.numel(), dtype=torch.float32).reshape(content.shape) / content.numel()
     (gradient,) = torch.autograd.grad((matched * weight).sum(), content)
     (mean, std), (style_mean, style_std) = mean_std(content), mean_std(style)
@@ -48,7 +48,7 @@ def test_op(parity: Parity) -> None:
 
 def test_op_with_ties(parity: Parity) -> None:
     case = parity("efdm/op_ties")
-    matched = match(case["content"], sorted_values(case["style"]))
+    matched = match_distribution(case["content"], sorted_values(case["style"]))
     case.check(efdm=matched, efdm_sorted=matched.flatten(2).sort().values)
 
 
@@ -77,13 +77,13 @@ def test_parameter_counts() -> None:
 def test_one_sort_gives_the_bits_of_the_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     content, style = torch.randn(2, 2, 16, 24, 20, generator=generator).relu().unbind()
-    assert torch.equal(match(content, sorted_values(style)), as_published(content, style))
+    assert torch.equal(match_distribution(content, sorted_values(style)), as_published(content, style))
 
 
 def test_output_takes_the_distribution_of_the_style() -> None:
     """Sort matching: channel by channel the style's values, in the content's order."""
     content, style = torch.rand(2, 16, 9, 11, dtype=torch.float64), torch.rand(2, 16, 9, 11, dtype=torch.float64) ** 3
-    matched = match(content, sorted_values(style))
+    matched = match_distribution(content, sorted_values(style))
     torch.testing.assert_close(sorted_values(matched), sorted_values(style), rtol=0, atol=1e-15)
     assert torch.equal(matched.flatten(2).argsort(), content.flatten(2).argsort())
 
@@ -99,7 +99,7 @@ def test_a_tiled_style_is_the_style() -> None:
     """The number of positions does not matter, only the distribution."""
     content, style = torch.rand(1, 4, 6, 5), torch.rand(1, 4, 6, 5)
     ordered = quantiles(sorted_values(style.repeat(1, 1, 3, 2)), 30)
-    torch.testing.assert_close(match(content, ordered), match(content, sorted_values(style)))
+    torch.testing.assert_close(match_distribution(content, ordered), match_distribution(content, sorted_values(style)))
 
 
 def test_distribution_loss_is_the_distance_to_the_matched_output() -> None:
@@ -116,9 +116,9 @@ def test_blending_codes_blends_matched_features() -> None:
     """Also where the styles differ in size; the content is ranked once."""
     model, content = small(), torch.rand(1, 3, 48, 40)
     codes = [model.encode_style(torch.rand(1, 3, *size)) for size in ((48, 40), (64, 33))]
-    features = model._features(content)
+    features = model.features(content)
     count = features.shape[-2] * features.shape[-1]
-    matched = [match(features, quantiles(code["sorted"], count)) for code in codes]
+    matched = [match_distribution(features, quantiles(code["sorted"], count)) for code in codes]
     expected = model.decoder(0.25 * matched[0] + 0.75 * matched[1])
     torch.testing.assert_close(model.decode(content, codes, weights=[1, 3]), expected, rtol=1e-4, atol=1e-5)
 

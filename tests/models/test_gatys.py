@@ -12,22 +12,21 @@ from conftest import ROOT, THIN, Case
 from torch import Tensor
 
 import stylezoo
-from stylezoo import commands, weights
+from stylezoo import weights
 from stylezoo.cli import main
 from stylezoo.images import read_image, to_tensor, write_image
-from stylezoo.inference import Stylizer
-from stylezoo.layers import normalized_weights
-from stylezoo.losses import STYLE_STATISTICS, Moments, PerceptualLoss, gram, square_root
-from stylezoo.models.gatys import (
+from stylezoo.inference import Stylizer, files
+from stylezoo.losses import (
+    STYLE_STATISTICS,
     TOTAL_VARIATIONS,
-    Average,
-    Gatys,
-    blended,
+    Moments,
+    PerceptualLoss,
     even_gradient,
-    fitted,
-    scales,
+    gram,
+    square_root,
 )
-from stylezoo.module import Iteration
+from stylezoo.models.gatys import Average, Gatys, Targets, blended, fitted, scales
+from stylezoo.module import Iteration, blending_shares
 from stylezoo.registry import read_recipe
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG
 
@@ -50,6 +49,10 @@ def preset(name: str, case: Case, **settings: object) -> Gatys:
 
 def to_rgb(bgr255: Tensor) -> Tensor:
     return (bgr255 + torch.tensor(CAFFE_MEAN_BGR)[:, None, None]).flip(1) / 255
+
+
+def weighted_terms(model: Gatys, image: Tensor, targets: Targets) -> dict[str, Tensor]:
+    return {name: model.loss_weights[name] * term for name, term in model.terms(image, targets).items()}
 
 
 def style_terms(model: Gatys, image: Tensor, style: dict[str, Moments]) -> Tensor:
@@ -77,7 +80,7 @@ def test_author(name: str, parity: Parity) -> None:
     bgr = case["image_net"].requires_grad_()
     image = to_rgb(bgr)
     torch.testing.assert_close(image, case["image"], rtol=0, atol=1e-6)
-    terms = model.losses(case["content"], case["style"], image)
+    terms = model.losses(case["content"], case["style"], image=image)
     total = terms["content"] + terms["style"]
     (gradient,) = torch.autograd.grad(total, bgr)
     style = style_terms(model, image, moments(model, case["style"], [1.0]))
@@ -93,12 +96,12 @@ def test_neural_style_pt(name: str, parity: Parity) -> None:
     model = preset("gatys.neural_style", case, pooling=options["pooling"])
     bgr = case["image_bgr"].requires_grad_()
     image = to_rgb(bgr)
-    shares = normalized_weights(options["blend"], len(case["styles"]))
-    content, style = model._targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
-    terms = model._terms(image, content, style)
+    shares = blending_shares(options["blend"], len(case["styles"]))
+    targets = model.targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
+    terms = weighted_terms(model, image, targets)
     case.check(
         loss_content=terms["content"],
-        losses_style=style_terms(model, image, style),
+        losses_style=style_terms(model, image, targets[1]),
         loss_tv=terms["tv"],
         total=sum(terms.values()),
         image_bgr=model.encoder.preprocess(case["image"]),
@@ -107,10 +110,10 @@ def test_neural_style_pt(name: str, parity: Parity) -> None:
     squared = preset(
         "gatys.neural_style", case, content_weight=5.0**power, style_weight=100.0**power, pooling=options["pooling"]
     )
-    total = torch.stack(list(squared._terms(image, content, style).values())).sum()
+    total = torch.stack(list(weighted_terms(squared, image, targets).values())).sum()
     case.check(grad_image=torch.autograd.grad(total, bgr)[0])
     if options["blend"] is None:  # what users call gives the same
-        public = model.losses(case["content"], case["styles"], image)
+        public = model.losses(case["content"], case["styles"], image=image)
         torch.testing.assert_close(public, terms)
 
 
@@ -187,11 +190,11 @@ def test_modern(name: str, parity: Parity) -> None:
     options = case.meta["options"]
     model = preset("gatys.modern", case, pooling={"max": "max", "average": "avg_doubled"}[options["pooling"]])
     image = case["image"].requires_grad_()
-    shares = normalized_weights(options["style_weights"], len(case["styles"]))
-    content, style = model._targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
-    terms = model._terms(image, content, style)
+    shares = blending_shares(options["style_weights"], len(case["styles"]))
+    targets = model.targets(case["content"], list(case["styles"].split(1)), shares, 0.0)
+    terms = weighted_terms(model, image, targets)
     total = torch.stack(list(terms.values())).sum()
-    losses = torch.cat([terms["content"][None], style_terms(model, image, style), terms["tv"][None]])
+    losses = torch.cat([terms["content"][None], style_terms(model, image, targets[1]), terms["tv"][None]])
     layer_weights = [w * model.loss_weights["style"] for w in model.perceptual.style_layers.values()]
     scale = torch.tensor([model.loss_weights["content"], *layer_weights, model.loss_weights["tv"]])
     (gradient,) = torch.autograd.grad(total, image)
@@ -250,7 +253,7 @@ def test_presets_are_recipes() -> None:
         assert {key: loaded[key] for key in recipe} == {**recipe, "encoder": THIN}
 
 
-def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+def test_a_recipe_of_the_user(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
         f"model:\n  class_path: Gatys\n  init_args: {{encoder: {THIN}, iterations: 3, style_weight: 1e2}}\n"
@@ -276,18 +279,18 @@ def test_a_missing_encoder_names_the_download() -> None:
         stylezoo.load_model("gatys.paper")
 
 
-def test_the_bare_name_paints_with_what_is_at_hand() -> None:
+def test_the_bare_name_is_the_first_recipe_at_hand() -> None:
     with pytest.warns(
-        UserWarning, match=r"vgg19_caffe, which is not .* gatys.slim paints instead.*download vgg19_caffe"
+        UserWarning, match=r"vgg19_caffe, which is not .* gatys.slim is used instead.*download vgg19_caffe"
     ):
         model = stylezoo.load_model("gatys")
     assert dict(model.hparams) == dict(stylezoo.load_model("gatys.slim").hparams)
 
 
 def test_settings_that_do_not_exist() -> None:
-    with pytest.raises(ValueError, match="tv is one of absolute, corners, nine_point, not 'l1'"):
+    with pytest.raises(ValueError, match="tv must be 'absolute', 'corners' or 'nine_point', got 'l1'"):
         thin(tv="l1")
-    with pytest.raises(ValueError, match="iterations is greater than 0, not 0"):
+    with pytest.raises(ValueError, match="iterations must be greater than 0, got 0"):
         thin(iterations=0)
     with pytest.raises(ValueError, match="stop at relu3_1, relu5_1 is needed"):
         folder = VGG("vgg19_random/8", last="relu3_1")
@@ -320,10 +323,10 @@ def test_the_loss_falls(settings: dict[str, object]) -> None:
     """The style loss to less than half of the content's, and the content loss below the style image's."""
     model = thin(**{"iterations": 25, "content_weight": 0.1, **settings})
     output = model(CONTENT[:1], STYLE[:1])
-    before, after = (model.losses(CONTENT[:1], STYLE[:1], image) for image in (CONTENT[:1], output))
+    before, after = (model.losses(CONTENT[:1], STYLE[:1], image=image) for image in (CONTENT[:1], output))
     assert float(before["content"]) == 0
     assert float(after["style"]) < 0.5 * float(before["style"])
-    assert float(after["content"]) < float(model.losses(CONTENT[:1], STYLE[:1], STYLE[:1])["content"])
+    assert float(after["content"]) < float(model.losses(CONTENT[:1], STYLE[:1], image=STYLE[:1])["content"])
     if settings.get("clamp"):
         assert float(output.min()) >= 0 and float(output.max()) <= 1
 
@@ -336,13 +339,13 @@ def test_lbfgs_takes_the_author_s_steps() -> None:
     model = thin(iterations=20, content_weight=1e6, style_weight=1e6)  # or torch's limits would keep it where it is
     model, content, style = model.double(), CONTENT[:1].double(), STYLE[:1].double()
     mean = torch.tensor(CAFFE_MEAN_BGR[::-1], dtype=torch.float64)[:, None, None] / 255
-    targets = model._targets(content, [style], [1.0], 0.0)
+    targets = model.targets(content, [style], [1.0], 0.0)
     pixels = (255 * (content - mean)).requires_grad_()
     optimizer = torch.optim.LBFGS([pixels])
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = sum(model._terms(pixels / 255 + mean, *targets).values())
+        loss = sum(weighted_terms(model, pixels / 255 + mean, targets).values())
         loss.backward()  # type: ignore[union-attr]
         return loss  # type: ignore[return-value]
 
@@ -352,7 +355,7 @@ def test_lbfgs_takes_the_author_s_steps() -> None:
     torch.testing.assert_close(model(content, style), expected, rtol=0, atol=1e-9)
 
 
-def test_a_batch_optimizes_each_picture_alone() -> None:
+def test_a_batch_optimizes_each_image_alone() -> None:
     model = thin(optimizer="lbfgs")
     batch = model(CONTENT, STYLE)
     singles = torch.cat([model(c[None], s[None]) for c, s in zip(CONTENT, STYLE, strict=True)])
@@ -364,12 +367,12 @@ def test_a_batch_optimizes_each_picture_alone() -> None:
 def test_losses_are_means_over_the_batch() -> None:
     model = thin(tv_weight=1e-3)
     image = (CONTENT + STYLE) / 2
-    both = model.losses(CONTENT, STYLE, image)
-    singles = [model.losses(CONTENT[i : i + 1], STYLE[i : i + 1], image[i : i + 1]) for i in range(2)]
+    both = model.losses(CONTENT, STYLE, image=image)
+    singles = [model.losses(CONTENT[i : i + 1], STYLE[i : i + 1], image=image[i : i + 1]) for i in range(2)]
     for name, term in both.items():
         torch.testing.assert_close(term, (singles[0][name] + singles[1][name]) / 2)
-    painted = model.losses(CONTENT[:1], STYLE[:1])  # of what it paints
-    torch.testing.assert_close(painted, model.losses(CONTENT[:1], STYLE[:1], model(CONTENT[:1], STYLE[:1])))
+    without = model.losses(CONTENT[:1], STYLE[:1])  # stylizes the content first
+    torch.testing.assert_close(without, model.losses(CONTENT[:1], STYLE[:1], image=model(CONTENT[:1], STYLE[:1])))
 
 
 def test_where_it_starts(tmp_path: Path) -> None:
@@ -414,7 +417,7 @@ def test_several_styles_blend_their_moments() -> None:
     one, two = (Stylizer(model, [s])(CONTENT[:1]) for s in STYLE)
     both = Stylizer(model, list(STYLE), style_weights=[1, 1])(CONTENT[:1])
     to_one, to_two = (
-        [float(model.losses(CONTENT[:1], s[None], image)["style"]) for image in (one, both, two)] for s in STYLE
+        [float(model.losses(CONTENT[:1], s[None], image=image)["style"]) for image in (one, both, two)] for s in STYLE
     )
     assert to_one[0] < to_one[1] < to_one[2] and to_two[2] < to_two[1] < to_two[0]
 
@@ -427,7 +430,7 @@ def test_alpha_mixes_in_the_content_s_own_style() -> None:
     assert distances == sorted(distances)
 
 
-def test_tiles_paint_the_same() -> None:
+def test_tiles_change_nothing() -> None:
     content, style = torch.rand(2, 1, 3, 96, 80, generator=torch.Generator().manual_seed(1)).unbind()
     model = thin(
         iterations=3,
@@ -437,12 +440,18 @@ def test_tiles_paint_the_same() -> None:
         content_layers={"relu2_1": 1.0},
     )
     whole = Stylizer(model, [style])(content)
+    pieces: list[tuple[int, ...]] = []
+    hook = model.encoder.preprocess.register_forward_hook(lambda _, inputs, output: pieces.append(output.shape[-2:]))
     tiled = Stylizer(model, [style], tile=32)(content)
+    assert set(pieces) and (96, 80) not in pieces  # targets, every step, and the backward pass
+    pieces.clear()
+    again = Stylizer(model, [style])(content)
+    hook.remove()
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-3)
-    assert model.encoder.tile == 32
+    assert set(pieces) == {(96, 80)} and torch.equal(again, whole)  # no tile is left in the model
 
 
-def test_flat_pictures_and_missing_numbers() -> None:
+def test_flat_images_and_missing_numbers() -> None:
     flat = torch.full((1, 3, 32, 32), 0.5)
     for style_loss in ("gram_author", "wasserstein"):
         assert thin(style_loss=style_loss)(flat, flat).isfinite().all()
@@ -457,7 +466,7 @@ def test_stylize_shows_previews(pictures: Path, tmp_path: Path, monkeypatch: pyt
     stylezoo.save_model(thin(iterations=5), tmp_path / "gatys.safetensors")
     written: list[str] = []
     monkeypatch.setattr(
-        commands, "write_image", lambda image, path, *quality: (written.append(path.name), write_image(image, path))
+        files, "write_image", lambda image, path, *quality: (written.append(path.name), write_image(image, path))
     )
     options = [
         "--model",

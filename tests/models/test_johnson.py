@@ -30,7 +30,7 @@ def style(tmp_path: Path) -> str:
 
 def small(**settings: object) -> Johnson:
     torch.manual_seed(0)
-    return Johnson(**{"width": 0.25, "encoder": "vgg16_random/8", **settings})
+    return Johnson(**{"width": 0.25, "loss_encoder": "vgg16_random/8", **settings})
 
 
 def test_parameter_counts() -> None:
@@ -45,13 +45,13 @@ def test_gram_and_preprocessing(parity: Parity) -> None:
     case = parity("johnson/gram")
     channels, height, width = case["feature"].shape[1:]
     case.check(gram=gram(case["feature"]) / (channels * height * width))
-    model = Johnson(encoder="vgg16_random/16")
+    model = Johnson(loss_encoder="vgg16_random/16")
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    case.check(normalized=(model._to_rgb(model._to_pixels(case["image"])) - mean[:, None, None]) / std[:, None, None])
+    case.check(normalised=(model._to_rgb(model._to_pixels(case["image"])) - mean[:, None, None]) / std[:, None, None])
 
 
 def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("johnson/stylize_odd")
+    case = parity("johnson/stylise_odd")
     model = case.model("johnson", "transformer")
     assert isinstance(model, Johnson)
     case.check(output=model.transformer(255 * case["content"]))
@@ -63,7 +63,8 @@ def test_training_losses_and_gradients(parity: Parity) -> None:
     case = parity("johnson/train_b2_64x96")
     model = case.model("johnson", "transformer", "vgg16")
     assert isinstance(model, Johnson)
-    model._measured = measure_styles(model.loss_network, [case["style"]], model.perceptual.style_layers)
+    model.build_loss_encoder()
+    model._measured = measure_styles(model.loss_encoder, [case["style"]], model.perceptual.style_layers)
     case.check(output=255 * model(case["content"]))
     terms = model.losses(case["content"])
     case.check(loss_content=terms["content"] / 1e5, loss_style=terms["style"] / 1e10, total=sum(terms.values()))
@@ -74,7 +75,7 @@ def test_training_losses_and_gradients(parity: Parity) -> None:
 
 
 def test_old_files_with_running_statistics(parity: Parity, tmp_path: Path) -> None:
-    case = parity("johnson/stylize_odd")
+    case = parity("johnson/stylise_odd")
     tensors = case.part("transformer")
     for key in [key for key in tensors if "in" in key.split(".")[-2] and key.endswith("weight")]:
         tensors[key.replace("weight", "running_mean")] = torch.randn_like(tensors[key])
@@ -113,7 +114,7 @@ def test_lengstrom_layers_are_tensorflows() -> None:
     assert dot == pytest.approx(float((x * conv_same(z)).sum()), rel=1e-4)
 
 
-def test_lengstrom_network_paints() -> None:
+def test_lengstrom_network_stylizes() -> None:
     file = shared("weights/johnson_lengstrom_la_muse.pth")
     model = stylezoo.import_checkpoint("johnson", [file], style_name="la_muse")
     photo = to_tensor(read_image(shared("images/fullres/photos/tubingen.jpg")).resize((200, 150)))[None]
@@ -197,9 +198,9 @@ def test_colors_inside() -> None:
     assert gray.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
-def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_path: Path) -> None:
+def test_inference_needs_neither_style_image_nor_loss_encoder(style: str, tmp_path: Path) -> None:
     model = small(style_image=style)
-    assert "_loss_network" not in model._modules and model.styles == ["waves"]
+    assert "loss_encoder" not in model._modules and model.styles == ["waves"]
     stylezoo.save_model(model, tmp_path / "johnson.safetensors")
     Path(style).unlink()
     loaded = stylezoo.load_model(tmp_path / "johnson.safetensors")
@@ -223,11 +224,11 @@ def test_style_is_measured_once_at_the_size_asked_for(style: str) -> None:
 
 def test_what_it_cannot_do_is_said(style: str) -> None:
     model, content = small(style_image=style), torch.rand(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"one style it was trained on \(waves\): leave style out"):
+    with pytest.raises(ValueError, match=r"one style that it was trained on \(waves\): leave style out"):
         model(content, content)
     with pytest.raises(ValueError, match="leave alpha at 1"):
         model(content, alpha=0.5)
-    with pytest.raises(ValueError, match="no 'layer' here: choose one of instance, batch"):
+    with pytest.raises(ValueError, match="norm must be 'instance' or 'batch', got 'layer'"):
         small(norm="layer")
     with pytest.raises(ValueError, match="48 tensors"):
         Johnson.read_public({"Variable": torch.zeros(9, 9, 3, 32)})

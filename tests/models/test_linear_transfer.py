@@ -32,11 +32,12 @@ def small(**settings: object) -> LinearTransfer:
 
 def reference(case: Case, *, losses: bool = False) -> tuple[LinearTransfer, Transformation]:
     """The model with the parameters of a case, and its one matrix."""
-    settings = {"loss_encoder_weights": str(case.files("vgg_r51")[0])} if losses else {}
-    model = case.model("linear_transfer", "matrix", "vgg", "dec", **settings)
+    model = case.model("linear_transfer", "matrix", "vgg", "dec")
+    if losses:
+        model.attach_loss_encoder(weights=str(case.files("vgg_r51")[0]))
     assert isinstance(model, LinearTransfer) and len(model.levels) == 1
     assert model.levels == [{"r31": "relu3_1", "r41": "relu4_1"}[case.meta["options"]["layer"]]]
-    return model, model._matrix(model.levels[0])
+    return model, model.matrix(model.levels[0])
 
 
 def product(matrix: Transformation, content: Tensor, style: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def identity_path(matrix: Transformation, content: Tensor) -> Tensor:
 @pytest.mark.parametrize(("layer", "matrix", "decoder"), [("3_1", 2_890_464, 555_075), ("4_1", 5_156_192, 3_505_219)])
 def test_parameter_counts(layer: str, matrix: int, decoder: int) -> None:
     model = LinearTransfer(encoder="vgg19_random", relu3_1=layer == "3_1", relu4_1=layer == "4_1")
-    assert sum(p.numel() for p in model._matrix(f"relu{layer}").parameters()) == matrix
+    assert sum(p.numel() for p in model.matrix(f"relu{layer}").parameters()) == matrix
     assert sum(p.numel() for p in model.decoder.parameters()) == decoder
     assert sum(p.numel() for p in model.encoder.parameters()) == {"3_1": 555_340, "4_1": 3_505_740}[layer]
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == matrix
@@ -78,20 +79,20 @@ def test_matrix(layer: str, channels: int, parity: Parity) -> None:
 @pytest.mark.parametrize("layer", ["r31", "r41"])
 def test_stylize(layer: str, parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity(f"lst/stylize_{layer}_odd")
+    case = parity(f"lst/stylise_{layer}_odd")
     model, matrix = reference(case)
     content, style = case["content"], case["style"]
     with torch.no_grad():
         features, style_features = (model.encoder(image, model.levels) for image in (content, style))
         code = model.encode_style(style)
         case.check(
-            output=model._paint(features, code),
+            output=model._decoded(features, code),
             transmatrix=product(matrix, features[model.levels[0]], style_features[model.levels[0]]),
             output_identity=model.decoder(identity_path(matrix, features[model.levels[0]])),
         )
         cut = content[..., :56, :80]
-        painted = model._paint(model.encoder(cut, model.levels), code)
-        torch.testing.assert_close(model.decode(cut, code), painted)
+        decoded = model._decoded(model.encoder(cut, model.levels), code)
+        torch.testing.assert_close(model.decode(cut, code), decoded)
 
 
 @pytest.mark.parametrize("layer", ["r31", "r41"])
@@ -173,11 +174,11 @@ def test_blending_codes_blends_transferred_features() -> None:
     torch.testing.assert_close(model.decode(content, codes, weights=[1, 3]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_stretched_pictures_are_those_that_torchvision_saves() -> None:
+def test_stretched_images_are_those_that_torchvision_saves() -> None:
     model, stretched = small(), small(stretch=True)
     content, style = torch.rand(2, 2, 3, 32, 32).unbind()
-    painted = model(content, style)
-    expected = [make_grid(p.clamp(0, 1)[None], normalize=True, scale_each=True) for p in painted]
+    decoded = model(content, style)
+    expected = [make_grid(p.clamp(0, 1)[None], normalize=True, scale_each=True) for p in decoded]
     torch.testing.assert_close(stretched(content, style), torch.stack(expected))
     torch.testing.assert_close(stretched.losses(content, style), model.losses(content, style))
 
@@ -198,7 +199,7 @@ def numbered(model: LinearTransfer, folder: Path) -> dict[str, Path]:
     parts = {
         "vgg": {f"{vgg[key.split('.')[0]]}.{key.split('.')[1]}": t for key, t in model.encoder.tensors.items()},
         "dec": {f"{convs[k.split('.')[0]]}.{k.split('.')[1]}": t for k, t in model.decoder.state_dict().items()},
-        **{layer: model._matrix(layer).state_dict() for layer in model.levels},
+        **{layer: model.matrix(layer).state_dict() for layer in model.levels},
     }
     for name, tensors in parts.items():
         torch.save(tensors, folder / f"{name}.pth")
@@ -252,7 +253,7 @@ def test_training_needs_a_finished_decoder(pictures: Path, tmp_path: Path) -> No
     settings = {"encoder": "vgg19_normalised", "encoder_weights": thin_normalized(tmp_path)}
     with pytest.raises(FileNotFoundError, match=r"finished decoder.*dec_r41\.pth at .*/weights/dec_r41\.pth, or name"):
         fit(small(**settings), pictures)
-    with pytest.warns(UserWarning, match="it is random and will paint noise"):
+    with pytest.warns(UserWarning, match="it is random and its outputs will be noise"):
         fit(small(), pictures)
 
     trained = stylezoo.create_model("adain", **settings)

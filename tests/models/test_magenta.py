@@ -10,12 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Case, shared
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 import stylezoo
+from stylezoo.data import Folder, Pairs
 from stylezoo.images import read_image, to_tensor
-from stylezoo.losses import gram
+from stylezoo.losses import gram, mean_variation
 from stylezoo.models.magenta import (
     InceptionV3,
     Magenta,
@@ -23,12 +25,12 @@ from stylezoo.models.magenta import (
     StridedConv,
     augmented,
     mobilenet_v2,
-    total_variation,
 )
-from stylezoo.training.least_squares import fit_model
+from stylezoo.training import Distillation, LeastSquares, Training
+from stylezoo.training.plans import plan_of
 
 Parity = Callable[[str], Case]
-TINY = {"predictor": "mobilenet_v2", "width": 0.25, "encoder": "vgg16_random/8"}
+TINY = {"predictor": "mobilenet_v2", "width": 0.25, "loss_encoder": "vgg16_random/8"}
 PREDICT, TRANSFER = "weights/magenta_style_predict_quantized_256.npz", "weights/magenta_style_transfer_f16_384.npz"
 
 
@@ -59,7 +61,7 @@ def test_transform(name: str, parity: Parity) -> None:
     assert settings == {"width": 1.0}
     model = Magenta(predictor="mobilenet_v2").eval()
     model.transformer.load_state_dict(tensors)
-    case.check(output=model.transformer.paint(case["content"], case["embedding"]))
+    case.check(output=model.transformer.generate(case["content"], case["embedding"]))
     height, width = case["content"].shape[-2:]
     output = model.decode(case["content"], {"bottleneck": case["embedding"]})
     expected, tolerance = case["output"][..., :height, :width], case.fixture.tolerance("output")
@@ -79,9 +81,9 @@ def test_losses(name: str, parity: Parity, tmp_path: Path, monkeypatch: pytest.M
     tensors["conv1_1.weight"] = tensors["conv1_1.weight"].flip(1)  # slim takes RGB, caffe BGR
     torch.save(tensors, tmp_path / "vgg16.pth")
 
-    model = Magenta(predictor="mobilenet_v2", width=0.25, encoder_weights=str(tmp_path / "vgg16.pth"))
+    model = Magenta(predictor="mobilenet_v2", width=0.25, loss_encoder_weights=str(tmp_path / "vgg16.pth"))
     stylized = case["stylized"].requires_grad_()
-    monkeypatch.setattr(model, "_paint", lambda content, bottleneck: stylized)
+    monkeypatch.setattr(model, "decode", lambda content, code: stylized)
     terms = model.losses(case["content"], case["style"])
     total = terms["content"] + terms["style"] + terms["tv"]
     (gradient,) = torch.autograd.grad(total, stylized)
@@ -92,7 +94,7 @@ def test_losses(name: str, parity: Parity, tmp_path: Path, monkeypatch: pytest.M
         total_cin=terms["content"] + terms["style"] / 5,
         grad_output=gradient,
     )
-    output, style = (model.loss_network(x, model.perceptual.style_layers) for x in (stylized, case["style"]))
+    output, style = (model.loss_encoder(x, model.perceptual.style_layers) for x in (stylized, case["style"]))
     grams = [[gram(f) / (f.shape[-2] * f.shape[-1]) for f in features.values()] for features in (output, style)]
     case.check(
         style_losses=torch.stack([F.mse_loss(a, b) for a, b in zip(*grams, strict=True)]),
@@ -145,16 +147,16 @@ def tf_variables(model: Magenta) -> dict[str, Tensor]:
         conv("MobilenetV2/Conv_1", features[18][0], features[18][1])
         linear("mobilenet_conv/Conv", model.predictor.bottleneck.weight, model.predictor.bottleneck.bias)
 
-    painter = model.transformer
+    network = model.transformer
     for i in range(3):
-        conv(f"transformer/contract/conv{i + 1}", painter.contract[i], painter.norms[i])
+        conv(f"transformer/contract/conv{i + 1}", network.contract[i], network.norms[i])
     scopes = [f"residual/residual{b}/conv{c}" for b in range(1, 6) for c in (1, 2)]
     scopes += [f"expand/conv{i}/conv" for i in (1, 2, 3)]
     start = 0
-    for scope, module in zip(scopes, [*painter.residual, *painter.expand], strict=True):
+    for scope, module in zip(scopes, [*network.residual, *network.expand], strict=True):
         conv(f"transformer/{scope}", module)
         rows = slice(start, start + module.weight.shape[0])
-        for name, head in (("Conv", painter.shift), ("Conv_1", painter.scale)):  # beta, gamma
+        for name, head in (("Conv", network.shift), ("Conv_1", network.scale)):  # beta, gamma
             linear(f"style_params/transformer/{scope}/StyleNorm/{name}", head.weight[rows], head.bias[rows])
         start = rows.stop
     return variables
@@ -253,20 +255,20 @@ def test_a_predictor_starts_from_imagenet_weights(predictor: str, tmp_path: Path
         Magenta(**{**TINY, "predictor": predictor}, predictor_weights=str(tmp_path / "other.pth"))
 
 
-def picture(path: str, size: int) -> Tensor:
+def image_of(path: str, size: int) -> Tensor:
     return transforms.resize(to_tensor(read_image(shared(f"images/fullres/{path}"))), [size], antialias=True)[None]
 
 
-def test_public_mobile_pair_paints() -> None:
+def test_public_mobile_pair_stylizes() -> None:
     """Colors of the output come closer to those of its style than of any other, on every photo."""
     model = stylezoo.import_checkpoint("magenta", [shared(TRANSFER), shared(PREDICT)])
     assert model.hparams["predictor"] == "mobilenet_v2" and model.hparams["width"] == 0.25
     names = ("la_muse", "mondrian", "starry_night", "the_scream")
-    styles = [picture(f"paintings/{name}.jpg", 256) for name in names]
+    styles = [image_of(f"paintings/{name}.jpg", 256) for name in names]
     with torch.no_grad():
         codes = [model.encode_style(style) for style in styles]
         for photo in ("chicago", "taj_mahal"):
-            content = picture(f"photos/{photo}.jpg", 160)
+            content = image_of(f"photos/{photo}.jpg", 160)
             outputs = torch.cat([model.decode(content, code) for code in codes])
             colors = torch.stack([color_statistics(output) for output in outputs])
             wanted = torch.stack([color_statistics(style[0]) for style in styles])
@@ -357,7 +359,7 @@ def test_total_variation_of_each_direction_by_its_own_count() -> None:
     image = torch.rand(2, 3, 5, 9)
     y, x = np.diff(image.numpy(), axis=2), np.diff(image.numpy(), axis=3)
     expected = ((y**2).sum() / 2 / (4 * 9 * 3) + (x**2).sum() / 2 / (5 * 8 * 3)) / 2
-    assert float(total_variation(image)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(mean_variation(image)) == pytest.approx(float(expected), rel=1e-5)
 
 
 # Interpolation
@@ -367,15 +369,15 @@ def test_styles_are_blended_in_the_bottleneck() -> None:
     model = shaken()
     content, style, other = torch.rand(3, 1, 3, 64, 48).unbind()
     with torch.no_grad():
-        a, b, own = (model.encode_style(picture)["bottleneck"] for picture in (style, other, content))
+        a, b, own = (model.encode_style(image)["bottleneck"] for image in (style, other, content))
         assert a.shape == (1, 100)
 
-        def painted(bottleneck: Tensor) -> Tensor:
+        def stylized(bottleneck: Tensor) -> Tensor:
             return model.decode(content, {"bottleneck": bottleneck})
 
         blend = model.decode(content, [{"bottleneck": a}, {"bottleneck": b}], weights=[3, 1])
-        torch.testing.assert_close(blend, painted(0.75 * a + 0.25 * b))
-        torch.testing.assert_close(model(content, style, alpha=0.3), painted(0.3 * a + 0.7 * own))
+        torch.testing.assert_close(blend, stylized(0.75 * a + 0.25 * b))
+        torch.testing.assert_close(model(content, style, alpha=0.3), stylized(0.3 * a + 0.7 * own))
         torch.testing.assert_close(model(content, style, alpha=0.0), model(content, content))
 
 
@@ -423,85 +425,115 @@ def test_augmentation_crops_between_057_and_099_of_the_side() -> None:
     assert max(shares) - min(shares) > 0.3
 
 
+def trainer(**settings: object) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
+    return Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **quiet, **settings)  # type: ignore[arg-type]
+
+
 def test_a_mobile_student_learns_the_bottlenecks_of_its_teacher(tmp_path: Path) -> None:
     teacher = shaken(predictor="inception_v3", width=0.25)
-    stylezoo.save_model(teacher, tmp_path / "teacher.safetensors")
-    student = shaken(teacher=str(tmp_path / "teacher.safetensors"), distillation_weight=2.0)
+    file = str(tmp_path / "teacher.safetensors")
+    stylezoo.save_model(teacher, file)
+    student, distillation = shaken(), Distillation(file, weight=2.0)
     content, style = torch.rand(2, 2, 3, 80, 80).unbind()
-    terms = student.losses(content, style)
+    terms = distillation(student, content, style)
+    assert list(terms) == ["content", "style", "tv", "distillation"]
+    torch.testing.assert_close({name: terms[name] for name in student.loss_weights}, student.losses(content, style))
     with torch.no_grad():
         expected = 2 * (student.predictor(style) - teacher.predictor(style)).square().mean()
     torch.testing.assert_close(terms["distillation"], expected)
     terms["distillation"].backward()
     assert student.predictor.bottleneck.weight.grad is not None
-    assert not [key for key in student.state_dict() if "teacher" in key]
-    unpainted = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
-    alone = shaken(teacher=str(tmp_path / "teacher.safetensors"), distillation_weight=2.0, **unpainted)
-    torch.testing.assert_close(alone.losses(content, style), {"distillation": expected})
-    imitating = shaken(teacher=str(tmp_path / "teacher.safetensors"), imitation_weight=3.0, **unpainted)
-    terms = imitating.losses(content, style)
+    without = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
+    torch.testing.assert_close(distillation(shaken(**without), content, style), {"distillation": expected})
+    imitating = shaken(**without)
+    terms = Distillation(file, imitation_weight=3.0)(imitating, content, style)
     with torch.no_grad():
         code = {"bottleneck": teacher.predictor(style)}
-        goal = 3 * (imitating.decode(content, code) - teacher.decode(content, code)).square().mean()
-    torch.testing.assert_close(terms["imitation"], goal)
+        imitation = 3 * (imitating.decode(content, code) - teacher.decode(content, code)).square().mean()
+    torch.testing.assert_close(terms["imitation"], imitation)
     terms["imitation"].backward()
-    assert goal > 0 and imitating.transformer.scale.weight.grad is not None
-    assert imitating.predictor.bottleneck.weight.grad is None and not [
-        n for n in imitating.state_dict() if "teacher" in n
-    ]
+    assert imitation > 0 and imitating.transformer.scale.weight.grad is not None
+    assert imitating.predictor.bottleneck.weight.grad is None
+
+
+def test_a_student_is_trained_and_saved_without_its_teacher(pictures: Path, tmp_path: Path) -> None:
+    """The objective of the callback is what the run minimizes and logs; the teacher is no part of the model."""
+    file = str(tmp_path / "teacher.safetensors")
+    stylezoo.save_model(shaken(predictor="inception_v3", width=0.25), file)
+    without = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
+    student = shaken(**without)
+    keys, before = list(student.state_dict()), student.predictor.bottleneck.weight.detach().clone()
+    callback = Training(objective=Distillation(file))
+    run = trainer(max_steps=1, callbacks=[callback])
+    run.fit(student, Pairs(Folder(str(pictures)), Folder(str(pictures)), batch_size=2, size=40, crop=32, num_workers=0))
+    assert {"train/distillation", "train/loss"} == {key for key in run.callback_metrics if "/" in key}
+    assert not torch.equal(student.predictor.bottleneck.weight, before)
+    assert callback.objective is not None and not callback.objective.teacher.training
+    assert list(student.state_dict()) == keys
     stylezoo.save_model(student, tmp_path / "student.safetensors")
     assert str(tmp_path).encode() not in (tmp_path / "student.safetensors").read_bytes()
 
 
-def test_a_frozen_predictor_stays_as_it_is() -> None:
+def test_a_frozen_predictor_stays_as_it_is(pictures: Path) -> None:
     torch.manual_seed(0)
-    model = Magenta(freeze_predictor=True, norm_momentum=0.5, first_pictures=0, **TINY).train()
+    model = Magenta(**TINY)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9)
-    sum(model.losses(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 80, 80)).values(), torch.zeros(())).backward()
-    optimizer.step()
+    run = trainer(max_steps=1, callbacks=[Training(freeze=["predictor"], batch_norm_momentum=0.5)])
+    run.fit(model, Pairs(Folder(str(pictures)), Folder(str(pictures)), batch_size=2, size=40, crop=32, num_workers=0))
     changed = {
         name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert changed == {"transformer"} and not model.predictor.training and model.transformer.training
+    optimized = {id(p) for group in run.optimizers[0].param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.transformer.parameters()}
     assert Magenta(**TINY).train().predictor.training
+    with pytest.raises(ValueError, match="freeze must name submodules of the model .*predictor.*, got 'teacher'"):
+        Training(freeze=["teacher"]).setup(run, Magenta(**TINY), "fit")
 
 
 def test_batch_norms_can_follow_a_short_run() -> None:
-    """All of the predictor's and the painting network's; without the setting they are the reference's."""
+    """All of the predictor's and the transformer's; without the option they are the reference's."""
     for momentum, expected in ((None, {0.003, 0.001}), (0.05, {0.05})):
-        norms = [m for m in shaken(norm_momentum=momentum).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        model = shaken()
+        Training(batch_norm_momentum=momentum).setup(trainer(), model, "fit")
+        norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert len(norms) == 52 + 3 and {round(norm.momentum or 0, 6) for norm in norms} == expected
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no predictor 'resnet': choose inception_v3 or mobilenet_v2"):
+    with pytest.raises(ValueError, match="predictor must be 'inception_v3' or 'mobilenet_v2', got 'resnet'"):
         Magenta(predictor="resnet")  # type: ignore[arg-type]
-    stylezoo.save_model(stylezoo.create_model("adain", encoder="vgg19_random/8"), tmp_path / "adain.safetensors")
-    student = shaken(teacher=str(tmp_path / "adain.safetensors"))
-    with pytest.raises(ValueError, match=r"teacher of a magenta is a magenta, but .*adain.safetensors is a adain"):
-        student.losses(*torch.rand(2, 1, 3, 80, 80))
+    adain = stylezoo.create_model("adain", encoder="vgg19_random/8")
+    stylezoo.save_model(adain, tmp_path / "adain.safetensors")
+    with pytest.raises(ValueError, match=r"teacher of a magenta must be a magenta, but .*adain.safetensors is a adain"):
+        Distillation(str(tmp_path / "adain.safetensors"))
+    stylezoo.save_model(shaken(), tmp_path / "teacher.safetensors")
+    with pytest.raises(ValueError, match="teaches a magenta, not a adain"):
+        Distillation(str(tmp_path / "teacher.safetensors"))(adain, *torch.rand(2, 1, 3, 80, 80))
 
 
-class TellsColors(nn.Module):
+class ColorStatistics(nn.Module):
+    """A predictor whose bottleneck begins with mean and standard deviation of each color."""
+
     def forward(self, style: Tensor) -> Tensor:
         return F.pad(torch.cat([style.mean((2, 3)), style.std((2, 3))], 1), (0, 94))
 
 
-def test_first_weights_pass_pictures_on_in_the_colors_of_the_style() -> None:
+def test_initialization_passes_images_on_in_the_colors_of_the_style() -> None:
     """Shapes are those of the content, mean and contrast of each color those of the style."""
     torch.manual_seed(0)
-    model = Magenta(predictor="mobilenet_v2", width=0.25, first_pictures=24).eval()
-    model.predictor = TellsColors()
+    model = Magenta(predictor="mobilenet_v2", width=0.25).eval()
+    model.predictor = ColorStatistics()
     colors, contrasts = 0.3 + 0.4 * torch.rand(24, 3, 1, 1), 0.02 + 0.08 * torch.rand(24, 1, 1, 1)
     shapes = F.interpolate(torch.randn(24, 3, 6, 6), size=96, mode="bicubic")
     content = colors + contrasts * shapes
     style = content.roll(1, 0)
     with torch.no_grad():
-        fit_model(model, content)
-        painted = model(content, style)
+        LeastSquares(crops=24)(plan_of(model), content)
+        output = model(content, style)
     for moment in (torch.mean, torch.std):
-        asked, found, before = (moment(x, (2, 3)) for x in (style, painted, content))
+        asked, found, before = (moment(x, (2, 3)) for x in (style, output, content))
         assert (found - asked).abs().mean() < 0.5 * (before - asked).abs().mean()
-    for a, b in zip(painted.flatten(0, 1), content.flatten(0, 1), strict=True):
+    for a, b in zip(output.flatten(0, 1), content.flatten(0, 1), strict=True):
         assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.8

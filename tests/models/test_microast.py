@@ -15,7 +15,8 @@ from stylezoo.inference import Stylizer
 from stylezoo.layers import adain
 from stylezoo.losses import mean_std
 from stylezoo.models.microast import FILTERS, MicroAST, contrastive_loss
-from stylezoo.training.least_squares import fit_model
+from stylezoo.training import LeastSquares
+from stylezoo.training.plans import plan_of
 
 Parity = Callable[[str], Case]
 WEIGHTS = {"content": 1, "style": 3, "contrastive": 3}
@@ -39,7 +40,7 @@ def released() -> MicroAST:
     return model
 
 
-def pictures(size: int = 128) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def images(size: int = 128) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """A photograph and three paintings."""
     names = ["cnt/00", "sty/03", "sty/15", "sty/27"]
     paths = [shared(f"images/styleid/{name}.jpg") for name in names]
@@ -55,7 +56,7 @@ def test_parameter_counts() -> None:
 
 
 def test_stylize_as_the_reference_fades(parity: Parity) -> None:
-    case = parity("microast/stylize_odd_alpha07")
+    case = parity("microast/stylise_odd_alpha07")
     content, style = case["content"], case["style"]
     model = imported(case, fade="features")
     code = model.encode_style(style)
@@ -110,9 +111,9 @@ def test_the_two_encoders_must_be_told_apart() -> None:
         stylezoo.import_checkpoint("microast", files)
 
 
-def test_released_weights_paint() -> None:
+def test_released_weights_stylize() -> None:
     """Outputs keep the drawing of the photograph and take the colors of the painting."""
-    model, (content, styles) = released(), pictures()
+    model, (content, styles) = released(), images()
     with torch.no_grad():
         outputs = [model(content, style) for style in styles]
     for output, style in zip(outputs, styles, strict=True):
@@ -128,7 +129,7 @@ def test_released_weights_paint() -> None:
 
 def test_alpha_fades_from_the_content_to_the_style() -> None:
     """With the released weights; the reference's alpha leaves the range of colors everywhere between 0 and 1."""
-    model, (content, styles) = released(), pictures()
+    model, (content, styles) = released(), images()
     with torch.no_grad():
         code = model.encode_style(styles[1])
         steps = [model.decode(content, code, alpha=alpha) for alpha in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -136,15 +137,15 @@ def test_alpha_fades_from_the_content_to_the_style() -> None:
         to_end = [float((step - steps[-1]).abs().mean()) for step in steps]
         assert to_end == sorted(to_end, reverse=True)
         torch.testing.assert_close(steps[0], model(content, content), rtol=1e-4, atol=1e-4)
-        model.hparams["fade"] = "features"
+        model.fade = "features"
         assert float((model.decode(content, code, alpha=0.5) - 1).mean()) > 1
-    with pytest.raises(ValueError, match="microast has no fade 'linear': choose code or features"):
+    with pytest.raises(ValueError, match="fade must be 'code' or 'features', got 'linear'"):
         MicroAST(fade="linear")  # type: ignore[arg-type]
 
 
 def test_released_weights_fulfil_the_contrastive_loss() -> None:
     """The style signals of an output are nearer to those of its own style than to those of others."""
-    model, (content, styles) = released(), pictures()
+    model, (content, styles) = released(), images()
     with torch.no_grad():
         codes = [model.encode_style(style) for style in styles]
         again = [model.encode_style(model.decode(content, code)) for code in codes]
@@ -196,20 +197,22 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
 
 
-def test_first_weights_restore_pictures() -> None:
-    """The last convolution finds the image in random features, and a painting has the mean colors of its style more
-    than those of its content; depthwise convolutions are not whitened."""
+def test_initialization_restores_images() -> None:
+    """The last convolution finds the image in random features, and an output has the mean colors of its style more
+    than those of its content; depthwise convolutions are not preconditioned."""
     torch.manual_seed(0)
-    model = thin_model("microast", first_pictures=24).eval()
+    model = thin_model("microast").eval()
     smooth = F.interpolate(torch.rand(24, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
-    convs = model.trained_convs
+    plan = plan_of(model)
+    convs = plan.convolutions
     with torch.no_grad():
         before = (model(smooth, smooth) - smooth).square().mean()
-        whitenings = fit_model(model, smooth)
-        restored, painted = model(smooth, smooth), model(smooth, smooth.roll(1, 0))
+        preconditioners = LeastSquares(crops=24)(plan, smooth)
+        restored, swapped = model(smooth, smooth), model(smooth, smooth.roll(1, 0))
     colors = smooth.mean((2, 3))
-    to_style, to_content = (painted.mean((2, 3)) - colors.roll(1, 0)).abs(), (painted.mean((2, 3)) - colors).abs()
+    to_style, to_content = (swapped.mean((2, 3)) - colors.roll(1, 0)).abs(), (swapped.mean((2, 3)) - colors).abs()
     assert to_style.mean() < 0.5 * to_content.mean()
     assert (restored - smooth).square().mean() < 0.4 * smooth.var() < before
-    assert [len(matrix) for matrix in whitenings] == [conv.weight[0].numel() + 1 for conv in convs.values()]
+    sizes = {name: conv.weight[0].numel() + 1 for name, conv in convs.items()}
+    assert {name: len(matrix) for name, matrix in preconditioners.items()} == sizes
     assert "decoder.dec3.1" not in convs and "decoder.dec3.3" in convs and len(convs) == 21

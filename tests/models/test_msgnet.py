@@ -15,14 +15,15 @@ from stylezoo.images import to_tensor, write_image
 from stylezoo.inference import stylize
 from stylezoo.layers import ConvLayer
 from stylezoo.models.msgnet import Bottleneck, CoMatch, MSGNet, normalized_gram
-from stylezoo.training.least_squares import fit_model
+from stylezoo.training import LeastSquares
+from stylezoo.training.plans import plan_of
 
 Parity = Callable[[str], Case]
 
 
 def small(**settings: object) -> MSGNet:
     torch.manual_seed(0)
-    return MSGNet(**{"ngf": 16, "encoder": "vgg16_random/8", **settings})
+    return MSGNet(**{"ngf": 16, "loss_encoder": "vgg16_random/8", **settings})
 
 
 def test_parameter_counts() -> None:
@@ -44,7 +45,7 @@ def test_comatch(parity: Parity) -> None:
 
 
 def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
-    case = parity("msgnet/stylize_odd_ngf64")
+    case = parity("msgnet/stylise_odd_ngf64")
     model = case.model("msgnet", "net")
     assert isinstance(model, MSGNet) and model.hparams["ngf"] == case.meta["options"]["ngf"]
     features, code = model.generator.encode(255 * case["content"].flip(1)), model.encode_style(case["style"])
@@ -73,7 +74,7 @@ def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity
         norm = gradient_norms({name: terms[name] / weight}, net=model.generator)["gradnorm_net"]
         case.check(**{f"gradnorm_net_of_loss_{name}": norm})
     features = [
-        model.loss_network(x, model.perceptual.style_layers) for x in (model(case["content"], style[:1]), style)
+        model.loss_encoder(x, model.perceptual.style_layers) for x in (model(case["content"], style[:1]), style)
     ]
     layers = [
         F.mse_loss(normalized_gram(a), normalized_gram(features[1][n])[:1].expand(2, -1, -1))
@@ -82,7 +83,7 @@ def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity
     case.check(loss_style_layers=torch.stack(layers))
 
 
-def test_a_style_for_each_picture(parity: Parity) -> None:
+def test_a_style_for_each_image(parity: Parity) -> None:
     """Losses of a batch whose images have their own styles are the mean of those of its pairs."""
     model = small()
     content, style = torch.rand(2, 2, 3, 48, 40).unbind()
@@ -94,7 +95,7 @@ def test_a_style_for_each_picture(parity: Parity) -> None:
 
 def test_files_of_old_pytorch(parity: Parity, tmp_path: Path) -> None:
     """21styles.model: 92 tensors, 19 of them under two names, and running statistics that nothing ever used."""
-    case = parity("msgnet/stylize_odd_ngf64")
+    case = parity("msgnet/stylise_odd_ngf64")
     tensors = case.part("net")
     for alias, key in case.meta["aliases"]["net"].items():
         tensors[alias] = tensors[key]
@@ -149,9 +150,9 @@ def test_comatch_gives_features_the_targets_second_order_statistics() -> None:
 def test_brush_size_is_the_size_of_the_style(tmp_path: Path) -> None:
     """The same style at two sizes is two codes and two images; --style_size is the control."""
     model = small()
-    picture = F.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), size=96)
-    write_image(picture, tmp_path / "style.png")
-    codes = [model.encode_style(F.interpolate(picture, size=side, mode="area"))["gram"] for side in (32, 96)]
+    image = F.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), size=96)
+    write_image(image, tmp_path / "style.png")
+    codes = [model.encode_style(F.interpolate(image, size=side, mode="area"))["gram"] for side in (32, 96)]
     assert codes[0].shape == codes[1].shape == (1, 64, 64)
     assert (codes[0] - codes[1]).norm() > 0.05 * codes[1].norm()
     content = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(2))
@@ -210,18 +211,18 @@ def test_upsampled_convolution_is_one_kernel_for_each_of_four_outputs() -> None:
 
 
 def test_unknown_upsampling() -> None:
-    with pytest.raises(ValueError, match="no up-sampling 'transposed': choose nearest or subpixel"):
+    with pytest.raises(ValueError, match="upsample must be 'nearest' or 'subpixel', got 'transposed'"):
         MSGNet(upsample="transposed")
 
 
-def test_first_weights_restore_pictures_and_tell_styles_apart() -> None:
+def test_initialization_restores_images_and_tells_styles_apart() -> None:
     """CoMatch keeps features of the mean Gram matrix; the last convolution makes of what comes out more than one color."""
-    model = small(first_pictures=12)
+    model = small()
     smooth = F.interpolate(torch.rand(12, 3, 6, 6), size=(48, 48), mode="bicubic").clamp(0, 1)
     images = (smooth + 0.05 * torch.randn(12, 3, 48, 48)).clamp(0, 1)
     with torch.no_grad():
         before = (model(images, images) - images).square().mean()
-        fit_model(model, images)
+        LeastSquares(crops=12)(plan_of(model), images)
         features = model.generator.encode(255 * images.flip(1))
         mean = normalized_gram(features).mean(0, keepdim=True)
         kept = model.generator.comatch(features, mean) - features

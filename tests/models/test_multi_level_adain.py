@@ -11,8 +11,11 @@ import torch
 from conftest import Case, gradient_norms
 
 import stylezoo
+from stylezoo.inference import Stylizer
+from stylezoo.layers import imagenet_normalized, imagenet_restored
 from stylezoo.losses import mean_std
-from stylezoo.models.multi_level_adain import LEVELS, MultiLevelAdaIN, imagenet_normalized, imagenet_restored
+from stylezoo.models.multi_level_adain import LEVELS, MultiLevelAdaIN
+from stylezoo.module import Blend
 from stylezoo.vgg import FLAVORS
 
 Parity = Callable[[str], Case]
@@ -63,16 +66,20 @@ def test_standard_deviation_has_its_eps_outside_the_root() -> None:
 
 def test_stylize_with_an_alpha_per_level(parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity("gao_multilevel/stylize_odd_alphas")
+    case = parity("gao_multilevel/stylise_odd_alphas")
     model = reference(case)
     alphas = case.meta["options"]["alpha_lst"]
     with torch.no_grad():
         code = model.encode_style(case["style"])
-        case.check(output=model._paint(model.encoder(case["content"], LEVELS), code, alphas))
+        decoded: list[torch.Tensor] = []
+        hook = model.decoder.register_forward_hook(lambda module, inputs, output: decoded.append(output))
         content = case["content"][..., :56, :80]
-        painted = model._paint(model.encoder(content, LEVELS), code, alphas)
+        for image in (case["content"], content):
+            model.transfer(image, Blend([code], [1.0]), 1.0, None, level_alphas=tuple(alphas))
+        hook.remove()
+        case.check(output=decoded[0])
         output = model.decode(content, code, level_alphas=tuple(alphas))
-    torch.testing.assert_close(output, imagenet_restored(painted))
+    torch.testing.assert_close(output, imagenet_restored(decoded[1]))
 
 
 def test_training_losses(parity: Parity) -> None:
@@ -164,7 +171,7 @@ def test_the_reference_drops_positions_of_the_shallow_levels() -> None:
 @pytest.mark.parametrize("size", [(16, 16), (37, 50), (41, 64)])
 @pytest.mark.parametrize("concatenate", ["downsampled", "full"])
 def test_sizes(concatenate: str, size: tuple[int, int], flavor: str, tmp_path: Path) -> None:
-    """Painting and losses at any size, with pools that round down (torchvision's) and up."""
+    """Inference and losses at any size, with pools that round down (torchvision's) and up."""
     source = small().encoder.tensors
     torch.save({k: v for k, v in source.items() if not k.startswith("preprocess")}, tmp_path / "thin.pth")
     model = MultiLevelAdaIN(
@@ -178,6 +185,30 @@ def test_sizes(concatenate: str, size: tuple[int, int], flavor: str, tmp_path: P
         assert all(torch.isfinite(term) for term in model.losses(content, style).values())
 
 
+@pytest.mark.parametrize("size", [(100, 84), (97, 131), (64, 96)])
+def test_tiles_change_nothing(size: tuple[int, int]) -> None:
+    """In double precision: convolutions of another size may round differently."""
+    model = small().double()
+    generator = torch.Generator().manual_seed(0)
+    content, style = (torch.rand(1, 3, *s, generator=generator, dtype=torch.float64) for s in (size, (90, 70)))
+    whole = Stylizer(model, [style], alpha=0.7)(content)
+    assert whole.shape == content.shape and whole.std() > 0.01
+    for tile in (32, 48):
+        tiled = Stylizer(model, [style], alpha=0.7, tile=tile)(content)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
+
+
+def test_the_version_as_drawn_refuses_tiles() -> None:
+    """Its levels join the decoder in their own sizes, which `stylezoo.tiling` cannot cut alike."""
+    model, image = small(concatenate="full"), torch.rand(1, 3, 64, 64)
+    message = r"^multi_level_adain cannot work in tiles: leave tile out or make the image smaller \(size\)\.$"
+    with pytest.raises(ValueError, match=message):
+        Stylizer(model, [image], tile=32)
+    with pytest.raises(ValueError, match=message):
+        model.decode(image, model.encode_style(image), tile=32)
+    assert Stylizer(model, [image])(image).shape == image.shape
+
+
 def test_concatenate_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match="downsampled or full, not 'up'"):
+    with pytest.raises(ValueError, match="concatenate must be 'downsampled' or 'full', got 'up'"):
         small(concatenate="up")

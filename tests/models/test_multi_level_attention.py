@@ -11,7 +11,8 @@ import torch
 from conftest import Case, gradient_norms
 
 import stylezoo
-from stylezoo.models.multi_level_adain import imagenet_normalized, imagenet_restored
+from stylezoo.inference import Stylizer
+from stylezoo.layers import imagenet_normalized, imagenet_restored
 from stylezoo.models.multi_level_attention import ATTENDED, MultiLevelAttention
 from stylezoo.vgg import FLAVORS
 
@@ -42,8 +43,8 @@ def in_float64(model: MultiLevelAttention) -> MultiLevelAttention:
 
 def test_parameter_counts() -> None:
     model = MultiLevelAttention(encoder="vgg19_random")
-    assert sum(p.numel() for p in model.painter.att1.parameters()) == 1_050_624
-    assert sum(p.numel() for p in model.painter.decoder.parameters()) == 5_865_027
+    assert sum(p.numel() for p in model.network.att1.parameters()) == 1_050_624
+    assert sum(p.numel() for p in model.network.decoder.parameters()) == 5_865_027
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 7_966_275
     preprocess = sum(p.numel() for p in model.encoder.preprocess.parameters())  # no convolution in the reference
     assert sum(p.numel() for p in model.parameters()) - preprocess == 20_911_235
@@ -51,16 +52,16 @@ def test_parameter_counts() -> None:
 
 def test_stylize(parity: Parity) -> None:
     """Odd sizes: the reference cuts the content (by pooling) where `decode` extends it."""
-    case = parity("gao_attention/stylize_odd")
+    case = parity("gao_attention/stylise_odd")
     model = reference(case)
     with torch.no_grad():
         code = model.encode_style(case["style"])
         features = model.encoder(case["content"], ATTENDED)
-        case.check(output=model.painter.decoder(model.painter.merge(features, code)))
+        case.check(output=model.network.decoder(model.network.merge(features, code)))
         content = case["content"][..., :64, :96]
         output = model.decode(content, code)
-        painted = model.painter.decoder(model.painter.merge(model.encoder(content, ATTENDED), code))
-    torch.testing.assert_close(output, imagenet_restored(painted))
+        decoded = model.network.decoder(model.network.merge(model.encoder(content, ATTENDED), code))
+    torch.testing.assert_close(output, imagenet_restored(decoded))
 
 
 def test_training_losses(parity: Parity) -> None:
@@ -77,7 +78,7 @@ def test_training_gradients_in_float64(parity: Parity) -> None:
     """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("gao_attention/train_b2_64x96")
     model = in_float64(reference(case))
-    parts = {"decoder": model.painter.decoder, "att1": model.painter.att1, "att2": model.painter.att2}
+    parts = {"decoder": model.network.decoder, "att1": model.network.att1, "att2": model.network.att2}
     terms = model.losses(case["content"].double(), case["style"].double())
     values = gradient_norms(terms, **parts)
     case.check(**values)
@@ -93,8 +94,8 @@ def test_training_gradients_in_float64(parity: Parity) -> None:
 
 
 def test_file_keys_are_the_references(parity: Parity) -> None:
-    case = parity("gao_attention/stylize_odd")
-    state, whole = reference(case).painter.state_dict(), case.part("model")
+    case = parity("gao_attention/stylise_odd")
+    state, whole = reference(case).network.state_dict(), case.part("model")
     assert state.keys() == {key for key in whole if not key.startswith("vgg_encoder.")}
     assert all(torch.equal(state[key], whole[key]) for key in state)
 
@@ -110,6 +111,21 @@ def test_sizes_at_which_the_reference_fails(size: tuple[int, int], flavor: str, 
     with torch.no_grad():
         assert model(content, style).shape == content.shape
         assert all(torch.isfinite(term) for term in model.losses(content, style).values())
+
+
+@pytest.mark.parametrize("size", [(100, 84), (97, 131), (64, 96)])
+def test_tiles_change_nothing(size: tuple[int, int]) -> None:
+    """Encoder and decoder in tiles, attention between them; in double precision, for convolutions of another size may
+    round differently."""
+    torch.manual_seed(0)
+    model = MultiLevelAttention(encoder="vgg19_random/8").double()
+    generator = torch.Generator().manual_seed(0)
+    content, style = (torch.rand(1, 3, *s, generator=generator, dtype=torch.float64) for s in (size, (90, 70)))
+    whole = Stylizer(model, [style], alpha=0.7)(content)
+    assert whole.shape == content.shape and whole.std() > 0.01
+    for tile in (32, 48):
+        tiled = Stylizer(model, [style], alpha=0.7, tile=tile)(content)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
 
 
 def test_alpha_zero_lets_the_content_attend_to_itself() -> None:

@@ -31,7 +31,7 @@ def test_attention(parity: Parity) -> None:
 
 
 def test_stylize(parity: Parity) -> None:
-    case = parity("sanet/stylize_odd")
+    case = parity("sanet/stylise_odd")
     model = case.model("sanet", "transform", "vgg", "decoder")
     height, width = case["content"].shape[-2:]
     expected = case["output"][..., :height, :width]

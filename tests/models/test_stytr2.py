@@ -41,7 +41,7 @@ def test_parameter_counts() -> None:
 
 def test_stylize(parity: Parity) -> None:
     """The reference drops what lies beyond a multiple of 8, so that its 70 x 70 pixels are 64 x 64."""
-    case = parity("stytr2/stylize_70x70")
+    case = parity("stytr2/stylise_70x70")
     model = case.model("stytr2", *PARTS)
     assert isinstance(model, StyTr2)
     content, style = case["content"][..., :64, :64], case["style"]
@@ -95,7 +95,7 @@ def test_learning_rate_in_a_run(pictures: Path, tmp_path: Path) -> None:
             seen.append(optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
-    model = Recorded(width=0.125, layers=1, encoder="vgg19_random/16", lr=4e-3, warmup=3, lr_decay=1.0)
+    model = Recorded(width=0.125, layers=1, loss_encoder="vgg19_random/16", lr=4e-3, warmup=3, lr_decay=1.0)
     data = Pairs(Folder(str(pictures)), Folder(str(pictures)), batch_size=2, size=48, crop=32, num_workers=0)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
     trainer = Trainer(accelerator="cpu", max_steps=5, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
@@ -166,7 +166,7 @@ def test_dropout_only_while_training() -> None:
 
 
 def test_attention_needs_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Painting runs on a fused kernel: no other is allowed here, nor PyTorch's "fast path", which has such a matrix."""
+    """Inference runs on a fused kernel: no other is allowed here, nor PyTorch's "fast path", which has such a matrix."""
     model = small().eval()
     monkeypatch.delattr(torch, "_native_multi_head_attention")
     with torch.no_grad(), sdpa_kernel([SDPBackend.FLASH_ATTENTION]):

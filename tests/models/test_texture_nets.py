@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 import stylezoo
+from stylezoo.data import Folder, Pairs
 from stylezoo.images import write_image
 from stylezoo.layers import JohnsonTransformer, read_style
 from stylezoo.models.texture_nets import Pyramid, TextureNets
@@ -25,11 +27,11 @@ def style(tmp_path: Path) -> str:
 
 def small(**settings: object) -> TextureNets:
     torch.manual_seed(0)
-    return TextureNets(**{"encoder": "vgg19_random/8", **settings})
+    return TextureNets(**{"loss_encoder": "vgg19_random/8", **settings})
 
 
 def lively(**settings: object) -> TextureNets:
-    """Untrained, but what it sees is plain in what it paints."""
+    """Untrained, but its outputs depend visibly on the content."""
     model = small(**settings)
     for parameter in model.parameters():
         if parameter.ndim == 4:
@@ -89,7 +91,7 @@ def test_pyramid() -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 32), (33, 16), (47, 90), (64, 95)])
 def test_sizes_that_are_no_multiples_of_32(size: tuple[int, int]) -> None:
-    """Coarse scales average what is there, and nothing is painted beside the content."""
+    """Coarse scales average what is there, and nothing is stylized beside the content."""
     # Instance norms would enlarge what rounding leaves of a flat image, layer by layer, on some processors to anything.
     model, content = lively(norm="batch").eval().double(), torch.rand(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():
@@ -138,16 +140,16 @@ def test_losses_are_those_of_texture_loss_lua(style: str) -> None:
     model = small(style_image=style, style_size=30)
     content = torch.rand(2, 3, 64, 64)
     terms = model.losses(content)
-    network = model.loss_network
+    network = model.loss_encoder
     assert network.ceil_mode and model._measured["relu1_1"].positions.flatten().tolist() == [30 * 20]
-    picture = read_style(style, 30)
+    image = read_style(style, 30)
     layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
 
     def gram(f: Tensor) -> Tensor:
         return torch.einsum("bchw,bdhw->bcd", f, f) / f[0].numel()
 
     output = model(content)
-    ours, theirs = network(output, [*layers, "relu4_2"]), network(picture, layers)
+    ours, theirs = network(output, [*layers, "relu4_2"]), network(image, layers)
     expected = torch.stack([(gram(ours[name]) - gram(theirs[name])).square().mean() for name in layers]).sum()
     assert float(terms["style"].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
     content_loss = (ours["relu4_2"] - network(content, ["relu4_2"])["relu4_2"]).square().mean()
@@ -178,17 +180,17 @@ def test_instance_norm_is_kept_at_test_time_and_forgets_contrast(generator: str)
 
 
 def test_noise(style: str) -> None:
-    """The branch texture_nets_v1: noise at every scale, new at every step, the same when painting."""
+    """The branch texture_nets_v1: noise at every scale, new at every step, the same at inference."""
     model = lively(style_image=style, noise=3, negative_slope=0.01, padding="circular", norm="batch")
     content = torch.rand(2, 3, 64, 64)
     same = content[:1].expand(2, -1, -1, -1)
     model.eval()
     with torch.no_grad():
-        painted = model(same)
-        torch.testing.assert_close(painted[0], painted[1])
-        torch.testing.assert_close(painted, model(same), rtol=0, atol=0)
-        model.hparams["seed"] = 1
-        assert (model(same) - painted).abs().max() > 1e-4
+        stylized = model(same)
+        torch.testing.assert_close(stylized[0], stylized[1])
+        torch.testing.assert_close(stylized, model(same), rtol=0, atol=0)
+        model.seed = 1
+        assert (model(same) - stylized).abs().max() > 1e-4
         model.train()
         drawn = model(same)
         assert (drawn[0] - drawn[1]).abs().max() > 1e-4
@@ -208,7 +210,7 @@ def test_a_step_draws_its_own_noise(style: str, monkeypatch: pytest.MonkeyPatch)
     """A function of seed and step: a resumed run sees what the whole run would have seen."""
     content, outputs = torch.rand(1, 3, 64, 64), {}
     for step in (0, 1, 1):
-        monkeypatch.setattr(TextureNets, "global_step", step)
+        monkeypatch.setattr(TextureNets, "trained_batches", step)
         with torch.no_grad():
             output = lively(noise=1).train()(content)
         assert step not in outputs or torch.equal(outputs[step], output)
@@ -216,8 +218,34 @@ def test_a_step_draws_its_own_noise(style: str, monkeypatch: pytest.MonkeyPatch)
     assert not torch.equal(outputs[0], outputs[1])
 
 
+def test_noise_does_not_repeat_within_an_accumulated_step(style: str, pictures: Path, tmp_path: Path) -> None:
+    """Every batch of a step has its own noise, and a resumed run continues with the noise of the whole run."""
+
+    def noises(steps: int, resume: Path | None = None) -> list[Tensor]:
+        model = small(style_image=style, noise=1)
+        assert isinstance(model.transformer, Pyramid)
+        seen: list[Tensor] = []
+        model.transformer.scales[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 3:].clone()))
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
+        quiet["enable_checkpointing"] = False
+        trainer = Trainer(accelerator="cpu", max_steps=steps, accumulate_grad_batches=2, **quiet)  # type: ignore[arg-type]
+        data = Pairs(Folder(str(pictures)), batch_size=2, size=40, crop=32, num_workers=0)
+        trainer.fit(model, data, ckpt_path=resume and str(resume), weights_only=True)
+        assert trainer.global_step == steps
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return seen
+
+    whole = noises(2)
+    assert len(whole) == 4  # two batches a step
+    for index, noise in enumerate(whole):
+        assert noise.shape[:2] == (2, 1) and not torch.equal(noise[0], noise[1])
+        assert not any(torch.equal(noise, other) for other in whole[:index])
+    assert noises(1)[1].equal(whole[1])
+    assert torch.equal(torch.stack(noises(2, tmp_path / "1.ckpt")), torch.stack(whole[2:]))
+
+
 def test_circular_padding_makes_a_generator_that_tiles() -> None:
-    """An image that is shifted around its borders is painted shifted, by multiples of the coarsest scale."""
+    """An image that is shifted around its borders is stylized shifted, by multiples of the coarsest scale."""
     content = torch.rand(1, 3, 96, 64)
     for padding, tiles in (("circular", True), ("replicate", False)):
         model = lively(padding=padding).eval()
@@ -241,14 +269,14 @@ def test_learning_rate_falls_in_steps() -> None:
     assert (small().hparams["lr_gamma"], small().hparams["lr_step_size"]) == (0.8, 2000)
 
 
-def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_path: Path) -> None:
+def test_inference_needs_neither_style_image_nor_loss_encoder(style: str, tmp_path: Path) -> None:
     model = lively(style_image=style, noise=2)
     stylezoo.save_model(model.eval(), tmp_path / "net.safetensors")
     Path(style).unlink()
     loaded = stylezoo.load_model(tmp_path / "net.safetensors")
     content = torch.rand(1, 3, 40, 33)
     torch.testing.assert_close(loaded(content), model(content), rtol=0, atol=0)
-    assert loaded.styles == ["waves"] and "_loss_network" not in loaded._modules
+    assert loaded.styles == ["waves"] and "loss_encoder" not in loaded._modules
     assert style.encode() not in (tmp_path / "net.safetensors").read_bytes()
     with pytest.raises(ValueError, match="texture_nets learns the style of one image"):
         loaded.losses(content)
@@ -256,11 +284,11 @@ def test_painting_needs_neither_style_picture_nor_loss_network(style: str, tmp_p
 
 def test_what_it_cannot_do_is_said(style: str) -> None:
     model, content = small(style_image=style), torch.rand(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"texture_nets paints with the one style it was trained on \(waves\)"):
+    with pytest.raises(ValueError, match=r"texture_nets stylizes with the one style that it was trained on \(waves\)"):
         model(content, content)
     with pytest.raises(ValueError, match="leave alpha at 1"):
         model(content, alpha=0.5)
-    with pytest.raises(ValueError, match="no 'unet' here: choose one of pyramid, johnson"):
+    with pytest.raises(ValueError, match="generator must be 'pyramid' or 'johnson', got 'unet'"):
         small(generator="unet")
     with pytest.raises(ValueError, match="settings of the pyramid"):
         small(generator="johnson", noise=3)

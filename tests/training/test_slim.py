@@ -20,13 +20,14 @@ from stylezoo.cli import main
 from stylezoo.data import Folder, Pairs
 from stylezoo.inference import load_image
 from stylezoo.losses import gram
-from stylezoo.training.least_squares import WhitenedAdam, choose, fit_relu
+from stylezoo.training.optimizers import PreconditionedAdamOptimizer
+from stylezoo.training.regression import choose, fit_relu
 from stylezoo.training.slim_encoder import (
     LAYERS,
     SlimEncoder,
     fit_to_teachers,
+    preconditioners,
     untrained_weights,
-    whitenings,
 )
 from stylezoo.vgg import VGG
 
@@ -88,11 +89,11 @@ def test_features_written_out() -> None:
 def test_fidelity() -> None:
     """Against the real VGG on photos that no training saw: cosine and Gram error are about those of the card."""
     teacher = VGG("vgg19_normalised", str(shared("weights/vgg_normalised_to_relu4_1.pth")))
-    goals, features = (network(photos(), LAYERS[:4]) for network in (teacher, VGG("vgg19_slim")))
+    targets, features = (network(photos(), LAYERS[:4]) for network in (teacher, VGG("vgg19_slim")))
     measured = {row["layer"]: row for row in weights.read_metadata(FILE)["measured"] if row["pictures"] == "photos"}
     for name, floor in zip(LAYERS, (0.995, 0.975, 0.935, 0.945), strict=False):
-        cosine = float(F.cosine_similarity(features[name].flatten(1), goals[name].flatten(1)).mean())
-        grams = gram(features[name]), gram(goals[name])
+        cosine = float(F.cosine_similarity(features[name].flatten(1), targets[name].flatten(1)).mean())
+        grams = gram(features[name]), gram(targets[name])
         difference = (grams[0] - grams[1]).flatten(1).norm(dim=1) / grams[1].flatten(1).norm(dim=1)
         assert cosine >= floor and cosine == pytest.approx(measured[name]["cosine"], abs=0.02), name
         assert 100 * float(difference.mean()) < 1.5 * measured[name]["gram_error_percent"], name
@@ -133,8 +134,7 @@ def test_layout_of_collaborative_distillation(tmp_path: Path) -> None:
 def test_tiles_are_the_whole() -> None:
     slim, image = VGG("vgg19_slim"), torch.rand(1, 3, 200, 136)
     whole = slim(image, ["relu1_1", "relu4_1"])
-    slim.tile = 64
-    for name, features in slim(image, ["relu1_1", "relu4_1"]).items():
+    for name, features in slim(image, ["relu1_1", "relu4_1"], tile=64).items():
         torch.testing.assert_close(features, whole[name], rtol=1e-4, atol=1e-4)
 
 
@@ -174,22 +174,24 @@ def test_a_fit_through_relu_finds_the_weights() -> None:
     """What a ReLU hides costs nothing: targets that are wrong below zero do not disturb."""
     torch.manual_seed(0)
     inputs, weight, bias = torch.randn(4000, 5), torch.randn(3, 5), torch.randn(3)
-    goal = inputs @ weight.T + bias
-    found, offset = fit_relu(inputs, goal)
+    target = inputs @ weight.T + bias
+    found, offset = fit_relu(inputs, target)
     torch.testing.assert_close(found, weight, rtol=0, atol=1e-3)
     torch.testing.assert_close(offset, bias, rtol=0, atol=1e-3)
-    spoilt = torch.where(goal < 0, goal * torch.rand(4000, 3) * 5, goal)
+    spoilt = torch.where(target < 0, target * torch.rand(4000, 3) * 5, target)
     plain, repeated = (fit_relu(inputs, spoilt, rounds) for rounds in (1, 20))
-    error = [float((F.relu(inputs @ w.T + b) - F.relu(goal)).square().mean()) for w, b in (plain, repeated)]
+    error = [float((F.relu(inputs @ w.T + b) - F.relu(target)).square().mean()) for w, b in (plain, repeated)]
     assert error[1] < 0.1 * error[0]
 
 
 def relative_error(student: VGG, teacher: VGG, images: Tensor) -> dict[str, float]:
-    goals, features = teacher(images, LAYERS), student(images, LAYERS)
-    return {name: float(F.mse_loss(features[name], goal) / goal.square().mean()) for name, goal in goals.items()}
+    targets, features = teacher(images, LAYERS), student(images, LAYERS)
+    return {
+        name: float(F.mse_loss(features[name], target) / target.square().mean()) for name, target in targets.items()
+    }
 
 
-def test_first_weights() -> None:
+def test_initialization() -> None:
     """As wide as its teacher the student becomes its teacher; half as wide it is far better than noise."""
     torch.manual_seed(0)
     images, held = photos().unfold(2, 64, 64).unfold(3, 64, 64).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).split([48, 16])
@@ -210,13 +212,13 @@ def test_losses() -> None:
     terms = model.losses(content, style)
     assert list(terms) == [*LAYERS, "gram"]
     image = torch.cat([content, style])
-    features, goals = model.encoder(image, LAYERS), model.teacher(image, LAYERS)
+    features, targets = model.encoder(image, LAYERS), model.teacher(image, LAYERS)
     for name in ("relu1_1", "relu5_1"):
-        expected = (features[name] - goals[name]).square().sum() / goals[name].square().sum()
+        expected = (features[name] - targets[name]).square().sum() / targets[name].square().sum()
         torch.testing.assert_close(terms[name], expected)
     balanced = torch.zeros(())
     for name in LAYERS:
-        g, t = (x[name].flatten(2) @ x[name].flatten(2).mT for x in (features, goals))
+        g, t = (x[name].flatten(2) @ x[name].flatten(2).mT for x in (features, targets))
         balanced += ((g - t).square().sum((1, 2)) / (g.square().sum((1, 2)) + t.square().sum((1, 2)))).mean()
     torch.testing.assert_close(terms["gram"], 3 * balanced)
     torch.stack(list(terms.values())).sum().backward()
@@ -260,15 +262,15 @@ def trained(pictures: Path, folder: Path, steps: int, ckpt_path: Path | None = N
 
 
 def test_training(pictures: Path, tmp_path: Path) -> None:
-    """The error falls below that of the first weights, a resumed run is the uninterrupted one, bit for bit, and a
+    """The error falls below that of the initialization, a resumed run is the uninterrupted one, bit for bit, and a
     checkpoint holds the encoder alone, names its teacher, and is a file of encoder weights."""
     images = torch.stack([load_image(path)[:, :48, :48] for path in sorted(pictures.iterdir())])
-    start = trained(pictures, tmp_path, 0, first_pictures=16)
-    whole = trained(pictures, tmp_path, 20, first_pictures=16)
+    start = trained(pictures, tmp_path, 0, crops=16)
+    whole = trained(pictures, tmp_path, 20, crops=16)
     errors = [sum(relative_error(m.encoder, m.teacher, images).values()) for m in (start, whole)]
     assert errors[1] < 0.9 * errors[0]
-    trained(pictures, tmp_path, 12, first_pictures=16)
-    resumed = trained(pictures, tmp_path, 20, tmp_path / "12.ckpt", first_pictures=16)
+    trained(pictures, tmp_path, 12, crops=16)
+    resumed = trained(pictures, tmp_path, 20, tmp_path / "12.ckpt", crops=16)
     for key, tensor in whole.encoder.tensors.items():
         assert torch.equal(resumed.encoder.tensors[key], tensor), key
 
@@ -286,7 +288,7 @@ def test_recipe(pictures: Path, tmp_path: Path) -> None:
     common = [*sides, "--data.size=40", "--data.crop=32", "--data.batch_size=2", "--data.num_workers=0"]
     common += ["--trainer.accelerator=cpu", f"--trainer.logger.save_dir={tmp_path}", "--trainer.log_every_n_steps=1"]
     recipe = [f"--config={ROOT / 'experiments' / 'slim_encoder.yaml'}", *common, f"--model.teacher={THIN}"]
-    recipe += ["--model.widths=[4,8,16,32,16]", "--model.first_pictures=8", "--trainer.val_check_interval=1"]
+    recipe += ["--model.widths=[4,8,16,32,16]", "--model.crops=8", "--trainer.val_check_interval=1"]
     main(["fit", *recipe, "--trainer.max_steps=2"])
     checkpoint = tmp_path / "slim_encoder" / "version_0" / "checkpoints" / "last.ckpt"
     main(["fit", *recipe, "--trainer.max_steps=3", f"--ckpt_path={checkpoint}"])
@@ -296,23 +298,23 @@ def test_recipe(pictures: Path, tmp_path: Path) -> None:
 
     files = ["--model.encoder=vgg19_slim", f"--model.encoder_weights={checkpoint}", "--images.every_n_steps=0"]
     main(["fit", f"--config={ROOT / 'experiments' / 'adain.yaml'}", *common, *files, "--trainer.max_steps=1"])
-    painter = stylezoo.load_model(tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt")
-    assert painter.encoder.sha256 == VGG("vgg19_slim", str(checkpoint), last="relu4_1").sha256
+    loaded = stylezoo.load_model(tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt")
+    assert loaded.encoder.sha256 == VGG("vgg19_slim", str(checkpoint), last="relu4_1").sha256
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("whitened", [True, False])
-def test_steps_of_whitened_adam(whitened: bool, bias: bool) -> None:
-    """Written out in the coordinates of decorrelated inputs; without whitening it is torch's Adam."""
+@pytest.mark.parametrize("preconditioned", [True, False])
+def test_steps_of_preconditioned_adam(preconditioned: bool, bias: bool) -> None:
+    """Written out in the coordinates of decorrelated inputs; without preconditioner it is torch's Adam."""
     torch.manual_seed(0)
-    images, goal = torch.rand(4, 3, 24, 24) + torch.rand(4, 3, 1, 1), torch.rand(4, 4, 576)
+    images, target = torch.rand(4, 3, 24, 24) + torch.rand(4, 3, 1, 1), torch.rand(4, 4, 576)
     encoder = VGG("vgg19_slim", untrained_weights((4, 4, 4, 4, 4), {"relu1_1": 6}))
     prepared = encoder.preprocess(images)
     inputs = F.unfold(F.pad(prepared, (1, 1, 1, 1), mode="reflect"), 3)
     inputs = torch.cat([inputs, torch.ones(4, 1, 576)], 1)  # (4, 28, 576)
-    transform = whitenings(encoder, images, positions=576, damping=1e-6)[0] if whitened else torch.eye(28)
+    transform = preconditioners(encoder, images, positions=576, damping=1e-6)[0] if preconditioned else torch.eye(28)
     moments = torch.einsum("bip,bjp->ij", transform @ inputs, transform @ inputs) / (4 * 576)
-    assert torch.allclose(moments, torch.eye(28), atol=1e-2) == whitened
+    assert torch.allclose(moments, torch.eye(28), atol=1e-2) == preconditioned
 
     conv = torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=bias)
     constant = torch.zeros(4) if conv.bias is None else conv.bias.detach()
@@ -320,12 +322,12 @@ def test_steps_of_whitened_adam(whitened: bool, bias: bool) -> None:
     used = torch.tensor([1.0] * 27 + [float(bias)]).double()[:, None]
     reference = (weight.double() @ torch.linalg.inv(transform.double())).requires_grad_()
     theirs = torch.optim.Adam([reference], lr=0.01 / 28**0.5, betas=(0.9, 0.99))
-    ours = WhitenedAdam([conv], [transform if whitened else None], lr=0.01)
+    ours = PreconditionedAdamOptimizer([conv], [transform if preconditioned else None], lr=0.01)
     for _ in range(5):
         expected = reference @ transform.double() @ (inputs * used)
         torch.testing.assert_close(conv(prepared).flatten(2), expected.float(), rtol=1e-3, atol=1e-3)
         for optimizer, output in ((ours, conv(prepared).flatten(2)), (theirs, expected)):
             optimizer.zero_grad()
-            F.mse_loss(output, goal.to(output)).backward()
+            F.mse_loss(output, target.to(output)).backward()
             optimizer.step()
     assert not torch.allclose(conv(prepared).flatten(2), (weight @ inputs), atol=0.01)
