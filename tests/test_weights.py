@@ -262,7 +262,7 @@ def test_what_cannot_be_published(
     publish: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = trained("adain", pictures, tmp_path / "runs", f"--model.encoder={THIN}")
-    with pytest.raises(ValueError, match="paints with vgg19_random/8 .*does not ship: train it with .*vgg19_slim"):
+    with pytest.raises(ValueError, match="encodes with vgg19_random/8 .*does not ship: train it with .*vgg19_slim"):
         publish.main(checkpoint, "adain.thin", Path("adain.yaml"), "12 images")
     with pytest.raises(ValueError, match="is a adain: its tag is adain.NAME, not sanet.thin"):
         publish.main(checkpoint, "sanet.thin", Path("adain.yaml"), "12 images")
