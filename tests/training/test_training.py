@@ -23,6 +23,7 @@ import stylezoo
 from stylezoo import StyleModel
 from stylezoo.cli import main
 from stylezoo.data import Folder, Pairs
+from stylezoo.models.magenta import total_variation
 from stylezoo.registry import get
 
 TRAINABLE = [name for name in stylezoo.list_models() if get(name).kind != "optimization"]
@@ -114,10 +115,10 @@ def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> 
 @pytest.mark.numerical
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
-    """A run that stays finite and learns, and losses of one model on one batch within 2 % of fp32.
+    """A run that stays finite and learns, and each loss of one model on one batch within 2 % of fp32.
 
-    bf16 has 8 bits, 0.4 %. The sums compared here differ by at most 1.1 % (magenta: its picture, rounded, has 5 % more
-    total variation), the terms of two photographs by at most 0.4 %; AVX2, SSE4.1 and no oneDNN agree to 1e-5 in that.
+    bf16 has 8 bits, 0.4 %. Measured on AVX2 and without AVX (where random numbers, and so the trained models, are others),
+    terms compared here differ by at most 1.4 % (the style of texture_nets), those of two photographs by 0.4 %.
     """
     run = trainer(tmp_path, max_steps=8, precision="bf16-mixed")
     model = thin_model(name, he_init=False, lr=1e-3)
@@ -129,6 +130,8 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     model.eval()  # dropout would differ
     with torch.no_grad():
         full = model.losses(**batch)
+        seen: list[torch.Tensor] = []
+        model.loss_network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model.losses(**batch)
     assert all(term.dtype == torch.float32 for term in half.values())
@@ -137,8 +140,14 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
         # rounded, which moves the term by 18 to 51 %; those of photographs vary more.
         del half["content"], full["content"]
         same_pictures_in_bf16(model, batch)
-    total, rounded = (float(torch.stack(list(terms.values())).sum()) for terms in (full, half))
-    assert rounded == pytest.approx(total, rel=0.02) and rounded != total
+    if "tv" in half:
+        # The rounding of a flat picture is variation of its own: 5 % more on AVX2, 30 % without AVX. Of the picture that the
+        # losses saw last, the term is computed in float32.
+        assert seen[-1].dtype == torch.bfloat16
+        torch.testing.assert_close(half["tv"], model.loss_weights["tv"] * total_variation(seen[-1].float()))
+        del half["tv"], full["tv"]
+    for key, term in full.items():
+        assert float(half[key]) == pytest.approx(float(term), rel=0.02) and half[key] != term, key
 
 
 def same_pictures_in_bf16(model: StyleModel, batch: dict[str, torch.Tensor]) -> None:
