@@ -6,14 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from stylezoo import checkpoints, inference, registry, weights
-from stylezoo.docstrings import arguments, completed
+from stylezoo.docstrings import arguments, described
 from stylezoo.errors import StylezooError
 from stylezoo.inference import PreserveColor, Stylizer, load_masks, load_styles
 from stylezoo.inference.files import expand, plan, stylize_files
@@ -21,19 +21,6 @@ from stylezoo.inference.stylizer import find_device
 from stylezoo.module import Kind
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
-
-
-F = TypeVar("F", bound=Callable[..., int])
-
-
-def documented_by(function: Callable[..., Any]) -> Callable[[F], F]:
-    """Completes the docstring of a command with the parameters that it shares with a function and does not describe."""
-
-    def complete(command: F) -> F:
-        command.__doc__ = completed(command, arguments(function))
-        return command
-
-    return complete
 
 
 def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
@@ -66,7 +53,7 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
     return 0
 
 
-@documented_by(inference.stylize)
+@described(arguments(inference.stylize))
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
     content: list[str],
@@ -156,7 +143,32 @@ def download(name: str) -> int:
     return 0
 
 
-def evaluate(
+EVALUATE_OPTIONS = {
+    "pairs": "Number of pairs, drawn without repetition; all contents with all styles if left out.",
+    "seed": "Seed of the pairs and of the intervals.",
+    "size": "Short side in pixels to which contents and styles are resized first.",
+    "crop": "Side in pixels of the central square that is cut from them; the same as --size if left out.",
+    "metrics": (
+        "Among content_loss ssim style_loss classic_style_loss balanced_style_loss histogan_distance (these six "
+        "if left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
+        "download alexnet_torchvision`, art_inception), lpips fid art_fid."
+    ),
+    "encoder": "The VGG of content and style losses.",
+    "encoder_weights": "A weight file for that VGG; its own if left out.",
+    "batch_size": "Number of pairs that are stylized and measured together.",
+    "format": "Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).",
+    "save_images": "Write the outputs, too, to the subfolder images of the output.",
+    "accelerator": "Where to compute: auto, cpu, gpu, mps ...",
+    "devices": "Number of processes, each with a device.",
+    "strategy": "How the processes work together, for example ddp.",
+    "precision": "Precision in which models run; metrics are always computed in float32.",
+    "num_workers": "Number of additional processes that read images.",
+}
+"""Descriptions of the options of `evaluate`."""
+
+
+@described(EVALUATE_OPTIONS)
+def evaluate(  # noqa: D417 - the decorator describes the options
     models: list[str],
     content: str,
     style: str,
@@ -183,28 +195,11 @@ def evaluate(
     same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder.
 
     Args:
-        models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model of
-            kind multi or single needs style images that are called like the styles it was trained on.
+        models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
+            of kind multi or single needs style images that are called like the styles it was trained on.
         content: Folder of content images, with its subfolders.
         style: Folder of style images, with its subfolders.
         output: Folder of the results.
-        pairs: Number of pairs, drawn without repetition; all contents with all styles if left out.
-        seed: Seed of the pairs and of the intervals.
-        size: Short side in pixels to which contents and styles are resized first.
-        crop: Side in pixels of the central square that is cut from them; the same as --size if left out.
-        metrics: Among content_loss ssim style_loss classic_style_loss balanced_style_loss histogan_distance (these six if
-            left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo download
-            alexnet_torchvision`, art_inception), lpips fid art_fid.
-        encoder: The VGG of content and style losses.
-        encoder_weights: A weight file for that VGG; its own if left out.
-        batch_size: Number of pairs that are stylized and measured together.
-        format: Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).
-        save_images: Write the outputs, too, to the subfolder images of the output.
-        accelerator: Where to compute: auto, cpu, gpu, mps ...
-        devices: Number of processes, each with a device.
-        strategy: How the processes work together, for example ddp.
-        precision: Precision in which models run; metrics are always computed in float32.
-        num_workers: Number of additional processes that read images.
     """
     from stylezoo.evaluation import evaluate as run  # the other commands start without them
     from stylezoo.evaluation import store
@@ -239,7 +234,27 @@ def evaluate(
     return 0
 
 
-def reproduce(
+REPRODUCE_OPTIONS = {
+    "list_studies": "List all studies and tables, one line each, and do nothing else; with a NAME its settings.",
+    "content": "Folder of photos, instead of procedural ones.",
+    "style": "Folder of paintings, instead of procedural ones.",
+    "models": "Trained models to study, files or names of weights, instead of briefly trained ones.",
+    "steps": "Optimizer steps of each trained network.",
+    "seed": "Seed of weights, batches and pairs.",
+    "size": "Side of the images that are measured, in pixels.",
+    "crop": "Side of training crops, in pixels.",
+    "batch_size": "Images per training step.",
+    "images": "Number of images or pairs that are measured.",
+    "encoder": "Encoder or loss network of trained networks, such as vgg19_normalised.",
+    "encoder_weights": "A file for it.",
+    "settings": "Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list shows them.",
+    "charts_only": "Leave out figures that show images, which may not be yours to publish.",
+}
+"""Descriptions of the options of `reproduce`."""
+
+
+@described(REPRODUCE_OPTIONS)
+def reproduce(  # noqa: D417 - the decorator describes the options
     name: str | None = None,
     output: str | None = None,
     list_studies: bool = False,
@@ -265,20 +280,6 @@ def reproduce(
     Args:
         name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
-        list_studies: List all studies and tables, one line each, and do nothing else; with a NAME its settings.
-        content: Folder of photos, instead of procedural ones.
-        style: Folder of paintings, instead of procedural ones.
-        models: Trained models to study, files or names of weights, instead of briefly trained ones.
-        steps: Optimizer steps of each trained network.
-        seed: Seed of weights, batches and pairs.
-        size: Side of the images that are measured, in pixels.
-        crop: Side of training crops, in pixels.
-        batch_size: Images per training step.
-        images: Number of images or pairs that are measured.
-        encoder: Encoder or loss network of trained networks, such as vgg19_normalised.
-        encoder_weights: A file for it.
-        settings: Further settings of the study, such as iterations=100 systems=adain,sanet; NAME --list shows them.
-        charts_only: Leave out figures that show images, which may not be yours to publish.
     """
     from stylezoo import studies  # the other commands start without it
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from docstring_parser import parse
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def described(descriptions: Mapping[str, str]) -> Callable[[F], F]:
+    """Decorates a function whose docstring is `completed` with descriptions."""
+
+    def complete(function: F) -> F:
+        function.__doc__ = completed(function, descriptions)
+        return function
+
+    return complete
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:

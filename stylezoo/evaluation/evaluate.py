@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 
 from stylezoo.checkpoints import load_model
+from stylezoo.docstrings import described
 from stylezoo.errors import StylezooError
 from stylezoo.evaluation.measurement import MetricNetworks, PairMeasurement, build_metrics
 from stylezoo.evaluation.pairs import Batches, Precision, Protocol, digest_pairs, draw_pairs
@@ -54,7 +55,28 @@ QUIET: dict[str, Any] = dict.fromkeys(
 """Options of a Trainer that writes and shows nothing of its own."""
 
 
-def evaluate(
+OPTIONS = {
+    "pairs": "Number of pairs, drawn without repetition; None for all contents with all styles.",
+    "seed": "Seed of the pairs and of the bootstrap.",
+    "size": "Short side in pixels to which contents and styles are resized.",
+    "crop": "Side in pixels of the central square that is cut from them; None for ``size``.",
+    "metrics": "Names of `METRICS`; None for `DEFAULT_METRICS` (`stylezoo.evaluation.measurement`).",
+    "encoder": "Flavor of the VGG of content and style losses, see `stylezoo.vgg.VGG`.",
+    "encoder_weights": "Weight file of that VGG; None takes the flavor's own.",
+    "batch_size": "Number of pairs that are stylized and measured together.",
+    "format": "Format of the values per pair; Parquet needs pyarrow.",
+    "save_images": "Whether to write the outputs, as images/MODEL/NUMBER_CONTENT_STYLE.png.",
+    "accelerator": "Where to compute, see `lightning.pytorch.Trainer`.",
+    "devices": "Number of processes, each with a device.",
+    "strategy": "How the processes work together, see `lightning.pytorch.Trainer`.",
+    "precision": "Precision in which models run; metrics are always computed in float32.",
+    "num_workers": "Number of processes that read images.",
+}
+"""Descriptions of the options of `evaluate`."""
+
+
+@described(OPTIONS)
+def evaluate(  # noqa: D417 - the decorator describes the options
     models: Sequence[str | Path] | Mapping[str, StyleModel | str | Path],
     content: str | Path,
     style: str | Path,
@@ -86,21 +108,6 @@ def evaluate(
         style: Folder of styles. Models of kind multi and single need images called like the styles they were trained
             on; a single-style model whose style has no name takes the only image there is.
         output: Folder of the results.
-        pairs: Number of pairs, drawn without repetition; None for all contents with all styles.
-        seed: Seed of the pairs and of the bootstrap.
-        size: Short side in pixels to which contents and styles are resized.
-        crop: Side in pixels of the central square that is cut from them; None for ``size``.
-        metrics: Names of `METRICS`; None for `DEFAULT_METRICS` (`stylezoo.evaluation.measurement`).
-        encoder: Flavor of the VGG of content and style losses, see `stylezoo.vgg.VGG`.
-        encoder_weights: Weight file of that VGG; None takes the flavor's own.
-        batch_size: Number of pairs that are stylized and measured together.
-        format: Format of the values per pair; Parquet needs pyarrow.
-        save_images: Whether to write the outputs, as images/MODEL/NUMBER_CONTENT_STYLE.png.
-        accelerator: Where to compute, see `lightning.pytorch.Trainer`.
-        devices: Number of processes, each with a device.
-        strategy: How the processes work together, see `lightning.pytorch.Trainer`.
-        precision: Precision in which models run; metrics are always computed in float32.
-        num_workers: Number of processes that read images.
 
     Returns:
         The summary.
