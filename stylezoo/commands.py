@@ -225,13 +225,18 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         precision=precision,
         num_workers=num_workers,
     )
-    heading, *rows = store.summary_table(summary)
+    _print_summary(store.summary_table(summary), Path(output) / "summary.md")
+    return 0
+
+
+@rank_zero_only
+def _print_summary(table: list[list[str]], file: Path) -> None:
+    """Prints the rows of a summary, the heading first."""
+    heading, *rows = table
     shown = Table(*heading, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*row)
-    say = rank_zero_only(Console(width=None if sys.stdout.isatty() else 240).print)
-    say(shown, f"Written: {Path(output) / 'summary.md'}", sep="\n")
-    return 0
+    Console(width=None if sys.stdout.isatty() else 240).print(shown, f"Written: {file}", sep="\n")
 
 
 REPRODUCE_OPTIONS = {

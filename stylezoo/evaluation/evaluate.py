@@ -124,22 +124,27 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         pyarrow_module()  # raises before anything is computed if it is missing
     networks = named_models(models)
     measured = build_metrics(metrics, MetricNetworks(encoder, encoder_weights))
-    trainer = Trainer(
-        **QUIET,
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        precision=precision,
-        use_distributed_sampler=False,
-    )
+    where: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "strategy": strategy}
+    trainer = Trainer(**QUIET, **where, precision=precision, use_distributed_sampler=False)
     folders = Path(output), Path(content), Path(style)
     chosen = prepare(*folders, protocol, trainer.strategy.root_device.type, measured, networks)
     batches = Batches(chosen, *folders[1:], protocol)
     launched = _has_process_group()
     run_models(trainer, networks, PairMeasurement(measured), batches, folders[0], format, save_images, num_workers)
-    summary = scores(output)
+    return summarize(trainer, folders[0], launched)
+
+
+def summarize(trainer: Trainer, folder: Path, launched: bool) -> list[Score]:
+    """Writes and returns the summary, and ends the processes that were connected for it.
+
+    Args:
+        trainer: Has run the batches.
+        folder: Folder of the results.
+        launched: Whether the processes had been connected before.
+    """
+    summary = scores(folder)
     if trainer.is_global_zero:
-        write_summary(folders[0], summary)
+        write_summary(folder, summary)
     trainer.strategy.barrier()
     if not launched and _has_process_group():
         distributed.destroy_process_group()  # gloo's threads may abort a process that leaves them running
