@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import golden
 import pytest
 
 # What numbers may depend on: STYLEZOO_TEST_CPU=baseline stands for a processor without AVX, which sums in another order
@@ -72,10 +73,10 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
 
 class Case:
-    """A parity fixture with its arrays as tensors, see `shared/parity/README.md`."""
+    """A case with its arrays as tensors: a fixture (`shared/parity/README.md`) or a golden (`tests/goldens/README.md`)."""
 
-    def __init__(self, recipe: Any, name: str, folder: Path) -> None:
-        self.fixture = recipe.load(name)
+    def __init__(self, fixture: Any, folder: Path) -> None:
+        self.fixture = fixture
         self.meta = self.fixture.meta
         self.folder = folder
 
@@ -103,13 +104,25 @@ class Case:
 
 @pytest.fixture
 def parity(tmp_path: Path) -> Callable[[str], Case]:
-    """parity("adain/op") loads a case; skips where the fixtures are absent."""
-    path = shared("parity/recipe.py")
-    spec = importlib.util.spec_from_file_location("recipe", path)
+    """parity("adain/op") loads a case: the whole fixture, or else what `tests/goldens` has of it; skips without both."""
+
+    def load(name: str) -> Case:
+        if (SHARED / "parity" / "recipe.py").exists():
+            return Case(load_module("recipe", SHARED / "parity" / "recipe.py").load(name), tmp_path)
+        if not golden.has(name):
+            shared(f"parity/{name}")
+        return Case(golden.Golden(name), tmp_path)
+
+    return load
+
+
+def load_module(name: str, path: Path) -> Any:
+    """A Python file that lies in no package."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return lambda name: Case(recipe, name, tmp_path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> dict[str, torch.Tensor]:
