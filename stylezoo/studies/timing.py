@@ -193,7 +193,7 @@ def time_once(model: StyleModel, content: Tensor, style: Tensor) -> Sample:
     """Stylizes one image and returns the times; content and style are (1, 3, H, W) in [0, 1]."""
     stamps: list[float] = []
     start = _now(model)
-    code = model.encode_style({"multi": 0, "single": None}.get(model.kind, style))
+    code = model.encode_style(model.example_styles(style)[0])
     encoded = _now(model)
     if model.kind == "optimization":
         model.on_iteration = lambda _: stamps.append(_now(model))

@@ -23,7 +23,7 @@ import stylezoo
 from stylezoo import StyleModel
 from stylezoo.cli import main
 from stylezoo.data import Folder, Pairs
-from stylezoo.models.magenta import total_variation
+from stylezoo.losses import mean_variation
 from stylezoo.registry import get
 
 TRAINABLE = [name for name in stylezoo.list_models() if get(name).kind != "optimization"]
@@ -131,7 +131,7 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         full = model.losses(**batch)
         seen: list[torch.Tensor] = []
-        model.loss_network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        model.loss_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model.losses(**batch)
     assert all(term.dtype == torch.float32 for term in half.values())
@@ -139,23 +139,23 @@ def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
         # It divides features by how much they vary. Those of this model's flat picture vary about as much as they are
         # rounded, which moves the term by 18 to 51 %; those of photographs vary more.
         del half["content"], full["content"]
-        same_pictures_in_bf16(model, batch)
+        same_images_in_bf16(model, batch)
     if "tv" in half:
         # The rounding of a flat picture is variation of its own: 5 % more on AVX2, 30 % without AVX. Of the picture that the
         # losses saw last, the term is computed in float32.
         assert seen[-1].dtype == torch.bfloat16
-        torch.testing.assert_close(half["tv"], model.loss_weights["tv"] * total_variation(seen[-1].float()))
+        torch.testing.assert_close(half["tv"], model.loss_weights["tv"] * mean_variation(seen[-1].float()))
         del half["tv"], full["tv"]
     for key, term in full.items():
         assert float(half[key]) == pytest.approx(float(term), rel=0.02) and half[key] != term, key
 
 
-def same_pictures_in_bf16(model: StyleModel, batch: dict[str, torch.Tensor]) -> None:
+def same_images_in_bf16(model: StyleModel, batch: dict[str, torch.Tensor]) -> None:
     """The perceptual terms of the batch's own pictures, each within 2 % of fp32."""
     terms = []
     for enabled in (False, True):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            content, style = (model.loss_network(batch[key], model.perceptual.layers) for key in ("content", "style"))
+            content, style = (model.loss_encoder(batch[key], model.perceptual.layers) for key in ("content", "style"))
             terms.append(model.perceptual(style, content=content) | model.perceptual(content, style=style))
     full, half = terms
     for key, term in full.items():
