@@ -1,4 +1,4 @@
-# Everything starts from here on a fresh machine: python3 and make are enough. `make help` lists the targets.
+# On a fresh machine, python3 and make are the only requirements. `make help` lists the targets.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -15,25 +15,25 @@ SIZE    ?= 256
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(READY)  ## set up the virtual environment in .venv (done by all other targets, once)
+install: $(READY)  ## set up the virtual environment in .venv (all other targets do so, once)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## train a SANet without data or network, then paint with it (minutes on a CPU)
-	rm -rf demo/quickstart demo/pictures
+demo: $(READY)  ## train a SANet without data or network, then stylize images with it (minutes on a CPU)
+	rm -rf demo/quickstart demo/stylized
 	$(BIN)/python -m stylezoo fit --config experiments/sanet.yaml --config experiments/quickstart.yaml
-	$(BIN)/python -m stylezoo stylize --model demo/quickstart/checkpoints/last.ckpt --output demo/pictures \
+	$(BIN)/python -m stylezoo stylize --model demo/quickstart/checkpoints/last.ckpt --output demo/stylized \
 	  --content "demo/synthetic/photos-*/0000[0125].png" --size 384 \
 	  --style "demo/synthetic/paintings-*/000[01][023].png" --style_size 192
 	@echo
-	@echo "Painted images:   $(CURDIR)/demo/pictures"
+	@echo "Stylized images:    $(CURDIR)/demo/stylized"
 	@echo "Their styles:       $(CURDIR)/demo/synthetic"
 	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
-test: $(READY)  ## run the tests, in two processes: WORKERS=8 on a larger machine
+test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
@@ -42,14 +42,14 @@ test-portable: $(READY)  ## run the numerical tests as on a processor without AV
 notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
-# Folders of photos (CONTENT) and paintings (STYLE); if there are such, of public weight files (WEIGHTS), of StyleID's
-# images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). FORCE=1 makes all anew.
+# Folders of photos (CONTENT) and paintings (STYLE); optionally of public weight files (WEIGHTS), of StyleID's
+# images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). FORCE=1 measures everything again.
 results: $(READY)  ## measure all models on this machine: make results CONTENT=photos STYLE=paintings WEIGHTS=public
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
 
-lint: $(READY)  ## check style, types and imports
+lint: $(READY)  ## check style, types, and imports between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -59,5 +59,5 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove what the other targets made
+clean:  ## remove the files of the other targets
 	rm -rf $(VENV) demo build *.egg-info

@@ -1,9 +1,10 @@
-"""stylezoo: neural style transfer, one paper one file, trained from a YAML.
+"""Neural style transfer: one paper is one file, trained from a YAML recipe.
 
 import stylezoo
-stylezoo.list_models()                                      # ['adain', 'sanet', ...]
-image = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain.safetensors", alpha=0.8)
+stylezoo.list_models()                                      # ['adain', 'cin', ...]
+image = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain", alpha=0.8)
 model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule in eval mode
+model = stylezoo.create_model("adain", pretrained=True)     # without pretrained: random weights, for training
 output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
 """
 

@@ -419,3 +419,25 @@ def test_a_wheel_contains_what_ships() -> None:
     package = ROOT / "stylezoo"
     packed = {path for pattern in setuptools["package-data"]["stylezoo"] for path in package.glob(pattern)}
     assert set(weights.PRETRAINED.iterdir()) <= packed
+
+
+def test_cards_name_the_options_of_training(publish: ModuleType) -> None:
+    """Files of earlier versions store them as settings of the model, those of this one as settings of the run."""
+    cards = import_module("cards")
+    former = {
+        "freeze_predictor": True,
+        "distillation_weight": 0.0,
+        "imitation_weight": 0.0,
+        "first_pictures": 192,
+        "lr": 0.1,
+    }
+    assert cards.training_options("magenta", {"settings": former}) == {
+        "training.initialization.crops": 192,
+        "training.freeze": ["predictor"],
+        "training.objective.weight": 0.0,
+        "training.optimizer": "PreconditionedAdam",
+    }
+    vgg = {"training.loss_encoder": "vgg19_normalised"}
+    assert cards.training_options("adain", {"settings": {"loss_encoder": "vgg19_normalised"}}) == vgg
+    assert cards.training_options("adain", {"settings": {}, "run": {"loss_encoder": "vgg19_normalised"}}) == vgg
+    assert cards.training_options("johnson", {"settings": {"loss_encoder": "vgg16_caffe"}}) == {}

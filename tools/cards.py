@@ -30,7 +30,7 @@ from stylezoo import quantization, registry, weights
 from stylezoo.evaluation.evaluate import model_key
 from stylezoo.evaluation.store import IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
 from stylezoo.images import grid, write_image
-from stylezoo.legacy import upgrade_settings
+from stylezoo.legacy import moved_to_training, upgrade_settings
 from stylezoo.module import StyleModel
 
 MOST_BYTES = 150_000
@@ -77,7 +77,32 @@ def differences(told: dict[str, Any], model: StyleModel) -> list[tuple[str, Any,
         k: v for k, v in told.get("run", {}).items() if k not in ("max_steps", "seed")
     }
     found += [(k, asked.get(k), v) for k, v in run.items() if k in asked or k == "gradient_clip_val"]
+    found += [(k, None, v) for k, v in training_options(model.system, told).items()]
     return [(k, a, b) for k, a, b in found if json.dumps(a) != json.dumps(b)]
+
+
+FORMER_SETTINGS = {
+    "first_pictures": ("training.initialization.crops", 0),
+    "freeze_predictor": ("training.freeze", False),
+    "distillation_weight": ("training.objective.weight", 1.0),
+    "imitation_weight": ("training.objective.imitation_weight", 0.0),
+    "norm_momentum": ("training.batch_norm_momentum", None),
+}
+"""{setting of models published by earlier versions: (the option of training that it is now, the value that stands for none)}."""
+
+
+def training_options(system: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options of training, which are in no recipe of a system, that a published model was trained with."""
+    settings, loss_encoder = told["settings"], told.get("run", {}).get("loss_encoder")
+    found: dict[str, Any] = {}
+    for old, (new, none) in FORMER_SETTINGS.items():
+        if moved_to_training(system, old) and settings.get(old, none) != none:
+            found[new] = ["predictor"] if old == "freeze_predictor" else settings[old]
+    if "training.initialization.crops" in found:
+        found["training.optimizer"] = "PreconditionedAdam"
+    if moved_to_training(system, "loss_encoder"):
+        loss_encoder = loss_encoder or settings.get("loss_encoder")
+    return found if loss_encoder is None else {**found, "training.loss_encoder": loss_encoder}
 
 
 def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
