@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionYesNo, dict_to_namespace
+from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -128,7 +128,8 @@ class StyleCLI(LightningCLI):
         if subcommand in COMMANDS:
             return
         config = self.config.clone()
-        model = dict_to_namespace({"subcommand": subcommand, subcommand: {"model": config[subcommand].pop("model")}})
+        own = Namespace(model=config[subcommand].pop("model"))  # type: ignore[no-untyped-call]
+        model = Namespace(**{"subcommand": subcommand, subcommand: own})  # type: ignore[no-untyped-call]
         self.config_init = self.parser.instantiate(config)  # everything except the model
         self.datamodule = self._get(self.config_init, "data")
         self.datamodule.check(subcommand)
