@@ -205,6 +205,7 @@ class _TrainerArguments:
         except (OSError, ValueError, yaml.YAMLError):
             return path  # the parser reports what is wrong with it
         model = recipe.get("model") if isinstance(recipe, dict) else None
+        self._note_learning_rate(recipe)
         if isinstance(model, str):
             self.system = SYSTEM_OF_CLASS.get(model.rpartition(".")[2], "")
         if not isinstance(model, dict):
@@ -221,6 +222,13 @@ class _TrainerArguments:
             return path
         recipe["model"] = {**model, "init_args": upgraded}
         return str(yaml.safe_dump(recipe, sort_keys=False))
+
+    def _note_learning_rate(self, recipe: Any) -> None:
+        """Keeps the learning rate that a present recipe gives its optimizer, for old options that are laid over it."""
+        training = recipe.get("training") if isinstance(recipe, dict) else None
+        optimizer = training.get("optimizer") if isinstance(training, dict) else None
+        if isinstance(optimizer, dict) and isinstance(optimizer.get("init_args"), dict):
+            self.learning_rate = optimizer["init_args"].get("lr", self.learning_rate)
 
     def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         system = self.system

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import stylezoo
 from stylezoo import weights
 from stylezoo.cli import main, parse_numbers
-from stylezoo.commands import COMMANDS
+from stylezoo.commands import COMMANDS, OPTION_NAMES
 from stylezoo.images import read_image, to_tensor, write_image
 
 
@@ -50,7 +50,8 @@ def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     shown = capsys.readouterr().out
-    for name in inspect.signature(COMMANDS[command]).parameters:
+    for parameter in inspect.signature(COMMANDS[command]).parameters:
+        name = OPTION_NAMES.get(parameter, parameter)
         option = re.search(rf"\n  (?:--)?{name}\b.*?(?=\n  --|\Z)", shown, re.DOTALL)
         assert option is not None and len(option[0].split("(")[0].split()) > 4, f"--{name} has no help"
 

@@ -31,7 +31,8 @@ class Distillation:
 
     def __init__(self, teacher: str, weight: float = 1.0, imitation_weight: float = 0.0) -> None:
         self.weight, self.imitation_weight = weight, imitation_weight
-        model = load_model(teacher)
+        with torch.random.fork_rng(devices=[]):  # the weights of the student do not depend on its having a teacher
+            model = load_model(teacher)
         if not isinstance(model, Magenta):
             raise StylezooError(f"The teacher of a magenta must be a magenta, but {teacher} is a {model.system}.")
         self.teacher = model
