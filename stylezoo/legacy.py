@@ -249,7 +249,11 @@ class _TrainerArguments:
                 yield f"--training.{name}={old[name]}"
         if command != "fit":
             return
-        if old.get("first_pictures"):
+        if old.get("first_pictures") == 0:
+            yield from ("--training.initialization=null", "--training.optimizer=null")
+            if self.learning_rate is not None:
+                yield f"--model.lr={self.learning_rate}"
+        elif old.get("first_pictures"):
             yield "--training.initialization=LeastSquares"
             yield f"--training.initialization.crops={old['first_pictures']}"
             yield "--training.optimizer=PreconditionedAdam"
