@@ -68,7 +68,7 @@ def test_batches_and_processes_do_not_matter(name: str, network: AlexNet, at_onc
 
 def test_two_processes(at_once: dict[str, MetricValue], tmp_path: Path) -> None:
     """Over a real process group, with parts of different sizes; each process keeps its own part afterwards."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
     other = subprocess.Popen([sys.executable, sync_process.__file__, str(tmp_path)], env=environment, cwd=tmp_path)
     try:
         values = sync_process.measure(tmp_path, rank=0)

@@ -56,13 +56,18 @@ def losses(folder: Path) -> dict[int, str]:
 
 
 @pytest.fixture(scope="module")
-def gradients_by_processes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def gradients_by_processes(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[int, Path]:
     """Folders of the gradients of every system after two steps: two processes with batch 2, one process with batch 4."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "CUDA_VISIBLE_DEVICES": ""}
+    asking = [item for item in request.session.items if "gradients_by_processes" in getattr(item, "fixturenames", ())]
+    asked = {item.callspec.params["name"] for item in asking if hasattr(item, "callspec")}
+    systems = [name for name in TRAINABLE if name in asked or len(asked) < len(asking) and name == "sanet"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
     folders = {processes: tmp_path_factory.mktemp(f"processes{processes}") for processes in (1, 2)}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     run = subprocess.run(
-        [sys.executable, *launcher, train_process.__file__, str(pictures), "2", str(folders[2]), *TRAINABLE],
+        [sys.executable, *launcher, train_process.__file__, str(pictures), "2", str(folders[2]), *systems],
         env=environment,
         cwd=folders[2],
         capture_output=True,
@@ -71,7 +76,7 @@ def gradients_by_processes(pictures: Path, tmp_path_factory: pytest.TempPathFact
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    for name in TRAINABLE:
+    for name in systems:
         train_process.train(name, str(pictures), 4, folders[1])
     return folders
 
