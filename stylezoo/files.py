@@ -1,0 +1,140 @@
+"""Opening the files that a user names, and replacing files so that a failure at any moment leaves the old one intact.
+
+All other modules open and write files by these functions: checkpoints, weights, results, images and downloads alike.
+"""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file for reading; a pipe, a socket or a device, which could block for ever, is an error.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        A binary file at position 0.
+
+    Raises:
+        OSError: If there is no regular file that can be read; `problem` says it in words.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for a writer
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def problem(error: OSError) -> str:
+    """Says what is wrong with a file, to follow its name in a sentence.
+
+    >>> problem(FileNotFoundError(2, "No such file or directory"))
+    'does not exist'
+    """
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a file"
+    if isinstance(error, PermissionError):
+        return "cannot be accessed (permission denied)"
+    if error.errno == errno.EINVAL and error.strerror == "is not a regular file":
+        return error.strerror
+    return f"cannot be accessed ({error.strerror or error})"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a new file that takes the place of ``path`` when the block ends without an error.
+
+    The bytes are written beside the target, flushed to the disk and renamed. An error, a signal, a full disk or a power
+    failure leaves the old file as it was and, where the system has unnamed temporary files (Linux), no other file.
+    Missing folders are created; a target that is a link is replaced where it points to.
+
+    Args:
+        path: Path of the file to write.
+
+    Yields:
+        A binary file, open for writing and reading.
+
+    Raises:
+        OSError: If the file cannot be written; the old file is unchanged.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    descriptor, temporary = _create(target.parent)
+    try:
+        with open(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fchmod(descriptor, _permissions(target))
+            os.fsync(descriptor)
+            if temporary is None:
+                temporary = _name(descriptor, target.parent)
+        os.replace(temporary, target)
+        temporary = None
+        _flush_folder(target.parent)
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def _create(folder: Path) -> tuple[int, str | None]:
+    """Returns the descriptor of a new file in a folder, and its name unless it has none yet."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with suppress(OSError):  # not every file system has unnamed files
+            return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600), None
+    return tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+
+
+def _name(descriptor: int, folder: Path) -> str:
+    """Gives an unnamed file a temporary name."""
+    while True:
+        name = tempfile.mktemp(prefix=".", suffix=".part", dir=folder)
+        with suppress(FileExistsError):
+            # with a directory's descriptor, which an absolute path ignores, Python follows the link
+            os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
+            return name
+
+
+def _permissions(target: Path) -> int:
+    """Returns the permissions of the file that is replaced, or those that a plain `open` gives."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        return 0o666 & ~_umask()
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    """Returns the umask of the process."""
+    mask = os.umask(0o077)  # the only portable way to read it is to set it
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flushes a rename to the disk, where folders can be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
