@@ -14,13 +14,16 @@ from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.errors import MissingFileError
 from stylezoo.images import read_image, to_tensor
-from stylezoo.losses import Moments, at_least_float32, mean_std, normalize
+from stylezoo.losses import Moments, at_least_float32, mean_std, normalize, without_autocast
 from stylezoo.tiling import tiled
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
 
 Norm = Literal["instance", "batch"]
 Upsample = Literal["nearest", "transposed", "subpixel"]
 Padding = Literal["reflect", "reflect_start", "replicate", "zeros", "same"]
+
+SMALLEST_SIDE = 16
+"""Pixels: smaller images are continued to this (`mirrored`), where networks could not compute anything."""
 
 RESIDUAL_BLOCKS = 5
 REFLECTED_START = 40  # pixels: what five residual blocks without padding take away, at a quarter of the size
@@ -78,6 +81,7 @@ class MirroredDecoder(nn.Sequential):
             x: The features.
             tile: Side of the tiles in pixels, see `stylezoo.tiling`.
         """
+        x = x.to(self[1].weight.dtype)  # statistics are in float32 at least
         # The receptive field of a pixel reaches less than four cells: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
         cells, scales = None if tile is None else -(-tile // self.cell), {"image": Fraction(self.cell)}
         return tiled(self._decode, x, cells, halo=4, stride=1, scales=scales)["image"]
@@ -113,20 +117,20 @@ class StyleAttention(nn.Module):
 
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
-        key = self.g(self.norm(style)).flatten(2).transpose(1, 2)
+        key = self.g(self.norm(style).to(self.g.weight.dtype)).flatten(2).transpose(1, 2)
         value = self.h(style).flatten(2).transpose(1, 2)
         return key, value
 
     def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
-        query = self.f(self.norm(content)).flatten(2).transpose(1, 2)  # (B, H*W, C)
+        query = self.f(self.norm(content).to(self.f.weight.dtype)).flatten(2).transpose(1, 2)  # (B, H*W, C)
         # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
-        with torch.autocast(content.device.type, enabled=False):
+        with without_autocast(content):
             query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
             key, value = key.expand(query.shape[0], -1, -1, -1), value.expand(query.shape[0], -1, -1, -1)
             attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, 1, H*W, C)
         attended = attended.squeeze(1).transpose(1, 2).reshape(content.shape)
-        result: Tensor = self.out_conv(attended) + content
+        result: Tensor = self.out_conv(attended.to(self.out_conv.weight.dtype)) + content
         return result
 
 
@@ -164,14 +168,48 @@ def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
+def varying(x: Tensor, eps: float, dims: tuple[int, ...] = (2, 3)) -> Tensor:
+    """The same features (B, C, H, W), which get no gradient from a normalization where they are constant.
+
+    A normalization divides the gradient by sqrt(variance + eps). Of an image of one color it has nothing but rounding to
+    normalize, each norm multiplies the gradient by 316, and after fifteen of them it is beyond float32: one white image
+    makes all weights NaN. In channels whose standard deviation is a rounding error of their mean, or less than a
+    thousandth of sqrt(eps), the gradient is 0 instead; values, and the gradients of all other channels, stay as they are.
+
+    Args:
+        x: What is normalized.
+        eps: That of the normalization.
+        dims: Over which it measures the variance.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return x
+    variance, mean = torch.var_mean(at_least_float32(x.detach()), dims, correction=0, keepdim=True)
+    return torch.where(variance <= 1e-6 * eps + (1e-5 * mean).square(), x.detach(), x)
+
+
+def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Instance normalization without parameters, (B, C, H, W) to the same, biased variance; see `varying`."""
+    return F.group_norm(varying(x, eps), x.shape[1], eps=eps)
+
+
 class InstanceNorm(nn.GroupNorm):
     """Instance normalization with a trained scale and shift (Ulyanov et al. 2016, arXiv:1607.08022), biased variance.
 
-    nn.InstanceNorm2d(affine=True) computes the same but gives up the channels_last layout.
+    nn.InstanceNorm2d(affine=True) computes the same but gives up the channels_last layout. For gradients see `varying`.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(varying(x, self.eps))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalization; for its gradients in training see `varying`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(varying(x, self.eps, (0, 2, 3)) if self.training else x)
 
 
 class ConvLayer(nn.Module):
@@ -216,7 +254,7 @@ class ConvLayer(nn.Module):
             self.conv = nn.Conv2d(in_channels, channels, kernel, stride, around, padding_mode=mode)
         self.norm: nn.Module | None = None
         if norm is not None:
-            self.norm = InstanceNorm(out_channels, eps) if norm == "instance" else nn.BatchNorm2d(out_channels, eps)
+            self.norm = InstanceNorm(out_channels, eps) if norm == "instance" else BatchNorm(out_channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -307,6 +345,22 @@ def reflect(x: Tensor, pixels: int) -> Tensor:
     return x
 
 
+def mirrored(image: Tensor, side: int) -> Tensor:
+    """Continues sides of an image (..., H, W) that are shorter than ``side`` to that, by mirror images to the right and bottom.
+
+    Other images are returned as they are. Border pixels are repeated, and an image of one pixel is mirrored, too.
+
+    >>> mirrored(torch.tensor([[1, 2, 3]]), 5)[0].tolist()
+    [1, 2, 3, 3, 2]
+    """
+    for dim in (-2, -1):
+        count = image.shape[dim]
+        if count < side:
+            position = torch.arange(side, device=image.device) % (2 * count)
+            image = image.index_select(dim, torch.minimum(position, 2 * count - 1 - position))
+    return image
+
+
 class ConditionalTransformer(nn.Module):
     """The network of magenta's image_stylization, whose instance norms are given their scales and shifts.
 
@@ -354,7 +408,7 @@ class ConditionalTransformer(nn.Module):
 
         def conditional(conv: nn.Module, x: Tensor) -> Tensor:
             x = conv(x)
-            return torch.addcmul(next(shifts), F.group_norm(x, x.shape[1], eps=1e-5), next(scales))
+            return torch.addcmul(next(shifts), instance_norm(x), next(scales))
 
         for index, conv in enumerate(self.contract):
             x = F.relu(self.norms[index](conv(x)) if self.norms else conditional(conv, x))
@@ -429,6 +483,7 @@ def measure_styles(network: VGG, images: Iterable[Tensor], layers: Iterable[str]
     measured = []
     # Lightning validates in inference mode, whose tensors training could not use afterwards.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.device.type, enabled=False):
-        for image in images:
-            measured.append({name: Moments.of(f) for name, f in network(image.to(device), layers).items()})
+        for image in images:  # those of a few pixels would leave nothing at deep layers
+            features = network(mirrored(image, SMALLEST_SIDE).to(device), layers)
+            measured.append({name: Moments.of(f) for name, f in features.items()})
     return {name: Moments.cat(style[name] for style in measured) for name in layers}

@@ -11,6 +11,7 @@ S below is the sum over all C*C entries of the squared difference of two raw Gra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -26,6 +27,12 @@ from stylezoo.vgg import Features
 def at_least_float32(x: Tensor) -> Tensor:
     """float32 instead of the 16-bit types, float64 as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A context in which operations on ``x`` keep its dtype."""
+    available = torch.amp.is_autocast_available(x.device.type)  # not on the meta device
+    return torch.autocast(x.device.type, enabled=False) if available else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def gram(x: Tensor | Moments) -> Tensor:
     """
     if isinstance(x, Moments):
         return x.gram
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         flat = at_least_float32(x).flatten(2)  # (B, C, H*W)
         return flat @ flat.transpose(1, 2)
 
@@ -216,7 +223,7 @@ def wasserstein_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     covariances: crowsonkb/style-transfer-pytorch@e7e2c71 StyleLossW2.
     """
     style = style if isinstance(style, Moments) else Moments.of(style)
-    with torch.autocast(output.device.type, enabled=False):
+    with without_autocast(output):
         mean = mean_std(output)[0]
         covariance = _covariance(mean, gram(output) / _positions(output))
         root = style.covariance_root

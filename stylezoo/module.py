@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
 from stylezoo.errors import StylezooError, check_choice
+from stylezoo.layers import SMALLEST_SIDE, mirrored
 from stylezoo.losses import PerceptualLoss
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
@@ -27,7 +28,7 @@ Kind = Literal["arbitrary", "multi", "single", "optimization"]
 """What a system takes as style: any image, one of its trained styles, nothing, or images that it optimizes towards."""
 
 StyleCode = dict[str, Tensor]
-"""A style as a model encodes it: a few named tensors that can be cached, saved and blended."""
+"""A style as a model encodes it: a few named tensors (B, ...) that can be cached, saved and blended."""
 
 Objective = Callable[..., dict[str, Tensor]]
 """A function of (model, content, style) that returns weighted loss terms by name, in place of the model's `losses`."""
@@ -110,10 +111,13 @@ class Iteration:
 class StyleModel(LightningModule):
     """Base class of all systems.
 
-    A system registers itself (`stylezoo.registry.register`) and implements `encode_style`, `transfer` and `loss_terms`;
-    this class checks and blends style codes, crops outputs, weighs, sums and logs loss terms, steps Adam, and keeps
-    frozen encoders out of checkpoints. Images are RGB in [0, 1], (B, 3, H, W) with H and W from 16 up; outputs have the
-    content's size.
+    A system registers itself (`stylezoo.registry.register`) and implements `encode`, `transfer` and `loss_terms`; this
+    class checks images, checks and blends style codes, crops outputs, weighs, sums and logs loss terms, steps Adam, and
+    keeps frozen encoders out of checkpoints. Images are RGB in [0, 1], (B, 3, H, W); outputs have the content's size.
+
+    Images and codes are cast to the dtype of the weights, in which outputs are returned. Outputs of `forward` and `decode`
+    are not clamped to [0, 1], because losses need the gradient; those of `predict_step`, `stylezoo.stylize` and
+    `stylezoo.inference.Stylizer` are.
 
     What a style is depends on the system's kind: an image (B, 3, H, W) for ``arbitrary`` and ``optimization``; for
     ``multi`` the number or name of one of `styles`, a tensor (B,) of numbers, or a weight vector over them; nothing
@@ -187,6 +191,21 @@ class StyleModel(LightningModule):
         count = sum(p.numel() for p in self.parameters() if id(p) not in frozen)
         return f"{type(self).__name__}({', '.join([*facts, f'parameters={count:,}'])})"
 
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer that the model is attached to.
+
+        Raises:
+            AttributeError: If there is none. Lightning's RuntimeError would stop `torch.jit.trace` and `inspect.getmembers`.
+        """
+        if self._trainer is None and self._fabric is None:
+            raise AttributeError(f"{type(self).__name__} is not attached to a Trainer.")
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        LightningModule.trainer.fset(self, trainer)
+
     # Styles
 
     @property
@@ -229,14 +248,23 @@ class StyleModel(LightningModule):
         """Returns a style for every style that can be shown: the image itself, or the trained ones by name."""
         return [image]
 
-    @abstractmethod
     def encode_style(self, style: Any, *, tile: int | None = None) -> StyleCode:
         """Encodes a style for `decode`.
+
+        Sides of an image that are shorter than 16 pixels are continued to that by mirroring.
 
         Args:
             style: See the class.
             tile: See `decode`.
+
+        Raises:
+            StylezooError: If the style is none that the system takes.
         """
+        return self.encode(mirrored(self.check_images(style, "style"), SMALLEST_SIDE), tile)
+
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
+        """Encodes images, (B, 3, H, W) with H and W from 16 up. Systems with other styles override `encode_style` instead."""
+        raise NotImplementedError
 
     # Inference
 
@@ -267,12 +295,17 @@ class StyleModel(LightningModule):
             (B, 3, H, W), not clamped.
 
         Raises:
-            StylezooError: If there are not as many weights as codes, or the system has no such control.
+            StylezooError: If contents and codes do not fit each other, there are not as many weights as codes, or the
+                system has no such control.
         """
-        codes = code if isinstance(code, list) else [code]
-        blend = Blend(codes, blending_shares(weights, len(codes)))
         self.check_controls(alpha, tile)
-        output = self.transfer(self.pad(content), blend, alpha, tile, **controls)
+        codes = code if isinstance(code, list) else [code]
+        shares = blending_shares(weights, len(codes))
+        content, codes = self.fit(content, codes)
+        if not len(content):
+            return content
+        padded = self.pad(mirrored(content, SMALLEST_SIDE))
+        output = self.transfer(padded, Blend(codes, shares), alpha, tile, **controls)
         return self.postprocess(output[..., : content.shape[-2], : content.shape[-1]])
 
     def decode_regions(
@@ -285,8 +318,50 @@ class StyleModel(LightningModule):
         """
         raise StylezooError(f"{self.system} cannot stylize regions with different styles: masks work with adain.")
 
+    def check_images(self, images: Any, role: str) -> Tensor:
+        """Returns a batch of images in the dtype of the weights.
+
+        Args:
+            images: What a caller gave.
+            role: What it is for, ``content`` or ``style``.
+
+        Raises:
+            StylezooError: If it is no tensor (B, 3, H, W) of floating-point numbers.
+        """
+        if not isinstance(images, Tensor):
+            found = type(images).__name__
+        elif images.ndim == 4 and images.shape[1] == 3 and 0 not in images.shape[2:] and images.is_floating_point():
+            return images.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), images.dtype))
+        else:
+            found = f"one of shape {tuple(images.shape)} and {images.dtype}"
+        raise StylezooError(
+            f"{self.system} takes a batch of images as {role}, a tensor (B, 3, H, W) of floating-point numbers, RGB in"
+            f" [0, 1], not {found}: read files with stylezoo.stylize, which also converts other images."
+        )
+
+    def fit(self, content: Tensor, codes: list[StyleCode]) -> tuple[Tensor, list[StyleCode]]:
+        """Returns contents and codes in the dtype of the weights; one content is repeated for the styles of a batch.
+
+        Raises:
+            StylezooError: If these are no contents, or there are neither one style nor as many as contents.
+        """
+        content = self.check_images(content, "content")
+        codes = [{name: tensor.to(content.dtype) for name, tensor in code.items()} for code in codes]
+        batches = {len(tensor) for code in codes for tensor in code.values()} - {1}
+        if len(content) == 1 and len(batches) == 1:
+            content = content.expand(*batches, -1, -1, -1)
+        if batches - {len(content)}:
+            raise StylezooError(
+                f"There are {len(content)} contents for {min(batches)} styles: give one style, or one for each content."
+            )
+        return content, codes
+
     def check_controls(self, alpha: float, tile: int | None) -> None:
-        """Raises a StylezooError if the system does not have a control that is asked for."""
+        """Raises a StylezooError if a control has no meaning, or the system does not have it."""
+        if not np.isfinite(alpha):
+            raise StylezooError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
+        if tile is not None and tile < 1:
+            raise StylezooError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
         if alpha != 1 and self.alpha_is_fixed:
             raise StylezooError(
                 f"{self.system} stylizes with the strength that it was trained for: leave alpha at 1, got {alpha}."
@@ -313,6 +388,9 @@ class StyleModel(LightningModule):
             content: (B, 3, H, W).
             style: For arbitrary systems (B or 1, 3, H', W'); see the class for the others.
             alpha: Strength, 0 to 1.
+
+        Raises:
+            StylezooError: If content and style are not such tensors, or do not fit each other.
         """
         return self.decode(content, self.encode_style(style), alpha)
 
@@ -328,8 +406,12 @@ class StyleModel(LightningModule):
 
         Raises:
             MissingFileError: If the network of the losses is not on this machine.
+            StylezooError: If the content, or a style image, is no tensor (B, 3, H, W).
         """
         self.prepare_losses()
+        content = self.check_images(content, "content")
+        if isinstance(style, Tensor) and style.ndim > 2:
+            style = self.check_images(style, "style")
         terms = self.loss_terms(content, style, **known)
         return {name: self.loss_weights[name] * term for name, term in terms.items()}
 

@@ -250,20 +250,22 @@ class VGG(nn.Module):
         """SHA-256 over names and float32 values of the weights; the same for every file layout they came from."""
         return weight_files.digest(self.tensors)
 
-    def pad(self, image: Tensor, layer: str) -> Tensor:
+    def pad(self, image: Tensor, layer: str, multiple: bool = False) -> Tensor:
         """Extends an image to the right and bottom where ``layer`` needs it: images that would vanish, and, where
         pools round down, sizes that are no multiple of the layer's stride. Other images are returned as they are.
 
         Args:
             image: (B, 3, H, W).
             layer: The deepest layer that will be asked for.
+            multiple: Whether sizes become multiples of the stride also where pools round up, so that the layers differ
+                in size by exactly 2.
 
         Returns:
             (B, 3, H', W') with H' >= H and W' >= W, continued by repeating the border.
         """
         stride = 2 ** (_block(layer) - 1)
         height, width = image.shape[-2:]
-        if self.ceil_mode:  # a reflecting convolution needs two pixels to reflect
+        if self.ceil_mode and not multiple:  # a reflecting convolution needs two pixels to reflect
             new_height, new_width = max(height, stride + 1), max(width, stride + 1)
         else:
             new_height, new_width = (max(2, math.ceil(n / stride)) * stride for n in (height, width))

@@ -53,7 +53,7 @@ class AdaIN(FeatureTransferModel):
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=style_loss)
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns mean and standard deviation of the style's relu4_1 features, each (B, 512, 1, 1)."""
         mean, std = mean_std(self.features(self.pad(style), tile))
         return {"mean": mean, "std": std}
@@ -86,6 +86,7 @@ class AdaIN(FeatureTransferModel):
         Raises:
             StylezooError: If masks and codes do not fit.
         """
+        content, codes = self.fit(content, codes)
         features = self.features(self.pad(content), tile)
         target = _adain_by_region(features, codes, masks)
         output: Tensor = self.decoder(alpha * target + (1 - alpha) * features, tile)

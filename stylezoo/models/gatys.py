@@ -36,6 +36,7 @@ from torch.optim import LBFGS, Adam, Optimizer
 
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
+from stylezoo.layers import SMALLEST_SIDE
 from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
 from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -44,7 +45,6 @@ from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, par
 REFERENCE = "leongatys/PytorchNeuralStyleTransfer@be6c8e2"
 CONTENT_LAYERS = {"relu4_2": 1.0}
 STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0}
-SMALLEST_SIDE = 16  # what relu5_1 needs
 
 Targets = tuple[Features, dict[str, Moments]]
 """What the features of the image should be at the content layers, and their moments at the style layers."""
@@ -161,7 +161,7 @@ class Gatys(StyleModel):
         self.encoder = VGG(encoder, encoder_weights, last=deepest, pooling=pooling, first_padding=first_padding)
         self._deepest = deepest
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the style image itself, (B, 3, H, W): its moments depend on the content's size and on the scale."""
         return {"image": style}
 
@@ -179,7 +179,9 @@ class Gatys(StyleModel):
         outputs, run = [], ImageOptimization(self, tile).run
         with torch.inference_mode(False), torch.enable_grad():
             # Clones: tensors that were made in inference mode take no part in graphs.
-            contents, images = content.detach().clone(), [c["image"].detach().clone() for c in style.codes]
+            # L-BFGS takes pixels as one row, which other layouts than the usual one have not.
+            contents = content.detach().clone(memory_format=torch.contiguous_format)
+            images = [c["image"].detach().clone() for c in style.codes]
             for index in range(len(contents)):
                 one = slice(index, index + 1)
                 styles = [image[one] if len(image) > 1 else image for image in images]

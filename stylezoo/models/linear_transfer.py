@@ -68,9 +68,9 @@ class Covariance(nn.Module):
         self.fc = nn.Linear(SIZE * SIZE, SIZE * SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convs(x)
+        x = self.convs(x.to(self.fc.weight.dtype))
         covariance = gram(x) / (x.shape[-2] * x.shape[-1])  # (B, 32, 32)
-        matrix: Tensor = self.fc(covariance.flatten(1))
+        matrix: Tensor = self.fc(covariance.flatten(1).to(self.fc.weight.dtype))
         return matrix.reshape(-1, SIZE, SIZE)
 
 
@@ -101,8 +101,8 @@ class Transformation(nn.Module):
 
     def transfer(self, centered: Tensor, matrix: Tensor) -> Tensor:
         """Compressed to 32 channels, multiplied by a matrix (B or 1, 32, 32), and unzipped; (B, C, H, W)."""
-        compressed = self.compress(centered)
-        unzipped: Tensor = self.unzip((matrix @ compressed.flatten(2)).reshape(compressed.shape))
+        compressed = self.compress(centered.to(self.compress.weight.dtype))
+        unzipped: Tensor = self.unzip((matrix.to(compressed.dtype) @ compressed.flatten(2)).reshape(compressed.shape))
         return unzipped
 
 
@@ -224,7 +224,7 @@ class LinearTransfer(StyleModel):
             return tensors, {"relu4_1" if len(tensors["unzip.weight"]) == 512 else "relu3_1": True}
         return tensors, {}
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
         (B, 512, 1, 1) ..."""
         return self._encode(self.encoder(self.encoder.pad_small(style, "relu4_1"), self.levels, tile))

@@ -37,7 +37,7 @@ from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo import tensorflow
-from stylezoo.layers import ConditionalTransformer
+from stylezoo.layers import BatchNorm, ConditionalTransformer, mirrored
 from stylezoo.losses import PerceptualLoss, mean_variation
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -50,6 +50,7 @@ CHANNELS = (32, 64, 128, 64, 32)
 BLOCKS = 5
 BOTTLENECK = 100
 SMALLEST_STYLE = 75  # pixels, of Inception-v3
+LONGEST_STYLE = 16  # times its shorter side
 CONTENT_LAYERS = {"relu3_3": 1.0}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 
@@ -57,7 +58,7 @@ ZOOM = (258, 456)  # image_utils.py: the short side is resized to image_size + 2
 STYLE_SIZES = (128, 300)  # image_utils.py: what the crops of a batch are resized to
 
 
-class ShiftNorm(nn.BatchNorm2d):
+class ShiftNorm(BatchNorm):
     """slim's batch norm: a shift but no scale, eps 1e-3; ``decay`` of the moving averages."""
 
     def __init__(self, channels: int, decay: float = 0.999) -> None:
@@ -252,16 +253,17 @@ class Magenta(StyleModel):
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
         return tensorflow.read_arbitrary_image_stylization(tensors)
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the style's bottleneck, (B, 100)."""
         size = self.style_size
+        style = mirrored(style, -(-max(style.shape[-2:]) // LONGEST_STYLE))  # or a line of pixels became gigantic
         if size is not None and min(style.shape[-2:]) != size:
             style = transforms.resize(style, [size], antialias=True)
         return {"bottleneck": self.predictor(style)}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends bottlenecks; below alpha 1 the rest is that of the content ("identity interpolation"); in [0, 1]."""
-        code = style.faded(alpha, lambda: self.encode_style(content)).code()
+        code = style.faded(alpha, lambda: self.encode(content, tile)).code()
         return self.transformer.generate(content, code["bottleneck"])
 
     def loss_terms(self, content: Tensor, style: Tensor, bottleneck: Tensor | None = None) -> dict[str, Tensor]:

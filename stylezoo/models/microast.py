@@ -154,10 +154,11 @@ class Decoder(nn.Module):
         Returns:
             (B, 3, 4h, 4w).
         """
+        dtype = self.dec1.conv1.weight.dtype  # statistics are in float32 at least
         x = alpha * adain(content, code["mean2"], code["std2"]) + (1 - alpha) * content
-        x = self.dec1.modulated(x, code["weight2"], code["bias2"])
+        x = self.dec1.modulated(x.to(dtype), code["weight2"], code["bias2"])
         x = alpha * adain(x, code["mean1"], code["std1"]) + (1 - alpha) * x
-        x = self.dec2.modulated(x, code["weight1"], code["bias1"])
+        x = self.dec2.modulated(x.to(dtype), code["weight1"], code["bias1"])
         # The receptive field reaches less than four positions: 1 and 1/2 to up-sample, 1/2, 1/4 and 1 of the convolutions.
         cells = None if tile is None else -(-tile // 4)
         return tiled(self._upsample, x, cells, halo=4, stride=1, scales={"image": Fraction(4)})["image"]
@@ -206,7 +207,7 @@ class MicroAST(StyleModel):
         """The reference wraps every convolution together with its padding: enc1.0.conv_layer.weight."""
         return {key.replace("conv_layer.", ""): tensor for key, tensor in tensors.items()}, {}
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns statistics of both levels and the modulation of the filters: eight tensors (B, 64, 1, 1)."""
         first, second = self.style_encoder(style, tile)
         statistics = (*mean_std(first), *mean_std(second))
@@ -215,7 +216,7 @@ class MicroAST(StyleModel):
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the numbers of styles; below alpha 1 the rest is the content's own, unless ``fade`` says otherwise."""
         if self.fade == "code":
-            style, alpha = style.faded(alpha, lambda: self.encode_style(content, tile=tile)), 1.0
+            style, alpha = style.faded(alpha, lambda: self.encode(content, tile)), 1.0
         _, features = self.content_encoder(content, tile)
         output: Tensor = self.decoder(features, style.code(), alpha, tile)
         return output

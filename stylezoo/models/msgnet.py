@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import ConvLayer
+from stylezoo.layers import ConvLayer, instance_norm
 from stylezoo.losses import PerceptualLoss, gram
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
 
 def normalized_relu(x: Tensor) -> Tensor:
     """Instance norm without parameters and ReLU."""
-    return F.relu(F.group_norm(x, x.shape[1], eps=1e-5))
+    return F.relu(instance_norm(x))
 
 
 class CoMatch(nn.Module):
@@ -100,7 +100,7 @@ class CoMatch(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Features (B, C, H, W) and Gram matrices (B or 1, C, C) -> (B, C, H, W)."""
-        matched = (self.weight @ target).transpose(1, 2) @ x.flatten(2)  # (B, C, H*W)
+        matched = (self.weight @ target.to(self.weight.dtype)).transpose(1, 2) @ x.flatten(2)  # (B, C, H*W)
         return matched.reshape(x.shape)
 
 
@@ -140,7 +140,7 @@ class Generator(nn.Module):
 
 def normalized_gram(x: Tensor) -> Tensor:
     """Gram matrix divided by C*H*W, (B, C, H, W) -> (B, C, C)."""
-    return gram(x) / x[0].numel()
+    return gram(x) / x.shape[1:].numel()
 
 
 @register("msgnet", paper="arXiv:1703.06953", year=2017, kind="arbitrary", reference=REFERENCE)
@@ -190,7 +190,7 @@ class MSGNet(StyleModel):
             "blocks": blocks,
         }
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the Gram matrix of the style's features in the generator's encoder, (B, 4 ngf, 4 ngf)."""
         return {"gram": normalized_gram(self.generator.encode(to_bgr(style)))}
 

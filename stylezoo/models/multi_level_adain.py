@@ -73,6 +73,7 @@ class Decoder(nn.Module):
             levels: {"relu2_1": (B, 128, H/2, W/2), "relu3_1": (B, 256, H/4, W/4), "relu4_1": (B, 512, H/8, W/8)}.
             tile: Side of the tiles in pixels, see `stylezoo.tiling`; only with ``downsampled``.
         """
+        levels = {name: level.to(self.rc1.conv.weight.dtype) for name, level in levels.items()}
         deep, middle, shallow = levels["relu4_1"], levels["relu3_1"], levels["relu2_1"]
         if self.concatenate == "downsampled":
             height, width = deep.shape[-2:]
@@ -146,12 +147,13 @@ class MultiLevelAdaIN(StyleModel):
         torchvision's, never trained, and left out here."""
         return {k.removeprefix("decoder."): v for k, v in tensors.items() if not k.startswith("vgg_encoder.")}, {}
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns mean and standard deviation of each level's features: ``mean2_1`` (B, 128, 1, 1) ..."""
         return _statistics(self.encoder(self.encoder.pad_small(style, "relu4_1"), LEVELS, tile))
 
     def pad(self, image: Tensor) -> Tensor:
-        return self.encoder.pad(image, "relu4_1")
+        # Where pools round up, levels of other sizes would not fit the decoder: shrunk by 1.98, they would be stretched.
+        return self.encoder.pad(image, "relu4_1", multiple=True)
 
     def transfer(
         self,

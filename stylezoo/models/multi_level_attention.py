@@ -148,7 +148,7 @@ class MultiLevelAttention(StyleModel):
         encoder is torchvision's, never trained, and left out here."""
         return {key: value for key, value in tensors.items() if not key.startswith("vgg_encoder.")}, {}
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns keys and values of both attention levels, each (B, positions, 512)."""
         return self.network.encode(self.encoder(self.encoder.pad_small(style, "relu5_1"), ATTENDED, tile))
 

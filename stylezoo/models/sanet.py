@@ -86,7 +86,7 @@ class SANet(StyleModel):
             dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized", style_loss=style_loss
         )
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns keys and values of both attention levels, each (B, positions, 512)."""
         return self.transform.encode(self.encoder(self.pad(style), ATTENDED, tile))
 

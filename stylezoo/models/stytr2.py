@@ -202,13 +202,13 @@ class StyTr2(StyleModel):
         self.decoder = MirroredDecoder(channels)
         self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss="normalized", style_loss=style_loss)
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the style's tokens, (B, floor(H/8) * floor(W/8), 512)."""
         return {"tokens": self.transformer.encode_style(self.embedding(style))}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the outputs of the transformer decoder; below alpha 1 the content is its own style for the rest."""
-        style = style.faded(alpha, lambda: self.encode_style(content))
+        style = style.faded(alpha, lambda: self.encode(content, tile))
         height, width = content.shape[-2:]
         patches = self.embedding(F.pad(content, (0, -width % PATCH, 0, -height % PATCH), mode="reflect"))
         x, position = self.transformer.encode_content(patches)

@@ -34,7 +34,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from stylezoo.bases import SingleStyleModel
 from stylezoo.errors import StylezooError
-from stylezoo.layers import ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
+from stylezoo.layers import BatchNorm, ConvLayer, InstanceNorm, JohnsonTransformer, Norm, uniform_scales
 from stylezoo.losses import PerceptualLoss
 from stylezoo.registry import register
 from stylezoo.vgg import CAFFE_MEAN_BGR
@@ -68,7 +68,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, norm: Norm, padding: Padding, negative_slope: float, noise: int) -> None:
         super().__init__()
-        normalize = InstanceNorm if norm == "instance" else nn.BatchNorm2d
+        normalize = InstanceNorm if norm == "instance" else BatchNorm
         widths = [CHANNELS * n for n in range(1, len(RATIOS))]  # of what comes from the coarser scales
         self.noise = noise
         self.scales = nn.ModuleList(Stack(3 + noise, CHANNELS, norm, padding, negative_slope) for _ in RATIOS)
