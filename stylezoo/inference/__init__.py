@@ -3,15 +3,14 @@
 from typing import Any
 
 from stylezoo import legacy
+from stylezoo.images import ImageLike, load_image
 from stylezoo.inference.stylizer import (
     FINGERPRINT_TOLERANCE,
     SMALLEST_SIDE,
-    ImageLike,
     PreserveColor,
     Style,
     Stylizer,
     fingerprint,
-    load_image,
     load_masks,
     load_styles,
     stylize,

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from stylezoo.errors import StylezooError
-from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
-from stylezoo.inference.stylizer import Stylizer, load_image
+from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, load_image, write_image
+from stylezoo.inference.stylizer import Stylizer
 from stylezoo.module import Iteration, StyleModel
 
 

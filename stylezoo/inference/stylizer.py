@@ -11,17 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError, check_choice
-from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
+from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_image, load_style, to_image
 from stylezoo.module import StyleModel, blending_shares
 
 PreserveColor = Literal["none", "coral", "luminance"]
-ImageLike = str | Path | Image.Image | Tensor
-"""A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
-
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""
 
@@ -81,7 +77,7 @@ class Stylizer:
         Raises:
             StylezooError: If the images are smaller than 16 pixels.
         """
-        contents = contents.to(self.model.device)
+        contents = check_batch(contents, "The batch of contents").to(self.model.device)
         if min(contents.shape[-2:]) < SMALLEST_SIDE:
             height, width = contents.shape[-2:]
             raise StylezooError(
@@ -208,26 +204,7 @@ def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int 
     Raises:
         ImageError: If an image cannot be read.
     """
-    return [model.read_style(style, lambda image: load_image(image, size)) for style in styles]
-
-
-def load_image(source: ImageLike, size: int | None = None) -> Tensor:
-    """Reads an image as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
-
-    Raises:
-        ImageError: If a file cannot be read.
-        StylezooError: If a tensor has another shape.
-    """
-    if isinstance(source, Tensor):
-        if source.shape[-3:-2] != (3,) or source.ndim not in (3, 4) or (source.ndim == 4 and len(source) != 1):
-            raise StylezooError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(source.shape)}.")
-        tensor = source.reshape(source.shape[-3:]).float()
-    else:
-        image = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source, min_side=size)
-        tensor = to_tensor(image)
-    if size is not None and min(tensor.shape[-2:]) != size:
-        tensor = transforms.resize(tensor, [size], antialias=True).clamp(0, 1)
-    return tensor
+    return [model.read_style(style, lambda image: load_style(image, size)) for style in styles]
 
 
 def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
