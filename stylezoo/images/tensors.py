@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -131,8 +131,7 @@ def _read(source: Any, size: int | None) -> tuple[Tensor, Tensor | None, str]:
         return to_tensor(picture.color), _plane(picture.alpha).div_(255), picture.name
     if size is None:
         return to_tensor(picture.color), None, picture.name
-    # channel by channel, with the same result: a third of the memory
-    planes = [_resized(_plane(plane).div_(255)[None], size, picture.name) for plane in picture.color.split()]
+    planes = [_resized(plane.div_(255)[None], size, picture.name) for plane in _planes(picture.color)]
     return torch.cat(planes), None, picture.name
 
 
@@ -217,9 +216,14 @@ def to_tensor(image: Image.Image) -> Tensor:
     if image.mode != "RGB":
         image = read_picture(image).color
     tensor = torch.empty(3, image.height, image.width)
-    for channel, plane in enumerate(image.split()):  # one by one: a third of the memory
-        tensor[channel] = _plane(plane)
+    for channel, plane in enumerate(_planes(image)):
+        tensor[channel] = plane
     return tensor.div_(255)
+
+
+def _planes(image: Image.Image) -> Iterator[Tensor]:
+    """Yields red, green and blue as `_plane`, one by one: together they take three times the memory."""
+    return (_plane(image.getchannel(channel)) for channel in range(3))
 
 
 def _plane(image: Image.Image) -> Tensor:
