@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -15,9 +15,9 @@ from rich.table import Table
 from stylezoo import checkpoints, inference, registry, weights
 from stylezoo.docstrings import arguments, described
 from stylezoo.errors import StylezooError
-from stylezoo.inference import PreserveColor, Stylizer, load_masks, load_styles
-from stylezoo.inference.files import expand, plan, stylize_files
-from stylezoo.inference.stylizer import find_device
+from stylezoo.inference.controls import Controls, PreserveColor, check_run
+from stylezoo.inference.files import stylize_files
+from stylezoo.inference.plan import Request
 from stylezoo.module import Kind
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
@@ -56,8 +56,8 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
 @described(arguments(inference.stylize))
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
-    content: list[str],
     output: str,
+    content: list[str] | None = None,
     style: list[str] | None = None,
     alpha: float = 1.0,
     style_weights: list[float] | None = None,
@@ -66,6 +66,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
+    pairs: str | None = None,
+    random_styles: int | None = None,
+    seed: int = 0,
+    skip_existing: bool = False,
     batch_size: int = 4,
     preview: int = 25,
     device: str = "auto",
@@ -74,44 +78,48 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 ) -> int:
     """Stylize images with the styles of others.
 
-    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. A file
-    that cannot be read is reported and skipped; the exit code is 1 if there was one.
+    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
+    and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
+    is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
+        output: An image file if one image is stylized, else a folder. An output never replaces an input, and the images
+            of an output folder that lies in a folder of contents are not contents.
         content: Images to stylize: files, folders (with the folders in them) or globs.
-        output: An image file if one image is stylized, else a folder.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
+        pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
+            was made is listed in OUTPUT/stylized.csv.
+        random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
+            OUTPUT/stylized.csv.
+        seed: Of that draw.
+        skip_existing: Leave images as they are that exist already, to continue an interrupted run.
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    network = checkpoints.load_model(model).to(find_device(device))
-    styles = network.expand_styles(style or [], lambda pattern: [str(path) for path, _ in expand(pattern)])
-    jobs = plan(content, styles, Path(output), style_weights is not None or bool(masks), format)
-    controls: dict[str, Any] = {
-        "alpha": alpha,
-        "style_weights": style_weights,
-        "preserve_color": preserve_color,
-        "tile": tile,
-    }
-    controls["masks"] = load_masks(masks or [], len(jobs[0].styles))
-    failed = stylize_files(
-        jobs,
-        network,
-        lambda chosen: Stylizer(network, load_styles(network, chosen, style_size), **controls),
-        size=size,
-        batch_size=batch_size,
-        preview=preview,
-        quality=quality,
+    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
+    check_run(batch_size, preview, quality)
+    request = Request(
+        content or [],
+        style or [],
+        Path(output),
+        masks or [],
+        together=style_weights is not None or bool(masks),
+        format=format,
+        pairs=pairs,
+        random_styles=random_styles,
+        seed=seed,
+        skip_existing=skip_existing,
     )
-    print(f"{len(jobs) - failed} of {len(jobs)} images stylized, {failed} failed: {output}")
-    return 1 if failed else 0
+    return stylize_files(
+        model, request, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+    )
 
 
 def import_weights(system: str, files: list[str], output: str) -> int:

@@ -26,6 +26,9 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 RANGE_TOLERANCE = 1e-3
 """How far outside of [0, 1] numbers may lie, for rounding; they are clamped."""
 
+LARGEST_ASPECT = 32
+"""Long side over short side up to which images are enlarged: 1 x 300 pixels would become 256 x 76,800."""
+
 
 def load_image(source: ImageLike, size: int | None = None) -> Tensor:
     """Turns whatever a user gives as one image into a tensor.
@@ -190,6 +193,11 @@ def _resized(image: Tensor, size: int | None, name: str) -> Tensor:
     if size is None or min(image.shape[-2:]) == size:
         return image
     short, long = sorted(image.shape[-2:])
+    if size > short and long > LARGEST_ASPECT * short:
+        raise ImageError(
+            f"{name} has {image.shape[-1]} x {image.shape[-2]} pixels, too narrow a strip to be enlarged to a short side of"
+            f" {size}: cut a part out of it, or keep its size."
+        )
     check_pixels(size, size * long // short, f"{name}, resized to a short side of {size},")
     resized: Tensor = transforms.resize(image, [size], antialias=True)
     return resized.clamp(0, 1)
