@@ -3,8 +3,8 @@
 from typing import Any
 
 from stylezoo import legacy
+from stylezoo.controls import SMALLEST_SIDE, PreserveColor
 from stylezoo.images import ImageLike, load_image
-from stylezoo.inference.controls import SMALLEST_SIDE, PreserveColor
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import (
     FINGERPRINT_TOLERANCE,

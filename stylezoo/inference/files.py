@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
+from stylezoo.controls import Controls
 from stylezoo.errors import StylezooError, is_out_of_memory
 from stylezoo.images import ImageError, check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
-from stylezoo.inference.controls import Controls
 from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, write_manifest
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
