@@ -18,13 +18,11 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
+from stylezoo.controls import Kind
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.losses import PerceptualLoss
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
-
-Kind = Literal["arbitrary", "multi", "single", "optimization"]
-"""What a system takes as style: any image, one of its trained styles, nothing, or images that it optimizes towards."""
 
 StyleCode = dict[str, Tensor]
 """A style as a model encodes it: a few named tensors that can be cached, saved and blended."""

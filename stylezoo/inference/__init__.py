@@ -3,11 +3,11 @@
 from typing import Any
 
 from stylezoo import legacy
+from stylezoo.controls import PreserveColor
 from stylezoo.inference.stylizer import (
     FINGERPRINT_TOLERANCE,
     SMALLEST_SIDE,
     ImageLike,
-    PreserveColor,
     Style,
     Stylizer,
     fingerprint,

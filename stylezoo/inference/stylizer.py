@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from PIL import Image
@@ -14,11 +14,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
+from stylezoo.controls import CONTROLS, PreserveColor
+from stylezoo.docstrings import described
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
 from stylezoo.module import StyleModel, blending_shares
 
-PreserveColor = Literal["none", "coral", "luminance"]
 ImageLike = str | Path | Image.Image | Tensor
 """A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
 
@@ -108,7 +109,8 @@ def is_image(style: Any) -> TypeGuard[Tensor]:
     return isinstance(style, Tensor) and style.ndim >= 3
 
 
-def stylize(
+@described(CONTROLS)
+def stylize(  # noqa: D417 - the decorator describes the controls
     content: ImageLike,
     style: ImageLike | int | Sequence[ImageLike | int] | None = None,
     model: str | Path | StyleModel = "adain",
@@ -129,17 +131,6 @@ def stylize(
         style: A style image or several; several are blended, or spread over regions with ``masks``. For
             multi-style systems numbers or names of trained styles; nothing for single-style ones.
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
-        alpha: Strength of the style, 0 to 1.
-        style_weights: Blend the styles, one weight per style (1,2,1 on the command line); they are normalized to sum 1.
-        preserve_color: Keep the content's colors: ``coral`` gives the style the content's colors before it is encoded,
-            ``luminance`` takes only brightness from the output.
-        masks: Regions of the styles: one gray image per style, white where it applies, or one image for two styles, white
-            for the first.
-        size: Short side in pixels to which the content is resized first; None keeps its size.
-        style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
-        tile: Side in pixels of the tiles in which the model works, for images that would not fit into memory; the result
-            is the same.
-        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.
 
     Returns:
         An image of the content's size.
