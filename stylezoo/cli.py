@@ -23,7 +23,16 @@ from stylezoo.commands import COMMANDS, OPTION_NAMES
 from stylezoo.data import Pairs
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
+from stylezoo.training import (
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    ImageWriter,
+    RunCheckpoint,
+    RunProgressBar,
+    Training,
+    guarded,
+)
 
 
 class StyleCLI(LightningCLI):
@@ -56,6 +65,7 @@ class StyleCLI(LightningCLI):
                 "checkpoint.save_on_exception": True,  # SIGTERM too
                 "checkpoint.filename": "step_{step:07d}",
                 "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,  # a folder has the files of one run, the newest replace older
             }
         )
         parser.add_lightning_class_args(Training, "training")
@@ -138,7 +148,8 @@ class StyleCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in COMMANDS:
-            super()._run_subcommand(subcommand)
+            with guarded(self.trainer, self._get(self.config, "ckpt_path")):
+                super()._run_subcommand(subcommand)
             return
         arguments = self.config[subcommand].as_dict()
         arguments.pop("config", None)
