@@ -13,7 +13,16 @@ import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
 from stylezoo.checkpoints import take_weights
 from stylezoo.data import Pairs
 from stylezoo.module import StyleModel
-from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
+from stylezoo.training import (
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    ImageWriter,
+    RunCheckpoint,
+    RunProgressBar,
+    Training,
+    guarded,
+)
 from stylezoo.usage import explained
 
 
@@ -60,6 +69,7 @@ class StyleCLI(LightningCLI):
                 "checkpoint.save_on_exception": True,  # SIGTERM too
                 "checkpoint.filename": "step_{step:07d}",
                 "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,  # a folder has the files of one run, the newest replace older
             }
         )
         parser.add_lightning_class_args(Training, "training")
@@ -126,3 +136,7 @@ class StyleCLI(LightningCLI):
         self.datamodule.check(subcommand)
         self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
         self.trainer = self.instantiate_trainer()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with guarded(self.trainer, self._get(self.config, "ckpt_path")):
+            super()._run_subcommand(subcommand)
