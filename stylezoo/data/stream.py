@@ -240,6 +240,10 @@ class ImageStream(Dataset[Tensor]):
                 return to_tensor(self.framing(image, rng))
         raise DataError(f"None of the {n} {self.files.label} can be read any more.")
 
+    def warn(self) -> None:
+        """Warns about the first broken file, once; for the main process."""
+        self.files.warn()
+
 
 def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
@@ -329,7 +333,7 @@ class Loader(DataLoader[dict[str, Tensor]]):
         assert isinstance(self.dataset, Samples)
         for batch in super().__iter__():
             for stream in self.dataset.streams.values():
-                stream.files.warn()
+                stream.warn()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
