@@ -10,10 +10,10 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from stylezoo import catalog
-from stylezoo.controls import CONTROLS, Kind, PreserveColor
+from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
 from stylezoo.docstrings import described
 from stylezoo.errors import StylezooError, unknown_name
 
@@ -81,8 +81,8 @@ def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: i
 @described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
-    content: list[str],
     output: str,
+    content: list[str] | None = None,
     style: list[str] | None = None,
     alpha: float = 1.0,
     style_weights: list[float] | None = None,
@@ -91,6 +91,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
+    pairs: str | None = None,
+    random_styles: int | None = None,
+    seed: int = 0,
+    skip_existing: bool = False,
     batch_size: int = 4,
     preview: int = 25,
     device: str = "auto",
@@ -99,49 +103,51 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 ) -> int:
     """Stylize images with the styles of others.
 
-    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. A file
-    that cannot be read is reported and skipped; the exit code is 1 if there was one.
+    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
+    and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
+    is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
+        output: An image file if one image is stylized, else a folder. An output never replaces an input, and the images
+            of an output folder that lies in a folder of contents are not contents.
         content: Images to stylize: files, folders (with the folders in them) or globs.
-        output: An image file if one image is stylized, else a folder.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
+        pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
+            was made is listed in OUTPUT/stylized.csv.
+        random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
+            OUTPUT/stylized.csv.
+        seed: Of that draw.
+        skip_existing: Leave images as they are that exist already, to continue an interrupted run.
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    from stylezoo.checkpoints import load_model
-    from stylezoo.inference import Stylizer, load_masks, load_styles
-    from stylezoo.inference.files import expand, plan, stylize_files
-    from stylezoo.inference.stylizer import find_device
+    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
+    check_run(batch_size, preview, quality)
+    from stylezoo.inference.files import stylize_files
+    from stylezoo.inference.plan import Request
 
-    network = load_model(model).to(find_device(device))
-    styles = network.expand_styles(style or [], lambda pattern: [str(path) for path, _ in expand(pattern)])
-    jobs = plan(content, styles, Path(output), style_weights is not None or bool(masks), format)
-    controls: dict[str, Any] = {
-        "alpha": alpha,
-        "style_weights": style_weights,
-        "preserve_color": preserve_color,
-        "tile": tile,
-    }
-    controls["masks"] = load_masks(masks or [], len(jobs[0].styles))
-    failed = stylize_files(
-        jobs,
-        network,
-        lambda chosen: Stylizer(network, load_styles(network, chosen, style_size), **controls),
-        size=size,
-        batch_size=batch_size,
-        preview=preview,
-        quality=quality,
+    request = Request(
+        content or [],
+        style or [],
+        Path(output),
+        masks or [],
+        together=style_weights is not None or bool(masks),
+        format=format,
+        pairs=pairs,
+        random_styles=random_styles,
+        seed=seed,
+        skip_existing=skip_existing,
     )
-    print(f"{len(jobs) - failed} of {len(jobs)} images stylized, {failed} failed: {output}")
-    return 1 if failed else 0
+    return stylize_files(
+        model, request, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+    )
 
 
 def import_weights(system: str, files: list[str], output: str) -> int:
@@ -189,7 +195,10 @@ EVALUATE_OPTIONS = {
         "if left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
         "download alexnet_torchvision`, art_inception), lpips fid art_fid."
     ),
-    "encoder": "The VGG of content and style losses.",
+    "encoder": (
+        "The VGG of content and style losses; if left out vgg19_normalised, or, where that is not on this machine,"
+        " vgg19_slim, which ships."
+    ),
     "encoder_weights": "A weight file for that VGG; its own if left out.",
     "batch_size": "Number of pairs that are stylized and measured together.",
     "format": "Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).",
@@ -214,7 +223,7 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     size: int = 256,
     crop: int | None = None,
     metrics: list[str] | None = None,
-    encoder: str = "vgg19_normalised",
+    encoder: str | None = None,
     encoder_weights: str | None = None,
     batch_size: int = 4,
     format: Literal["csv", "parquet"] = "csv",
@@ -228,7 +237,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     """Measure models on pairs of images, beside two baselines: the unchanged content and the copied style.
 
     Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
-    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder.
+    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
+    that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -265,7 +275,9 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     )
     heading, *rows = store.summary_table(summary)
     rank_zero_only(_print_table)(heading, rows, 240, f"Written: {Path(output) / 'summary.md'}")
-    return 0
+    for sentence in store.remarks(Path(output)):
+        rank_zero_only(print)(sentence, file=sys.stderr)
+    return 1 if store.left_out(Path(output)) else 0
 
 
 REPRODUCE_OPTIONS = {

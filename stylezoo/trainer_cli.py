@@ -25,7 +25,16 @@ from stylezoo.checkpoints import take_weights
 from stylezoo.data import Folder, Pairs
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
+from stylezoo.training import (
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    ImageWriter,
+    RunCheckpoint,
+    RunProgressBar,
+    Training,
+    guarded,
+)
 from stylezoo.usage import UsageError, behind, explained, one_line, options_with_values
 
 
@@ -78,6 +87,7 @@ class StyleCLI(LightningCLI):
                 "checkpoint.save_on_exception": True,  # SIGTERM too
                 "checkpoint.filename": "step_{step:07d}",
                 "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,  # a folder has the files of one run, the newest replace older
             }
         )
         parser.add_lightning_class_args(Training, "training")
@@ -160,7 +170,8 @@ class StyleCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with told(f"{subcommand} cannot run with these settings", is_of_settings):
+        settings = told(f"{subcommand} cannot run with these settings", is_of_settings)
+        with settings, guarded(self.trainer, self._get(self.config, "ckpt_path")):
             super()._run_subcommand(subcommand)
 
 
