@@ -1,24 +1,21 @@
-"""The commands of `python -m stylezoo` besides Lightning's: plain functions whose docstrings are their help."""
+"""The commands of `python -m stylezoo` besides Lightning's: plain functions whose docstrings are their help.
+
+This module imports nothing that takes long: `stylezoo.cli` reads the options from the signatures, and a command imports
+what it needs when it runs, after it has checked what can be checked without.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.table import Table
-
-from stylezoo import checkpoints, inference, registry, weights
-from stylezoo.docstrings import arguments, described
-from stylezoo.errors import StylezooError
-from stylezoo.inference.controls import Controls, PreserveColor, check_run
-from stylezoo.inference.files import stylize_files
-from stylezoo.inference.plan import Request
-from stylezoo.module import Kind
+from stylezoo import catalog
+from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
+from stylezoo.docstrings import described
+from stylezoo.errors import StylezooError, unknown_name
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
@@ -32,28 +29,56 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
             of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
     """
-    rows: list[dict[str, object]] = []
-    names = registry.list_models(kind)
-    for name in names if not pretrained else []:
-        cls = registry.get(name)
-        rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "reference": cls.reference})
-    for entry in registry.pretrained_models() if pretrained else []:
-        if entry.system in names:
-            path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"
-            megabytes = round(path.stat().st_size / 1e6, 1) if path.suffix != ".yaml" and path.is_file() else None
-            about = {"name": entry.tag, "kind": registry.get(entry.system).kind, "MB": megabytes}
-            rows.append({**about, "file": str(path), "first run": first})
+    chosen = {name: system for name, system in catalog.systems().items() if kind in (None, system.kind)}
+    rows = _pretrained(chosen) if pretrained else [_row(system) for system in chosen.values()]
     if format == "json":
         print(json.dumps(rows, indent=2))
     else:
-        table = Table(*(rows[0] if rows else ["name"]), box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*("-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()))
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        heading = list(rows[0] if rows else ["name"])
+        shown = [["-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()] for row in rows]
+        _print_table(heading, shown, 160)
     return 0
 
 
-@described(arguments(inference.stylize))
+def _row(system: catalog.System) -> dict[str, object]:
+    """Returns what `list` shows of a system."""
+    return {name: getattr(system, name) for name in ("name", "kind", "year", "paper", "reference")}
+
+
+def _pretrained(systems: Mapping[str, catalog.System]) -> list[dict[str, object]]:
+    """Returns what `list --pretrained` shows of the models of some systems."""
+    from stylezoo import registry
+
+    rows: list[dict[str, object]] = []
+    for entry in registry.pretrained_models():
+        if entry.system in systems:
+            path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"
+            megabytes = round(path.stat().st_size / 1e6, 1) if path.suffix != ".yaml" and path.is_file() else None
+            about = {"name": entry.tag, "kind": systems[entry.system].kind, "MB": megabytes}
+            rows.append({**about, "file": str(path), "first run": first})
+    return rows
+
+
+def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int, *notes: str) -> None:
+    """Prints a table, and lines below it.
+
+    Args:
+        heading: Names of the columns.
+        rows: Rows of as many words.
+        width: Characters per line where the output is no terminal.
+        notes: Lines that follow the table.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*map(escape, heading), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else width).print(table, *map(escape, notes), sep="\n")
+
+
+@described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
     output: str,
@@ -103,6 +128,8 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
+    from stylezoo.inference.plan import Request, make_plan
+
     controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
     check_run(batch_size, preview, quality)
     request = Request(
@@ -117,8 +144,15 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         seed=seed,
         skip_existing=skip_existing,
     )
+    plan = make_plan(request, request.style_names(model))
+    plan.check_counts(controls.style_weights, len(request.masks))
+    if not plan.jobs:
+        plan.report()
+        return plan.finish(request.output)
+    from stylezoo.inference.files import stylize_files  # imports PyTorch
+
     return stylize_files(
-        model, request, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
     )
 
 
@@ -133,6 +167,10 @@ def import_weights(system: str, files: list[str], output: str) -> int:
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
+    if system not in catalog.systems():
+        raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+    from stylezoo import checkpoints
+
     model = checkpoints.import_checkpoint(system, files)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
@@ -147,6 +185,8 @@ def download(name: str) -> int:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
             art_inception or alexnet_torchvision; or what `python -m stylezoo list --pretrained` says must be downloaded.
     """
+    from stylezoo import weights
+
     print(weights.download(name))
     return 0
 
@@ -209,7 +249,9 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         style: Folder of style images, with its subfolders.
         output: Folder of the results.
     """
-    from stylezoo.evaluation import evaluate as run  # the other commands start without them
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from stylezoo.evaluation import evaluate as run
     from stylezoo.evaluation import store
 
     summary = run(
@@ -233,18 +275,9 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         precision=precision,
         num_workers=num_workers,
     )
-    _print_summary(store.summary_table(summary), Path(output) / "summary.md")
+    heading, *rows = store.summary_table(summary)
+    rank_zero_only(_print_table)(heading, rows, 240, f"Written: {Path(output) / 'summary.md'}")
     return 0
-
-
-@rank_zero_only
-def _print_summary(table: list[list[str]], file: Path) -> None:
-    """Prints the rows of a summary, the heading first."""
-    heading, *rows = table
-    shown = Table(*heading, box=None, pad_edge=False)
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 240).print(shown, f"Written: {file}", sep="\n")
 
 
 REPRODUCE_OPTIONS = {
@@ -294,13 +327,16 @@ def reproduce(  # noqa: D417 - the decorator describes the options
         name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
     """
-    from stylezoo import studies  # the other commands start without it
-
+    known = catalog.studies()
+    if name is not None and name not in known:
+        raise unknown_name("There is nothing to reproduce called", name, known, "there are")
     if list_studies:
         _list_studies(name)
         return 0
     if name is None or output is None:
         raise StylezooError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
+    from stylezoo import studies
+
     options = {
         "content": content,
         "style": style,
@@ -327,17 +363,15 @@ def reproduce(  # noqa: D417 - the decorator describes the options
 
 def _list_studies(name: str | None) -> None:
     """Prints all studies, or the settings of one."""
-    from stylezoo import studies
-
     if name is None:
-        shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
-        for study in studies.studies().values():
-            shown.add_row(study.name, study.title, study.source)
+        rows = [(study.name, study.title, study.source) for study in catalog.studies().values()]
+        _print_table(("name", "what it shows", "source"), rows, 240)
     else:
-        shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
-        for setting in studies.get(name).settings.values():
-            shown.add_row(setting.name, setting.default_word, setting.help)
-    Console(width=None if sys.stdout.isatty() else 240).print(shown)
+        from stylezoo import studies
+
+        settings = studies.get(name).settings.values()
+        rows = [(setting.name, setting.default_word, setting.help) for setting in settings]
+        _print_table(("setting", "default", "what it means"), rows, 240)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stylezoo.checkpoints import load_model
+from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor, blending_shares
+from stylezoo.docstrings import described
 from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
 from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_style, load_with_alpha, to_image
-from stylezoo.inference.controls import SMALLEST_SIDE, Controls, PreserveColor
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
-from stylezoo.module import StyleModel, blending_shares
+from stylezoo.module import StyleModel
 
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""
@@ -140,7 +141,8 @@ def is_image(style: Any) -> TypeGuard[Tensor]:
     return isinstance(style, Tensor) and style.ndim >= 3
 
 
-def stylize(
+@described(CONTROLS)
+def stylize(  # noqa: D417 - the decorator describes the controls
     content: ImageLike,
     style: ImageLike | int | Sequence[ImageLike | int] | None = None,
     model: str | Path | StyleModel = "adain",
@@ -161,17 +163,6 @@ def stylize(
         style: A style image or several; several are blended, or spread over regions with ``masks``. For
             multi-style systems numbers or names of trained styles; nothing for single-style ones.
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
-        alpha: Strength of the style, 0 to 1.
-        style_weights: Blend the styles, one weight per style (1,2,1 on the command line); they are normalized to sum 1.
-        preserve_color: Keep the content's colors: ``coral`` gives the style the content's colors before it is encoded,
-            ``luminance`` takes only brightness from the output.
-        masks: Regions of the styles: one gray image per style, white where it applies; the photo stays where all are
-            black. One image for two styles is white for the first; of one for one style, gray fades into the photo.
-        size: Short side in pixels to which the content is resized first; None keeps its size.
-        style_size: The same for the styles; None keeps theirs. Larger styles give coarser strokes.
-        tile: Side in pixels of the tiles in which the model works, for images that would not fit into memory; the result
-            is the same.
-        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.
 
     Returns:
         An image of the content's size, clamped to [0, 1] and rounded to 8 bits; of mode "RGBA" if the content has
