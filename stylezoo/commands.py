@@ -114,7 +114,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     return 1 if failed else 0
 
 
-def import_weights(system: str, files: list[str], output: str) -> int:
+def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
     Args:
@@ -122,10 +122,11 @@ def import_weights(system: str, files: list[str], output: str) -> int:
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
         output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
             used by name.
+        any_encoder: Take the file of an encoder even if it seems to be of another kind than the system expects.
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    model = checkpoints.import_checkpoint(system, files)
+    model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {system} with {parameters:,} parameters")

@@ -59,16 +59,29 @@ def systems() -> dict[str, type[StyleModel]]:
     return dict(sorted(_SYSTEMS.items()))
 
 
+def spelled(name: str) -> str:
+    """Returns a system or a tag as the zoo spells it: multi-level-adain, MultiLevelAdaIN and Adain.Slim are known, too.
+
+    Args:
+        name: What a user typed; unknown names come back as they are.
+    """
+    system, dot, rest = name.partition(".")
+    plain = {known.replace("_", ""): known for known in systems()}
+    found = plain.get(system.lower().replace("-", "").replace("_", "").replace(" ", ""))
+    return name if found is None else f"{found}{dot}{rest.lower().replace('-', '_').replace(' ', '_')}"
+
+
 def get(name: str) -> type[StyleModel]:
-    """The class of a system.
+    """The class of a system, also by other spellings of its name, see `spelled`.
 
     Raises:
         StylezooError: If there is none of that name; the message names the closest.
     """
     known = systems()
-    if name not in known:
+    found = known.get(name) or known.get(spelled(name))
+    if found is None:
         raise unknown_name("There is no system", name, known, "the zoo has")
-    return known[name]
+    return found
 
 
 def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]:
