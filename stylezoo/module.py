@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -18,13 +19,11 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
-from stylezoo.errors import MissingFileError, StylezooError, check_choice
+from stylezoo.controls import Kind
+from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_weights
 from stylezoo.losses import PerceptualLoss
 from stylezoo.vgg import SLIM_LAYERS, VGG, Features
 from stylezoo.weights import Tensors
-
-Kind = Literal["arbitrary", "multi", "single", "optimization"]
-"""What a system takes as style: any image, one of its trained styles, nothing, or images that it optimizes towards."""
 
 StyleCode = dict[str, Tensor]
 """A style as a model encodes it: a few named tensors that can be cached, saved and blended."""
@@ -278,12 +277,31 @@ class StyleModel(LightningModule):
     def decode_regions(
         self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
     ) -> Tensor:
-        """Stylizes each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped.
+        """Stylizes each region of the content with a style of its own.
+
+        A system that cannot mix styles inside the network, as here, stylizes the content once per style and puts the
+        regions together.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            codes: One per region.
+            masks: (K, H, W) or (B, K, H, W) of any size, one map per code; each position takes the code whose map is
+                largest there (nearest).
+            alpha: Strength, 0 to 1.
+            tile: See `decode`.
+
+        Returns:
+            (B, 3, H, W), not clamped.
 
         Raises:
-            StylezooError: If the system cannot.
+            StylezooError: If masks and codes do not fit.
         """
-        raise StylezooError(f"{self.system} cannot stylize regions with different styles: masks work with adain.")
+        region = largest_map(masks, len(codes), content)
+        output = self.decode(content, codes[0], alpha, tile=tile)
+        for index in range(1, len(codes)):
+            if bool((region == index).any()):
+                output = torch.where(region == index, self.decode(content, codes[index], alpha, tile=tile), output)
+        return output
 
     def check_controls(self, alpha: float, tile: int | None) -> None:
         """Raises a StylezooError if the system does not have a control that is asked for."""
@@ -565,12 +583,35 @@ def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
     ([0.25, 0.75], [0.5, 0.5])
 
     Raises:
-        StylezooError: If there are not as many weights as styles, or they sum to 0.
+        StylezooError: If they are no finite numbers, not as many as styles, or sum to 0.
     """
-    weights = [1.0] * count if weights is None else [float(w) for w in weights]
+    weights = [1.0] * count if weights is None else check_weights(weights)
     if len(weights) != count:
         raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
     total = sum(weights)
     if abs(total) < 1e-12 or not np.isfinite(total):
         raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
     return [w / total for w in weights]
+
+
+def largest_map(masks: Tensor, count: int, like: Tensor) -> Tensor:
+    """Returns for each position the number of the map that is largest there.
+
+    Args:
+        masks: (K, H, W) or (B, K, H, W), resized (nearest) to the size of ``like``.
+        count: The number of maps that there must be.
+        like: (B, C, h, w).
+
+    Returns:
+        (B, 1, h, w), integers.
+
+    Raises:
+        StylezooError: If the shape of the masks does not fit.
+    """
+    maps = masks if masks.ndim == 4 else masks.unsqueeze(0)
+    if maps.ndim != 4 or maps.shape[1] != count or maps.shape[0] not in (1, like.shape[0]):
+        raise StylezooError(
+            f"{count} styles need masks of shape ({count}, H, W) or (B, {count}, H, W), not {tuple(maps.shape)}."
+        )
+    maps = F.interpolate(maps.to(like), size=like.shape[-2:], mode="nearest")
+    return maps.argmax(1, keepdim=True).expand(like.shape[0], 1, -1, -1)

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import yaml  # type: ignore[import-untyped]
 
 from stylezoo import legacy, weights
+from stylezoo.catalog import paper_address
+from stylezoo.controls import Kind
 from stylezoo.docstrings import completed
 from stylezoo.errors import StylezooError, check_choice, unknown_name
-from stylezoo.module import COMMON_SETTINGS, Kind, StyleModel
+from stylezoo.module import COMMON_SETTINGS, StyleModel
 
 _INSTALLED = Path(__file__).with_name("experiments")
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
@@ -33,14 +35,14 @@ def register(
         name: What users type, also the name of its recipe ``experiments/<name>.yaml``.
         paper: Address of the paper, or ``arXiv:`` with its number.
         year: Year of the paper.
-        kind: See `stylezoo.module.Kind`.
+        kind: See `stylezoo.controls.Kind`.
         reference: The reference implementation, ``owner/repository@commit``.
         code: The former name of ``reference``.
     """
     if code is not None:
         legacy.warn("register's argument code", "reference")
         reference = code
-    paper = paper.replace("arXiv:", "https://arxiv.org/abs/")
+    paper = paper_address(paper)
 
     def add(cls: M) -> M:
         if name in _SYSTEMS and _SYSTEMS[name].__qualname__ != cls.__qualname__:

@@ -14,11 +14,16 @@ from torch import Tensor
 
 from stylezoo import images
 from stylezoo.images import (
+    ALPHA_SUFFIXES,
     ImageError,
     coral,
+    formats,
     grid,
     keep_luminance,
     list_images,
+    load_image,
+    load_style,
+    load_with_alpha,
     read_image,
     to_image,
     to_tensor,
@@ -89,26 +94,123 @@ def test_phone_image_with_a_second_one(tmp_path: Path) -> None:
     assert read_image(tmp_path / "x.jpg", min_side=50).size == (200, 100)
 
 
-def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
-    assert read(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), tmp_path / "a.png").getpixel((0, 0)) == (255, 127, 127)
-    assert read(Image.new("RGBA", (4, 4), (9, 9, 9, 0)), tmp_path / "b.png").getpixel((0, 0)) == WHITE
-    assert read(Image.new("LA", (4, 4), (0, 51)), tmp_path / "c.png").getpixel((0, 0)) == (204, 204, 204)
-    assert read(Image.new("RGBA", (4, 4), (1, 2, 3, 255)), tmp_path / "d.png").getpixel((0, 0)) == (1, 2, 3)
+def half_hidden(mode: str) -> Image.Image:
+    """8 x 4: left red, right hidden with blue underneath; grays in modes without color."""
+    image = Image.new("RGBA", (8, 4), (0, 0, 255, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 4, 4))
+    return image.convert(mode)
+
+
+def save_hidden(kind: str, folder: Path) -> Path:
+    """Writes `half_hidden` in every way in which files are transparent."""
+    rgba, path = half_hidden("RGBA"), folder / f"x.{kind.split()[0]}"
+    if kind == "png key":
+        rgba.convert("RGB").save(path, transparency=BLUE)
+    elif kind == "png gray key":
+        rgba.convert("RGB").convert("L").save(path, transparency=29)
+    elif kind == "png gray alpha":
+        half_hidden("LA").save(path)
+    elif kind in ("png palette", "png palette bytes"):
+        palette = rgba.convert("RGB").quantize(2)
+        blue = palette.getpixel((7, 0))
+        assert isinstance(blue, int)
+        palette.save(
+            path, transparency=blue if kind == "png palette" else bytes(0 if i == blue else 255 for i in (0, 1))
+        )
+    elif kind == "png 1 bit":
+        rgba.getchannel("A").convert("1").save(path, transparency=0)
+    elif kind == "png 16 bits":
+        wide = np.where(np.asarray(rgba.getchannel("A")) > 0, 0x4C4C, 0x1D1E).astype(np.uint16)
+        Image.fromarray(wide).save(path, transparency=0x1D1E)
+    elif kind == "webp":
+        rgba.save(path, lossless=True, exact=True)
+    else:
+        rgba.save(path)
+    return path
+
+
+TRANSPARENT = [
+    "png",
+    "webp",
+    "tif",
+    "gif",
+    "png key",
+    "png gray key",
+    "png gray alpha",
+    "png palette",
+    "png palette bytes",
+]
+
+
+@pytest.mark.parametrize("kind", [*TRANSPARENT, "png 1 bit", "png 16 bits"])
+def test_hidden_colors_are_not_seen(tmp_path: Path, kind: str) -> None:
+    path = save_hidden(kind, tmp_path)
+    seen = WHITE if kind == "png 1 bit" else (76, 76, 76) if "gray" in kind or "16" in kind else RED
+    assert np.array_equal(np.unique(np.asarray(read_image(path)).reshape(-1, 3), axis=0), [seen])
+    image, alpha = load_with_alpha(path)
+    assert image.shape == (3, 4, 8) and alpha is not None
+    assert alpha[0].tolist() == [[1.0] * 4 + [0.0] * 4] * 4
+    assert load_style(path).shape == (3, 4, 4)
+    with Image.open(path) as opened:
+        assert torch.equal(load_image(opened), image) or kind in ("png 1 bit",)
+
+
+def test_partly_transparent_colors_are_their_own(tmp_path: Path) -> None:
+    assert read(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), tmp_path / "a.png").getpixel((0, 0)) == RED
+    assert read(Image.new("LA", (4, 4), (9, 20)), tmp_path / "c.png").getpixel((0, 0)) == (9, 9, 9)
+    image, alpha = load_with_alpha(Image.new("RGBA", (4, 4), (1, 2, 3, 255)))
+    assert alpha is None and image[:, 0, 0].mul(255).round().tolist() == [1, 2, 3]
+    with pytest.warns(UserWarning, match=r"b.png is completely transparent: it is read as white\."):
+        assert read(Image.new("RGBA", (4, 4), (9, 9, 9, 0)), tmp_path / "b.png").getpixel((0, 0)) == WHITE
+
+
+def test_the_statistics_of_a_style_are_those_of_its_visible_pixels() -> None:
+    noise = rand(200, 160, 3).numpy()
+    y, x = np.mgrid[:200, :160]
+    for hidden in (0.0, 1.0):
+        for visible in ((x > 30) & (x < 90) & (y > 50), (x - 80) ** 2 + (y - 90) ** 2 < 60**2, (x + y) % 37 < 20):
+            pixels = np.dstack([np.where(visible[..., None], noise * 0.3 + 0.2, hidden), visible]).astype(np.float32)
+            style, expected = load_style(pixels).flatten(1), torch.from_numpy(pixels[visible][:, :3]).T
+            torch.testing.assert_close(style.mean(1), expected.mean(1), atol=2e-3, rtol=0)
+            torch.testing.assert_close(torch.cov(style), torch.cov(expected), atol=3e-4, rtol=0)
+            content, alpha = load_with_alpha(pixels)
+            assert alpha is not None and torch.equal(alpha[0], torch.from_numpy(visible).float())
+            assert torch.equal(content[:, visible], torch.from_numpy(pixels[visible][:, :3]).T)
+
+
+def test_an_output_gets_the_opacity_of_its_content_back(tmp_path: Path) -> None:
+    image, alpha = load_with_alpha(half_hidden("RGBA"))
+    for suffix in sorted(ALPHA_SUFFIXES - {".avif", ".webp"}):
+        write_image(to_image(image, alpha), tmp_path / f"a{suffix}")
+        again = load_with_alpha(tmp_path / f"a{suffix}")[1]
+        assert alpha is not None and again is not None and torch.equal(again, alpha)
+    write_image(to_image(image, alpha), tmp_path / "a.bmp")
+    assert np.asarray(read_image(tmp_path / "a.bmp"))[0].tolist() == [list(RED)] * 4 + [list(WHITE)] * 4
+    with pytest.raises(ImageError, match=r"opacity \(1, 4, 8\) is not as large as the image \(3, 5, 8\)"):
+        to_image(torch.zeros(3, 5, 8), alpha)
 
 
 def test_palettes(tmp_path: Path) -> None:
     palette = quarters().quantize(4)
     assert np.array_equal(np.asarray(read(palette, tmp_path / "a.png")), np.asarray(quarters()))
     index = palette.getpixel((0, 0))
-    clear = read(palette, tmp_path / "b.png", transparency=index)
-    assert clear.getpixel((0, 0)) == WHITE and clear.getpixel((20, 0)) == GREEN
     half = bytes(128 if i == index else 255 for i in range(4))
-    assert read(palette, tmp_path / "c.png", transparency=half).getpixel((0, 0)) == (255, 127, 127)
+    assert np.array_equal(np.asarray(read(palette, tmp_path / "c.png", transparency=half)), np.asarray(quarters()))
+    assert load_with_alpha(tmp_path / "c.png")[1][0, 0, 0] == 128 / 255  # type: ignore[index]
 
 
-def test_transparent_color_without_palette(tmp_path: Path) -> None:
-    assert read(quarters(), tmp_path / "a.png", transparency=RED).getpixel((0, 0)) == WHITE
-    assert read(Image.new("L", (4, 4), 7), tmp_path / "b.png", transparency=7).getpixel((0, 0)) == WHITE
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_transparent_value_of_few_bits(tmp_path: Path, bits: int) -> None:
+    """A PNG names it in the file's own bits."""
+    buffer = io.BytesIO()
+    buffer.write(b"\x89PNG\r\n\x1a\n")
+    rows = zlib.compress(b"".join(b"\0" + bytes([1 << (8 - bits)]) + bytes(bits - 1) for _ in range(2)))
+    header = bytes([0, 0, 0, 8, 0, 0, 0, 2, bits, 0, 0, 0, 0])
+    for kind, data in ((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", rows), (b"IEND", b"")):
+        PngImagePlugin.putchunk(buffer, kind, data)
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    alpha = load_with_alpha(tmp_path / "a.png")[1]
+    assert alpha is not None and alpha[0].tolist() == [[0.0] + [1.0] * 7] * 2
 
 
 def test_gray_and_bilevel(tmp_path: Path) -> None:
@@ -178,7 +280,7 @@ def test_color_profile_is_converted(tmp_path: Path) -> None:
     result = read(quarters(), tmp_path / "a.png", icc_profile=profile)
     assert close(result.getpixel((0, 0)), BLUE, 2) and close(result.getpixel((0, 12)), RED, 2)
     transparent = Image.new("RGBA", (4, 4), (255, 0, 0, 128))
-    assert close(read(transparent, tmp_path / "b.png", icc_profile=profile).getpixel((0, 0)), (127, 127, 255), 2)
+    assert close(read(transparent, tmp_path / "b.png", icc_profile=profile).getpixel((0, 0)), BLUE, 2)
     plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(read(quarters(), tmp_path / "c.png", icc_profile=plain), quarters())
 
@@ -232,7 +334,7 @@ def test_giant_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_image(tmp_path / "b.png")
     assert limit == Image.MAX_IMAGE_PIXELS
     Image.new("L", (3000, 1000), 9).save(tmp_path / "c.jpg")
-    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr(formats, "MAX_PIXELS", 1_000_000)
     with pytest.raises(ImageError, match="c.jpg has 3 million pixels"):
         read_image(tmp_path / "c.jpg")
     assert read_image(tmp_path / "c.jpg", min_side=100).size == (750, 250)  # small enough as the JPEG is decoded
@@ -267,7 +369,8 @@ def test_write(tmp_path: Path, suffix: str) -> None:
     written = read_image(path)
     for place, color in (((4, 4), RED), ((28, 4), GREEN), ((4, 12), BLUE), ((28, 12), WHITE)):
         assert close(written.getpixel(place), color, 3)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~images._umask()
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_write_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,6 @@ import lightning
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -534,17 +533,6 @@ def gradients_of(optimizer: Optimizer) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def only_fit() -> Iterator[None]:
-    """Lightning's command line without validate, test and predict, whose options take most of the time to set up."""
-    known = LightningCLI.subcommands
-    LightningCLI.subcommands = staticmethod(lambda: {"fit": known()["fit"]})  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        LightningCLI.subcommands = staticmethod(known)  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Nothing is printed; on an error the last lines are."""
     output = io.StringIO()
@@ -574,7 +562,7 @@ def logged(folder: Path) -> dict[str, dict[str, str]]:
 
 def fit(command: Sequence[str], steps: int, folder: Path, resume: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Trains through the command line; the last checkpoint, and what is recorded of the run but for its output."""
-    with quiet(), only_fit(), recorded_gradients() as gradients:
+    with quiet(), recorded_gradients() as gradients:
         cli.main(["fit", *command, *steps_and_folder(steps, folder, resume)])
     (last,) = folder.rglob(LAST)
     checkpoint = torch.load(last, map_location="cpu", weights_only=True)

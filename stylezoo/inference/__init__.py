@@ -3,16 +3,14 @@
 from typing import Any
 
 from stylezoo import legacy
+from stylezoo.controls import SMALLEST_SIDE, PreserveColor
+from stylezoo.images import ImageLike, load_image
+from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import (
     FINGERPRINT_TOLERANCE,
-    SMALLEST_SIDE,
-    ImageLike,
-    PreserveColor,
     Style,
     Stylizer,
     fingerprint,
-    load_image,
-    load_masks,
     load_styles,
     stylize,
 )
