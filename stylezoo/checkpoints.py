@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import encoder_check, legacy, quantization, registry, weights
+from stylezoo import catalog, encoder_check, legacy, quantization, registry, weights
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
@@ -179,7 +179,7 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
     """Returns the file of the weights, or the recipe, that a name stands for."""
     given = Path(name)
     if weights.model_path(name) is None and not given.exists():
-        name = registry.spelled(name)
+        name = catalog.spelled(name, registry.systems())
     path = weights.model_path(name)
     if path is not None:
         if not path.is_file():
@@ -502,14 +502,34 @@ def _public(cls: type[StyleModel], tensors: weights.Tensors, path: Path) -> tupl
 
 def _check_encoders(model: StyleModel) -> None:
     """Raises a StylezooError if an encoder that is named by a file is of another kind than its name says."""
-    for name, vgg in model.encoders():
-        file = model.hparams.get(f"{name}_weights")
-        problem = encoder_check.doubt(vgg, file) if file is not None else None
+    for problem in _doubtful_encoders(model):
+        raise StylezooError(f"{problem}, or insist (any_encoder=True, --any_encoder).")
+
+
+def warn_of_encoders(model: StyleModel) -> None:
+    """Warns of an encoder that is named by a file and seems to be of another kind than its name says."""
+    for problem in _doubtful_encoders(model):
+        warnings.warn(f"{problem}.", stacklevel=2)
+
+
+def _doubtful_encoders(model: StyleModel) -> Iterator[str]:
+    """Yields what is odd about encoders that are named by files."""
+    for name in ("encoder", "loss_encoder"):
+        file, encoder = model.hparams.get(f"{name}_weights"), model.hparams.get(name)
+        if file is None or encoder is None or card_of(file):
+            continue
+        vgg = dict(model.encoders()).get(name) or VGG(encoder, str(file), option=f"{name}_weights")
+        problem = encoder_check.doubt(vgg, file)
         if problem is not None:
-            raise StylezooError(
-                f"{file} {problem}, so it is not the {vgg.name} that {model.system} expects: give that, name another"
-                " encoder (encoder=...), or insist (any_encoder=True, --any_encoder)."
+            yield (
+                f"{file} {problem}, so it is not the {vgg.name} that {model.system} expects: give that, or name another"
+                f" encoder ({name}=...)"
             )
+
+
+def card_of(file: str | Path) -> dict[str, Any]:
+    """Returns what a file says about itself if stylezoo wrote it, else nothing."""
+    return weights.read_metadata(file) if Path(file).suffix == ".safetensors" else {}
 
 
 def _check_without_encoder(

@@ -162,7 +162,7 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if system not in catalog.systems():
+    if catalog.spelled(system) not in catalog.systems():
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
     from stylezoo import checkpoints
 

@@ -52,12 +52,13 @@ def doubt(vgg: VGG, file: str | Path) -> str | None:
         return "begins with a 1x1 convolution, as files of vgg19_normalised do"
     if not has_own and vgg.flavor == "normalised":
         return "does not begin with the 1x1 convolution that files of vgg19_normalised have"
-    straight, swapped = (_likeness(vgg.convs["conv1_1"].weight, matrix, order) for order in ((0, 1, 2), (2, 1, 0)))
+    first = vgg.tensors["conv1_1.weight"]
+    straight, swapped = (_likeness(first, matrix, order) for order in ((0, 1, 2), (2, 1, 0)))
     if max(straight, swapped) > 0.8:
-        if swapped > straight:
-            return "has red and blue in the other order"
         if vgg.flavor == "torchvision":
             return f"holds the original VGG, which is vgg{vgg.depth}_caffe"
+        if swapped > straight:
+            return "has red and blue in the other order"
     low, high = _STRENGTH[vgg.flavor]
     layers = [layer for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1") if layer in vgg.channels]
     with torch.no_grad():
@@ -72,7 +73,9 @@ def _is_flavors_own(vgg: VGG) -> bool:
     """Whether the first 1x1 convolution is the one of the flavor, not one of the file."""
     flavor = FLAVORS[vgg.flavor]
     own = torch.tensor(flavor.matrix), torch.tensor(flavor.bias)
-    return torch.equal(vgg.preprocess.weight[:, :, 0, 0], own[0]) and torch.equal(vgg.preprocess.bias, own[1])
+    return torch.equal(vgg.preprocess.weight[:, :, 0, 0], own[0]) and torch.equal(
+        vgg.tensors["preprocess.bias"], own[1]
+    )
 
 
 def _likeness(weight: Tensor, matrix: Tensor, order: tuple[int, ...]) -> float:
@@ -85,4 +88,5 @@ def _colorful_noise() -> Tensor:
     """Two images (3, 64, 64) with as much contrast at every scale, as photographs have, always the same."""
     rng = np.random.RandomState(0)
     octaves = [torch.from_numpy(rng.standard_normal((2, 3, side, side))) for side in (2, 4, 8, 16, 32, 64)]
-    return (0.5 + 0.13 * sum(F.interpolate(octave, size=64, mode="bilinear") for octave in octaves)).clamp(0, 1).float()
+    noise = torch.stack([F.interpolate(octave, size=64, mode="bilinear") for octave in octaves]).sum(0)
+    return (0.5 + 0.13 * noise).clamp(0, 1).float()

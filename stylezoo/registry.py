@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 
-from stylezoo import legacy, weights
+from stylezoo import catalog, legacy, weights
 from stylezoo.catalog import paper_address
 from stylezoo.controls import Kind
 from stylezoo.docstrings import completed
@@ -61,26 +61,14 @@ def systems() -> dict[str, type[StyleModel]]:
     return dict(sorted(_SYSTEMS.items()))
 
 
-def spelled(name: str) -> str:
-    """Returns a system or a tag as the zoo spells it: multi-level-adain, MultiLevelAdaIN and Adain.Slim are known, too.
-
-    Args:
-        name: What a user typed; unknown names come back as they are.
-    """
-    system, dot, rest = name.partition(".")
-    plain = {known.replace("_", ""): known for known in systems()}
-    found = plain.get(system.lower().replace("-", "").replace("_", "").replace(" ", ""))
-    return name if found is None else f"{found}{dot}{rest.lower().replace('-', '_').replace(' ', '_')}"
-
-
 def get(name: str) -> type[StyleModel]:
-    """The class of a system, also by other spellings of its name, see `spelled`.
+    """The class of a system, also by other spellings of its name, see `stylezoo.catalog.spelled`.
 
     Raises:
         StylezooError: If there is none of that name; the message names the closest.
     """
     known = systems()
-    found = known.get(name) or known.get(spelled(name))
+    found = known.get(name) or known.get(catalog.spelled(name, known))
     if found is None:
         raise unknown_name("There is no system", name, known, "the zoo has")
     return found

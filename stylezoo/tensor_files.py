@@ -98,7 +98,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise StylezooError(f"The metadata of {path} is damaged: get the file again.") from error
     if not isinstance(metadata, dict):
         raise StylezooError(f"The metadata of {path} is damaged: get the file again.")
-    return {legacy.RENAMED_METADATA.get(key, key): value for key, value in metadata.items()}
+    return {legacy.RENAMED_METADATA.get(str(key), str(key)): value for key, value in metadata.items()}
 
 
 def check_file(path: str | Path) -> Path:
@@ -164,7 +164,7 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_npz(path: Path) -> Tensors:
     with np.load(path, allow_pickle=False) as arrays:
-        loaded = {key: arrays[key] for key in arrays.files}
+        loaded = {str(key): arrays[key] for key in arrays.files}
     return {key: torch.from_numpy(array) for key, array in loaded.items() if array.dtype.kind in "biufc"}
 
 
@@ -192,7 +192,7 @@ def _state_dict(state: Any, path: Path) -> Tensors:
 def _called(state: Any) -> str:
     if isinstance(state, _Inert):
         return "a Python object, such as a whole model"
-    return f"a {type(state).__name__}"
+    return f"one object of the type {type(state).__name__}"
 
 
 def _without_prefixes(tensors: Tensors) -> Tensors:
@@ -244,7 +244,7 @@ def load_pickle(path: Path) -> Any:
         called = module == "builtins" and not isinstance(getattr(builtins, attribute, None), type)
         if called or module.partition(".")[0] in CODE:
             raise StylezooError(f"{path} would run code if it were loaded ({name}): do not trust it.")
-    stand_ins = [(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]
+    stand_ins: list[Any] = [(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]
     with torch.serialization.safe_globals(stand_ins):  # torch asks its own list first
         return torch.load(path, map_location="cpu", weights_only=True)
 

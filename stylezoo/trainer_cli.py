@@ -10,8 +10,9 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.checkpoints import take_weights
+from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
 from stylezoo.data import Pairs
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.training import (
     ChannelsLast,
@@ -95,6 +96,12 @@ class StyleCLI(LightningCLI):
             default=None,
             help="the submodules whose weights start brings, such as [decoder]; all by default",
         )
+        parser.add_argument(
+            "--start_any_encoder",
+            type=bool,
+            default=False,
+            help="whether start may be a model that was trained on another encoder",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
@@ -104,7 +111,8 @@ class StyleCLI(LightningCLI):
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
         if start is not None:
-            taken = take_weights(self.model, start, self._get(self.config, "start_parts"))
+            parts, any_encoder = (self._get(self.config, f"start_{name}") for name in ("parts", "any_encoder"))
+            taken = take_weights(self.model, start, parts, any_encoder)
             print(f"start: {len(taken)} of {len(self.model.state_dict())} tensors from {start}", flush=True)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Training):
@@ -124,6 +132,8 @@ class StyleCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
+        if self._get(self.config, "start") is None and self._get(self.config, "start_parts"):
+            raise StylezooError("--start_parts says what --start brings: name the model with --start, too.")
 
     def instantiate_classes(self) -> None:
         """Builds the data first and checks that the images exist: missing images are the most common first error."""
@@ -135,6 +145,11 @@ class StyleCLI(LightningCLI):
         self.datamodule = self._get(self.config_init, "data")
         self.datamodule.check(subcommand)
         self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            check_resumable(checkpoint, self.model, training=subcommand == "fit")
+        if subcommand == "fit":
+            warn_of_encoders(self.model)
         self.trainer = self.instantiate_trainer()
 
     def _run_subcommand(self, subcommand: str) -> None:
