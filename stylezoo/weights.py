@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stylezoo import legacy
 from stylezoo.download import cache_folder, fetch
-from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 from stylezoo.quantization import dequantize
 
 Tensors = dict[str, Tensor]
@@ -262,7 +262,7 @@ def download(name: str) -> Path:
     """
     files = {key: file for key, file in table().files.items() if file.file is None}
     if name not in files:
-        raise StylezooError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
+        raise unknown_name("There is no file to download for", name, files, "choose one of")
     file = files[name]
     if file.url is None:
         file.api.get_state_dict(map_location="cpu", check_hash=True)
