@@ -128,11 +128,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
+    from stylezoo.inference.plan import Request, make_plan
+
     controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
     check_run(batch_size, preview, quality)
-    from stylezoo.inference.files import stylize_files
-    from stylezoo.inference.plan import Request
-
     request = Request(
         content or [],
         style or [],
@@ -145,12 +144,19 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         seed=seed,
         skip_existing=skip_existing,
     )
+    plan = make_plan(request, request.style_names(model))
+    plan.check_counts(controls.style_weights, len(request.masks))
+    if not plan.jobs:
+        plan.report()
+        return plan.finish(request.output)
+    from stylezoo.inference.files import stylize_files  # imports PyTorch
+
     return stylize_files(
-        model, request, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
     )
 
 
-def import_weights(system: str, files: list[str], output: str) -> int:
+def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
     Args:
@@ -158,14 +164,15 @@ def import_weights(system: str, files: list[str], output: str) -> int:
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
         output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
             used by name.
+        any_encoder: Take the file of an encoder even if it seems to be of another kind than the system expects.
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if system not in catalog.systems():
+    if catalog.spelled(system) not in catalog.systems():
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
     from stylezoo import checkpoints
 
-    model = checkpoints.import_checkpoint(system, files)
+    model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {system} with {parameters:,} parameters")

@@ -74,7 +74,7 @@ assert stylezoo.list_models()[0] == "adain" and stylezoo.models and "stylize" in
         "2",
         "stylezoo: There is no option --stlye: did you mean --style? (See python -m stylezoo stylize --help.)",
         "2",
-        "stylezoo: --model, --content and --output must be given. (See python -m stylezoo stylize --help.)",
+        "stylezoo: --model and --output must be given. (See python -m stylezoo stylize --help.)",
         "2",
         "stylezoo: There is nothing to reproduce called 'alpha_swep': did you mean 'alpha_sweep'?",
         "1",

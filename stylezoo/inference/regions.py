@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.controls import check_mask_count
 from stylezoo.errors import StylezooError
 from stylezoo.images import ImageLike, load_image
 
@@ -24,13 +25,10 @@ def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
     """
     if not masks:
         return None
+    check_mask_count(len(masks), count)
     maps = [_gray(mask) for mask in masks]
-    if len(maps) == 1 and count == 2:
+    if len(maps) < count:
         maps.append(1 - maps[0])
-    if len(maps) != count:
-        raise StylezooError(
-            f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two)."
-        )
     height, width = max((tuple(m.shape) for m in maps), key=lambda shape: shape[0] * shape[1])
     for each in maps:
         if not alike(each, (height, width)):

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor
+from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor, blending_shares
 from stylezoo.docstrings import described
 from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
 from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_style, load_with_alpha, to_image
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
-from stylezoo.module import StyleModel, blending_shares
+from stylezoo.module import StyleModel
 
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""

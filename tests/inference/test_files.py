@@ -97,6 +97,23 @@ def test_what_is_cheap_is_checked_before_the_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_files_and_places_are_checked_without_pytorch(style: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from stylezoo.cli import main
+for content, output in (("gone.png", "out"), ({style!r}, {style!r}), ({style!r}, "x.psd")):
+    try:
+        main(["stylize", "--model", "adain", "--content", content, "--style", {style!r}, "--output", output])
+    except SystemExit as stop:
+        assert stop.code == 1
+assert "torch" not in sys.modules
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    said = run.stderr.splitlines()
+    assert len(said) == 3 and "gone.png does not exist" in said[0] and "would replace" in said[1] and "x.psd" in said[2]
+
+
 def test_one_file_never_ends_a_run(
     model: str, style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
