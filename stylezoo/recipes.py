@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -17,6 +18,9 @@ LARGEST = 100_000
 
 MOST_VALUES = 100_000
 """Values of the largest recipe, with what its aliases stand for."""
+
+DEEPEST = 100
+"""Brackets around a value at most."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -84,6 +88,9 @@ def parse(text: str | bytes, name: str) -> dict[str, Any]:
     """
     if len(text) > LARGEST:
         raise StylezooError(f"{name} is no recipe: it has more than {LARGEST:,} bytes.")
+    steps = ((character in "[{") - (character in "]}") for character in str(text))
+    if max(accumulate(steps), default=0) > DEEPEST:  # PyYAML would take seconds to fail
+        raise StylezooError(f"{name} is no recipe: it is nested too deeply.")
     try:
         values = yaml.load(text, _Loader)
         count = _count(values, {}, frozenset())

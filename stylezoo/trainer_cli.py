@@ -66,6 +66,15 @@ class StyleCLI(LightningCLI):
             args=args,
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = super().init_parser(**kwargs)
+        (config,) = (action for action in parser._actions if action.dest == "config")
+        config.help = (
+            "A recipe, in YAML; several are laid over each other. A recipe is code: class_path: x.Y imports the module x,"
+            " from the working directory too, so use recipes of others only if you trust them."
+        )
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; a mistake is a `UsageError` with one sentence."""
         command = next(iter(self._commands)) if len(self._commands) == 1 else ""
@@ -222,12 +231,17 @@ def int_before_float(hint: Any) -> Any:
     on what was imported before.
 
     >>> int_before_float(float | int | None)
-    int | None | float
+    int | float | None
     """
     kinds = get_args(hint)
-    if get_origin(hint) not in (Union, UnionType) or not {int, float} <= {*kinds}:
+    if (
+        get_origin(hint) not in (Union, UnionType)
+        or not {int, float} <= {*kinds}
+        or kinds.index(int) < kinds.index(float)
+    ):
         return hint
-    return reduce(or_, sorted(kinds, key=lambda kind: kind is float))
+    others = [kind for kind in kinds if kind is not int]
+    return reduce(or_, [part for kind in others for part in ((int, float) if kind is float else (kind,))])
 
 
 PLACES = ("root", "download")
@@ -269,7 +283,10 @@ def with_own_folders(words: list[str]) -> list[str]:
                 if settings[place].default is Parameter.empty:
                     homeless[role] = name
                 else:
-                    result.append(f"--data.{role}.{place}={json.dumps(settings[place].default)}")
+                    default = settings[place].default
+                    result.append(
+                        f"--data.{role}.{place}={default if isinstance(default, str) else json.dumps(default)}"
+                    )
             classes[role] = name
     for role, name in homeless.items():
         raise UsageError(f"{name} needs a folder of images: --data.{role}.root FOLDER.")

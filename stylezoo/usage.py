@@ -190,14 +190,13 @@ def _wrong_value(setting: str, details: str) -> str:
     kinds = re.findall(r"Expected a (<class '[\w.]+'>|typing\.Literal\[[^\]]*\])", details)
     literals = [kind.removeprefix("typing.Literal[")[:-1].split(", ") for kind in kinds if kind.startswith("typing")]
     choices = [choice.strip("'") for literal in literals for choice in literal]
+    named = [choice for choice in choices if not choice.isdigit()]
     types = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind) for kind in kinds if not kind.startswith("typing")]
     given, expected = _given(details), list(dict.fromkeys([*choices, *(WORDS.get(kind, kind) for kind in types)]))
     if given is None or not expected:
         return f"{setting}: {one_line(details)}"
     *rest, last = expected
-    return (
-        f"{setting} must be {', '.join(rest)}{' or ' if rest else ''}{last}, not {given}{meant(given[1:-1], choices)}"
-    )
+    return f"{setting} must be {', '.join(rest)}{' or ' if rest else ''}{last}, not {given}{meant(given[1:-1], named)}"
 
 
 def _given(details: str) -> str | None:

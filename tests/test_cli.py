@@ -326,7 +326,8 @@ def test_errors_of_other_libraries_keep_their_traceback(monkeypatch: pytest.Monk
 
 
 def test_download_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose one of vgg19_normalised" in fails(["download", "vgg19_random"], capsys)
+    assert "choose one of vgg19_normalised" in fails(["download", "nothing"], capsys)
+    assert "did you mean 'vgg19_normalised'?" in fails(["download", "vgg19_normalized"], capsys)
 
 
 def test_parse_numbers() -> None:
