@@ -165,7 +165,7 @@ def test_each_file_is_read_once(
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "out")) == 1
     assert set(read.values()) == {1} and len(read) == 3
     shown = capsys.readouterr()
-    assert "6 of 9 images stylized, 3 failed" in shown.out
+    assert "6 of 9 images stylized, 3 failed" in shown.out and len(shown.err.splitlines()) == 1  # told once
     monkeypatch.setattr(files, "CACHED_BYTES", 1)  # one content at a time gives the same
     outputs = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "one")) == 1
