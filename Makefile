@@ -8,9 +8,11 @@ CONTENT ?= photos
 STYLE   ?= paintings
 PAIRS   ?= 50
 SIZE    ?= 256
+FOLDER  ?= runs/zoo
+REFERENCE ?= adain.public
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-portable notebooks results lint format clean
+.PHONY: help install demo test test-portable notebooks results train-zoo lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,11 @@ results: $(READY)  ## measure all models on this machine: make results CONTENT=p
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
+
+# One core for hours or days; it resumes where it was stopped. OVERLAY holds your data and weight files (tools/train_zoo.py).
+train-zoo: $(READY)  ## train the models that ship, one turn after another: make train-zoo OVERLAY=data.yaml FOLDER=runs/zoo
+	OMP_NUM_THREADS=1 $(BIN)/python tools/train_zoo.py --folder "$(FOLDER)" --overlay $(OVERLAY) --content "$(CONTENT)" \
+	  --style "$(STYLE)" --reference "$(REFERENCE)" $(if $(ENCODER),--encoder_weights "$(ENCODER)")
 
 lint: $(READY)  ## check style, types, and imports between rooms
 	$(BIN)/ruff check .

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import legacy, quantization, registry, weights
+from stylezoo import legacy, quantization, recipes, registry, weights
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.module import StyleModel
 from stylezoo.vgg import VGG, is_vgg
@@ -116,19 +115,34 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         MissingFileError: If there is no such file, or no weights of that name; the message says how to get some.
         StylezooError: If the file is no model of the zoo, or its encoder is not the one it was trained with.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml", ".safetensors", ".ckpt"):
-        path = _find(str(name_or_path), settings)
+    path = find_model(name_or_path, settings)
     if path.suffix in (".yaml", ".yml"):
         model = _load_recipe(path, settings)
-    elif not path.is_file():
-        raise MissingFileError(f"There is no model file {path}.")
     elif path.suffix == ".safetensors":
         model = _load_safetensors(path, settings)
     else:
         model = _load_checkpoint(path, settings)
     model.tag = str(path) if path.suffix == ".ckpt" else path.stem
     return model.eval()
+
+
+def find_model(name_or_path: str | Path, settings: Mapping[str, Any] | None = None) -> Path:
+    """Returns the file that `load_model` would read, without reading it.
+
+    Args:
+        name_or_path: See `load_model`.
+        settings: Constructor arguments that `load_model` would be given.
+
+    Raises:
+        MissingFileError: If there is no such file, or no weights of that name.
+        StylezooError: If there is no system of that name.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml", ".safetensors", ".ckpt"):
+        return _find(str(name_or_path), settings or {})
+    if path.suffix in (".safetensors", ".ckpt") and not path.is_file():
+        raise MissingFileError(f"There is no model file {path}.")
+    return path
 
 
 def _find(name: str, settings: Mapping[str, Any]) -> Path:
@@ -170,7 +184,7 @@ def _recipe_at_hand(system: str) -> Path:
         warnings.warn(
             f"{system} needs {wanted.missing}, which is not on this machine: {found.tag} is used instead. Fetch the"
             f" other with `python -m stylezoo download {wanted.missing}`.",
-            stacklevel=4,  # the caller of load_model
+            stacklevel=5,  # the caller of load_model
         )
     return found.path
 
@@ -179,8 +193,7 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     """Builds a system that optimizes, with the settings of a recipe."""
     if not path.is_file():
         raise MissingFileError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
-    recipe = yaml.safe_load(path.read_text())
-    recipe = recipe.get("model") if isinstance(recipe, dict) else None
+    recipe = recipes.read(path).get("model")
     classes = {cls.__name__: cls for cls in registry.systems().values()}
     if not isinstance(recipe, dict) or str(recipe.get("class_path")).split(".")[-1] not in classes:
         raise StylezooError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")

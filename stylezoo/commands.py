@@ -201,7 +201,10 @@ EVALUATE_OPTIONS = {
         "if left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
         "download alexnet_torchvision`, art_inception), lpips fid art_fid."
     ),
-    "encoder": "The VGG of content and style losses.",
+    "encoder": (
+        "The VGG of content and style losses; if left out vgg19_normalised, or, where that is not on this machine,"
+        " vgg19_slim, which ships."
+    ),
     "encoder_weights": "A weight file for that VGG; its own if left out.",
     "batch_size": "Number of pairs that are stylized and measured together.",
     "format": "Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).",
@@ -226,7 +229,7 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     size: int = 256,
     crop: int | None = None,
     metrics: list[str] | None = None,
-    encoder: str = "vgg19_normalised",
+    encoder: str | None = None,
     encoder_weights: str | None = None,
     batch_size: int = 4,
     format: Literal["csv", "parquet"] = "csv",
@@ -240,7 +243,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     """Measure models on pairs of images, beside two baselines: the unchanged content and the copied style.
 
     Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
-    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder.
+    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
+    that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -277,7 +281,9 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     )
     heading, *rows = store.summary_table(summary)
     rank_zero_only(_print_table)(heading, rows, 240, f"Written: {Path(output) / 'summary.md'}")
-    return 0
+    for sentence in store.remarks(Path(output)):
+        rank_zero_only(print)(sentence, file=sys.stderr)
+    return 1 if store.left_out(Path(output)) else 0
 
 
 REPRODUCE_OPTIONS = {

@@ -13,10 +13,12 @@ interchangeable: loss weights are tuned to one of them, and a decoder trained on
 | caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
 | random      | opponent colors                    | reflect | max ceil  | tests and the quickstart: no file at all |
 | slim        | ImageNet mean and std               | reflect | max ceil  | a quarter of the FLOPs, ships inside     |
+| thin        | ImageNet mean and std               | reflect | max ceil  | thin decoders; the slim encoder's file   |
 
 The slim flavor is the normalized VGG-19 distilled to half the channels (`stylezoo.training.slim_encoder`). Its convolutions run thin;
 1x1 maps with a ReLU lead from relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 back to VGG's channels, which are the only
-layers that it has. Loss weights and decoders of the normalized flavor keep their meaning on it.
+layers that it has. Loss weights and decoders of the normalized flavor keep their meaning on it. The thin flavor is the same
+network without these maps: all its layers have half of VGG's channels, and so have the decoders that are built for it.
 """
 
 from __future__ import annotations
@@ -93,6 +95,7 @@ FLAVORS = {
     ),
 }
 FLAVORS["slim"] = replace(FLAVORS["torchvision"], padding="reflect", ceil_mode=True)
+FLAVORS["thin"] = FLAVORS["slim"]
 
 
 def parse_name(name: str) -> tuple[int, str, int]:
@@ -106,10 +109,10 @@ def parse_name(name: str) -> tuple[int, str, int]:
     """
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVORS)})(?:/(\d+))?", name)
     wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
-    if match is None or wrong_divisor or match[0] == "vgg16_slim":
+    if match is None or wrong_divisor or match[0] in ("vgg16_slim", "vgg16_thin"):
         names = ", ".join(f"vgg19_{flavor}" for flavor in FLAVORS)
         raise StylezooError(
-            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim), or a thinner"
+            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim and thin), or a narrower"
             " random one such as vgg19_random/4."
         )
     return int(match[1]), match[2], int(match[3] or 1)
@@ -129,7 +132,7 @@ class VGG(nn.Module):
         name: ``vgg{16,19}_{torchvision,normalised,caffe,random}``; see the table at the top of this file.
         weights: Any file of such weights (naoto0804's ``vgg_normalised.pth``, ``vgg19-d01eb7cb.pth``, LinearTransfer's
             ``vgg_r41.pth``, a stylezoo safetensors file ...). Files that stop early serve the layers they have.
-            None takes the flavor's own file: torchvision's through its API, slim's from the package, the others from
+            None takes the flavor's own file: torchvision's through its API, slim's and thin's from the package, the others from
             `stylezoo.weights.folder`. Or the tensors themselves, named as in `tensors`.
         last: The deepest layer that is built and loaded. None builds as many as the file has.
         padding: ``zeros`` or ``reflect`` instead of the flavor's own.

@@ -71,8 +71,10 @@ def write_image(
         image, options = _with_metadata(_plain(image, suffix), format, source, settings)
         if format in _WITH_QUALITY:
             options["quality"] = quality
-        if format == "JPEG" and quality >= 90:
-            options["subsampling"] = 0  # color at full resolution: saturated brush strokes show chroma subsampling
+        if format in ("AVIF", "JPEG") and quality >= 90:
+            options["subsampling"] = (
+                "4:4:4"  # color at full resolution: saturated brush strokes show chroma subsampling
+            )
         encoded = io.BytesIO()  # encoders that write to a file do not notice all errors of a full disk
         image.save(encoded, format=format, **options)
         with replacing(path) as file:
