@@ -4,7 +4,7 @@
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,19 @@ def systems() -> dict[str, System]:
         for node, about in _announced(MODELS, "register")
     ]
     return {system.name: system for system in sorted(found, key=lambda system: system.name)}
+
+
+def spelled(name: str, known: Iterable[str] | None = None) -> str:
+    """Returns a system or a tag as the zoo spells it: multi-level-adain, MultiLevelAdaIN and Adain.Slim are known, too.
+
+    Args:
+        name: What a user typed; unknown names come back as they are.
+        known: The systems; None takes those of the package.
+    """
+    system, dot, rest = name.partition(".")
+    plain = {known_name.replace("_", ""): known_name for known_name in known or systems()}
+    found = plain.get(system.lower().replace("-", "").replace("_", "").replace(" ", ""))
+    return name if found is None else f"{found}{dot}{rest.lower().replace('-', '_').replace(' ', '_')}"
 
 
 @cache

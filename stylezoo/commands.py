@@ -158,7 +158,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     )
 
 
-def import_weights(system: str, files: list[str], output: str) -> int:
+def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
     Args:
@@ -166,14 +166,15 @@ def import_weights(system: str, files: list[str], output: str) -> int:
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
         output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
             used by name.
+        any_encoder: Take the file of an encoder even if it seems to be of another kind than the system expects.
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if system not in catalog.systems():
+    if catalog.spelled(system) not in catalog.systems():
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
     from stylezoo import checkpoints
 
-    model = checkpoints.import_checkpoint(system, files)
+    model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {system} with {parameters:,} parameters")

@@ -102,6 +102,8 @@ _MAGIC = (
     (0, b"\x89HDF\r\n", "an HDF5 file, such as Keras writes"),
     (4, b"TFL3", "a TensorFlow Lite file"),
     (0, b"GGUF", "a GGUF file"),
+    (0, b"\x04\x00\x00\x00\x01\x00\x00\x00", "a Torch7 file of Lua"),
+    (0, b"\x03\x00\x00\x00\x01\x00\x00\x00", "a Torch7 file of Lua"),
     (0, b"\x93NUMPY", "a single NumPy array"),
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),

@@ -42,6 +42,16 @@ TRAINING_SETTINGS: dict[str, set[str]] = {
 }
 """{system: constructor arguments that have become options of `stylezoo.training.Training`}."""
 
+TRAINING_OPTIONS = {
+    "first_pictures": "initialization",
+    "teacher": "objective",
+    "distillation_weight": "objective",
+    "imitation_weight": "objective",
+    "freeze_predictor": "freeze",
+    "norm_momentum": "batch_norm_momentum",
+}
+"""{former constructor argument: option of `stylezoo.training.Training` that has taken its place}."""
+
 RENAMED_TENSORS = {"multi_level_attention": {"painter.": "network."}}
 """{system: {old prefix: new prefix}} of state dicts."""
 
@@ -105,8 +115,15 @@ def given_settings(system: str, settings: Mapping[str, Any], stacklevel: int = 4
     """Returns `upgrade_settings` of what a user gave, with a DeprecationWarning for each old name."""
     upgraded = upgrade_settings(system, settings)
     for old in settings.keys() - upgraded.keys():
-        new = RENAMED_SETTINGS.get(system, {}).get(old, "an option of stylezoo.training.Training")
-        warn(f"{system}'s setting {old}", new, stacklevel)
+        if moved_to_training(system, old):
+            warnings.warn(
+                f"{system} has no setting {old} any more, so it has no effect here: it is an option of training"
+                f" (stylezoo.training.Training, --training.{TRAINING_OPTIONS.get(old, old)} in fit).",
+                DeprecationWarning,
+                stacklevel=stacklevel - 1,
+            )
+        else:
+            warn(f"{system}'s setting {old}", RENAMED_SETTINGS[system][old], stacklevel)
     return upgraded
 
 

@@ -20,9 +20,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
 from stylezoo.controls import Kind, blending_shares
-from stylezoo.errors import StylezooError, check_choice
+from stylezoo.errors import MissingFileError, StylezooError, check_choice
 from stylezoo.losses import PerceptualLoss
-from stylezoo.vgg import VGG, Features
+from stylezoo.vgg import SLIM_LAYERS, VGG, Features
 from stylezoo.weights import Tensors
 
 StyleCode = dict[str, Tensor]
@@ -384,16 +384,27 @@ class StyleModel(LightningModule):
         if own is not None and name is None and weights is None and own.channels.keys() >= {*self.perceptual.layers}:
             vars(self)["loss_encoder"] = own  # not registered twice
             return
+        option = "loss_encoder_weights" if own is None else "training.loss_encoder_weights"
         if name is None and weights is None:
-            weights = self.hparams["loss_encoder_weights" if own is None else "encoder_weights"]
+            option = "loss_encoder_weights" if own is None else "encoder_weights"
+            weights = self.hparams[option]
         sizes = {} if own is None else {"ceil_mode": own.ceil_mode}  # so that output and content features fit
         # Lightning's first validation may ask for it, and training needs its gradients; no random numbers are used up.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            network = VGG(
-                name or self.hparams["loss_encoder" if own is None else "encoder"],
-                weights,
-                **{**sizes, **self.loss_encoder_options},
-            )
+            try:
+                network = VGG(
+                    name or self.hparams["loss_encoder" if own is None else "encoder"],
+                    weights,
+                    option=option,
+                    **{**sizes, **self.loss_encoder_options},
+                )
+            except MissingFileError as error:
+                if not {*self.perceptual.layers} <= {*SLIM_LAYERS}:
+                    raise
+                raise MissingFileError(
+                    f"{error}; the losses of {self.system} can be computed without a download, too"
+                    f" ({option.removesuffix('_weights').rpartition('.')[2]}='vgg19_slim')."
+                ) from error
         vars(self).pop("loss_encoder", None)
         self.loss_encoder = network.to(next(self.parameters()))
 
@@ -529,11 +540,17 @@ class StyleModel(LightningModule):
         checkpoint["stylezoo"] = {"system": self.system, "encoders": encoders}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that was trained on other encoder weights.
+        """Refuses a checkpoint of another system, or one that was trained on other encoder weights.
 
         Raises:
-            StylezooError: If an encoder's weights differ; the message names both.
+            StylezooError: If system or an encoder's weights differ; the message names both.
         """
+        system = checkpoint.get("stylezoo", {}).get("system", self.system)
+        if system != self.system:
+            raise StylezooError(
+                f"This is a checkpoint of {system}, but the model is {self.system}: resume a {system} with it, or begin a"
+                f" {self.system} with those of its weights that fit (--start)."
+            )
         legacy.upgrade_checkpoint(self.system, checkpoint)
         trained = checkpoint.get("stylezoo", {}).get("encoders", {})
         for name, encoder in self.encoders():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stylezoo import legacy, recipes, weights
+from stylezoo import catalog, legacy, recipes, weights
 from stylezoo.catalog import paper_address
 from stylezoo.controls import Kind
 from stylezoo.docstrings import completed
@@ -60,15 +60,16 @@ def systems() -> dict[str, type[StyleModel]]:
 
 
 def get(name: str) -> type[StyleModel]:
-    """The class of a system.
+    """The class of a system, also by other spellings of its name, see `stylezoo.catalog.spelled`.
 
     Raises:
         StylezooError: If there is none of that name; the message names the closest.
     """
     known = systems()
-    if name not in known:
+    found = known.get(name) or known.get(catalog.spelled(name, known))
+    if found is None:
         raise unknown_name("There is no system", name, known, "the zoo has")
-    return known[name]
+    return found
 
 
 def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]:

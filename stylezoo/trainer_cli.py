@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
 from stylezoo import recipes
-from stylezoo.checkpoints import take_weights
+from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
 from stylezoo.data import Folder, Pairs
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
@@ -113,6 +113,12 @@ class StyleCLI(LightningCLI):
             default=None,
             help="the submodules whose weights start brings, such as [decoder]; all by default",
         )
+        parser.add_argument(
+            "--start_any_encoder",
+            type=bool,
+            default=False,
+            help="whether start may be a model that was trained on another encoder",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer, callbacks = self._get(self.config_init, "trainer"), self._parser(self.subcommand).callback_keys
@@ -126,7 +132,8 @@ class StyleCLI(LightningCLI):
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
         if start is not None:
-            taken = take_weights(self.model, start, self._get(self.config, "start_parts"))
+            parts, any_encoder = (self._get(self.config, f"start_{name}") for name in ("parts", "any_encoder"))
+            taken = take_weights(self.model, start, parts, any_encoder)
             print(f"start: {len(taken)} of {len(self.model.state_dict())} tensors from {start}", flush=True)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Training):
@@ -167,6 +174,11 @@ class StyleCLI(LightningCLI):
         self.datamodule.check(subcommand)
         with told("The model cannot be built with these settings"):
             self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            check_resumable(checkpoint, self.model, training=subcommand == "fit")
+        if subcommand == "fit":
+            warn_of_encoders(self.model)
         self.trainer = self.instantiate_trainer()
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -47,6 +47,9 @@ Features = dict[str, Tensor]
 
 Pooling = Literal["max", "avg", "avg_doubled"]
 
+SLIM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""The layers of the slim encoder that ships with the package."""
+
 WIDTHS = (64, 128, 256, 512, 512)
 CONVS_PER_BLOCK = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -141,6 +144,7 @@ class VGG(nn.Module):
         pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017), or ``avg_doubled``:
             averages times 2, about as large as maxima are (crowsonkb/style-transfer-pytorch@e7e2c71).
         ceil_mode: Whether pools round odd sizes up, instead of the flavor's own.
+        option: The setting that names ``weights``, for messages.
 
     Raises:
         StylezooError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
@@ -157,6 +161,7 @@ class VGG(nn.Module):
         first_padding: Literal["zeros", "reflect", "replicate"] | None = None,
         pooling: Pooling = "max",
         ceil_mode: bool | None = None,
+        option: str = "encoder_weights",
     ) -> None:
         super().__init__()
         self.name = name
@@ -167,7 +172,7 @@ class VGG(nn.Module):
         self.ceil_mode = flavor.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights if isinstance(weights, str) else "its own"
-        tensors = self._read(name, weights, divisor)
+        tensors = self._read(name, weights, divisor, option)
         names = self._built(tensors, last, source)
         self.preprocess = nn.Conv2d(3, 3, 1)
         with torch.no_grad():
@@ -185,6 +190,7 @@ class VGG(nn.Module):
             mode = first_padding if first_padding and conv == "conv1_1" else self.padding
             self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=mode)
             channels = shape[0]
+            check_convolution(tensors, conv, source)
         self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavor alone
         if self.flavor == "slim":
             self._build_maps(tensors, names, last or "relu1_1", source)
@@ -194,13 +200,15 @@ class VGG(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def _read(self, name: str, weights: str | Mapping[str, Tensor] | None, divisor: int) -> Mapping[str, Tensor]:
+    def _read(
+        self, name: str, weights: str | Mapping[str, Tensor] | None, divisor: int, option: str
+    ) -> Mapping[str, Tensor]:
         """The weights by canonical name."""
         if isinstance(weights, Mapping):
             return weights
         if self.flavor == "random" and weights is None:
             return random_weights(self.depth, divisor)
-        tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
+        tensors = canonical(weight_files.encoder_tensors(name, weights, option), self.depth)
         if not tensors:
             raise StylezooError(
                 f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
@@ -386,6 +394,15 @@ class VGG(nn.Module):
         pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
         pooled = pool(x, 2, ceil_mode=self.ceil_mode)
         return 2 * pooled if self.pooling == "avg_doubled" else pooled
+
+
+def check_convolution(tensors: Mapping[str, Tensor], conv: str, source: str) -> None:
+    """Raises a StylezooError if a file has no bias for a convolution, or weights that are no floating-point numbers."""
+    weight, bias = tensors[f"{conv}.weight"], tensors.get(f"{conv}.bias")
+    if bias is None or bias.shape != weight.shape[:1]:
+        raise StylezooError(f"{conv} of {source} has no bias of {len(weight)} numbers: these are not VGG weights.")
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise StylezooError(f"{conv} of {source} does not hold floating-point numbers: these are not VGG weights.")
 
 
 def _block(layer: str) -> int:
