@@ -20,7 +20,7 @@ from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
 from stylezoo.tensor_files import check_file, check_numbers, load_pickle, misfit, unreadable
-from stylezoo.vgg import VGG, is_vgg
+from stylezoo.vgg import VGG, file_of, is_vgg
 
 FORMAT = "stylezoo-1"
 
@@ -74,7 +74,7 @@ def save_model(
 
 def _ships(vgg: VGG) -> bool:
     """Whether the package has the file of these very weights."""
-    file = weights.table().encoders.get(vgg.name)
+    file = weights.table().encoders.get(file_of(vgg.name))
     deepest = list(vgg.channels)[-1]
     return file is not None and file.file is not None and VGG(vgg.name, last=deepest).sha256 == vgg.sha256
 
