@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import catalog, encoder_check, legacy, quantization, registry, weights
+from stylezoo import catalog, encoder_check, legacy, quantization, recipes, registry, weights
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
@@ -228,8 +227,7 @@ def _load_recipe(path: Path, settings: dict[str, Any]) -> StyleModel:
     """Builds a system that optimizes, with the settings of a recipe."""
     if not path.is_file():
         raise MissingFileError(f"There is no recipe {path}: name a file, or a tag such as gatys.modern.")
-    recipe = yaml.safe_load(path.read_text())
-    recipe = recipe.get("model") if isinstance(recipe, dict) else None
+    recipe = recipes.read(path).get("model")
     classes = {cls.__name__: cls for cls in registry.systems().values()}
     if not isinstance(recipe, dict) or str(recipe.get("class_path")).split(".")[-1] not in classes:
         raise StylezooError(f"{path} is no recipe: it needs a model with the class_path of a system, such as Gatys.")

@@ -128,11 +128,12 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
+    from stylezoo.inference.plan import Request, make_plan
+
     controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
     check_run(batch_size, preview, quality)
-    from stylezoo.inference.files import stylize_files
-    from stylezoo.inference.plan import Request
-
+    if not output:
+        raise StylezooError("--output has no name: give an image file or a folder.")
     request = Request(
         content or [],
         style or [],
@@ -145,8 +146,15 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         seed=seed,
         skip_existing=skip_existing,
     )
+    plan = make_plan(request, request.style_names(model))
+    plan.check_counts(controls.style_weights, len(request.masks))
+    if not plan.jobs:
+        plan.report()
+        return plan.finish(request.output)
+    from stylezoo.inference.files import stylize_files  # imports PyTorch
+
     return stylize_files(
-        model, request, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
     )
 
 

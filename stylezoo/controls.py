@@ -1,10 +1,11 @@
-"""What `stylezoo.stylize`, `Stylizer` and the command ``stylize`` take: choices, descriptions, and one check of all values.
+"""What `stylezoo.stylize`, `Stylizer` and the command ``stylize`` take: choices, descriptions, and the checks of all values.
 
 Nothing here imports PyTorch: the command line reads its options before it knows whether a model is needed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,3 +103,31 @@ def check_run(batch_size: Any, preview: Any, quality: Any) -> None:
 
 def _optional(name: str, value: Any, meaning: str, low: int, high: int) -> int | None:
     return None if value is None else check_number(name, value, meaning, low, high, whole=True)
+
+
+def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Normalizes blending weights to sum 1; None stands for equal weights.
+
+    >>> blending_shares([1, 3], 2), blending_shares(None, 2)
+    ([0.25, 0.75], [0.5, 0.5])
+
+    Raises:
+        StylezooError: If they are no finite numbers, not as many as styles, or sum to 0.
+    """
+    weights = [1.0] * count if weights is None else check_weights(weights)
+    if len(weights) != count:
+        raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
+    total = sum(weights)
+    if abs(total) < 1e-12 or not math.isfinite(total):
+        raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
+    return [w / total for w in weights]
+
+
+def check_mask_count(masks: int, styles: int) -> None:
+    """Checks that there is one mask per style, or one for two.
+
+    Raises:
+        StylezooError: If there are more or fewer.
+    """
+    if masks not in (0, styles) and (masks, styles) != (1, 2):
+        raise StylezooError(f"There are {styles} styles but {masks} masks: give one mask per style (or one for two).")

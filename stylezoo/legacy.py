@@ -171,6 +171,14 @@ def _renamed_option(command: str, word: str) -> str:
     return f"{new}{equals}{value}"
 
 
+def _value(text: str) -> Any:
+    """Returns what the text of an option stands for; the text itself where it is no YAML, which the parser reports."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 class _TrainerArguments:
     """Upgrades the arguments of one command of the Trainer: options, and settings in recipes."""
 
@@ -207,9 +215,9 @@ class _TrainerArguments:
             yield argument
         elif match := re.fullmatch(r"--model\.(?:init_args\.)?(\w+)", option):
             name = match[1]
-            kept = self._settings({name: yaml.safe_load(value)})
+            kept = self._settings({name: _value(value)})
             if name == "lr":
-                self.learning_rate = yaml.safe_load(value)
+                self.learning_rate = _value(value)
             for new in kept:
                 yield argument if new == name else f"--model.{new}{equals}{value}"
         else:

@@ -22,8 +22,8 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
-from stylezoo.controls import Kind
-from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_weights
+from stylezoo.controls import Kind, blending_shares
+from stylezoo.errors import MissingFileError, StylezooError, check_choice
 from stylezoo.losses import PerceptualLoss
 from stylezoo.vgg import SLIM_LAYERS, VGG, Features
 from stylezoo.weights import Tensors
@@ -607,24 +607,6 @@ def has_type(value: Any, hint: Any) -> bool:
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:
     """lr / (1 + decay * i), torch7's learningRateDecay, set before step i (naoto0804/pytorch-AdaIN@47950d0 train.py)."""
     return LambdaLR(optimizer, lambda i: 1 / (1 + decay * i))
-
-
-def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Normalizes blending weights to sum 1; None stands for equal weights.
-
-    >>> blending_shares([1, 3], 2), blending_shares(None, 2)
-    ([0.25, 0.75], [0.5, 0.5])
-
-    Raises:
-        StylezooError: If they are no finite numbers, not as many as styles, or sum to 0.
-    """
-    weights = [1.0] * count if weights is None else check_weights(weights)
-    if len(weights) != count:
-        raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
-    total = sum(weights)
-    if abs(total) < 1e-12 or not np.isfinite(total):
-        raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
-    return [w / total for w in weights]
 
 
 def largest_map(masks: Tensor, count: int, like: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stylezoo import weights as weight_files
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, unknown_name
 from stylezoo.tiling import tiled
 
 Features = dict[str, Tensor]
@@ -113,11 +113,9 @@ def parse_name(name: str) -> tuple[int, str, int]:
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVORS)})(?:/(\d+))?", name)
     wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
     if match is None or wrong_divisor or match[0] in ("vgg16_slim", "vgg16_thin"):
-        names = ", ".join(f"vgg19_{flavor}" for flavor in FLAVORS)
-        raise StylezooError(
-            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim and thin), or a narrower"
-            " random one such as vgg19_random/4."
-        )
+        others = "choose one of these, the same with vgg16 (but for slim and thin), or a narrower random one such as"
+        names = [*(f"vgg19_{flavor}" for flavor in FLAVORS), "vgg16_caffe", "vgg16_torchvision"]
+        raise unknown_name("There is no encoder", name, names, f"{others} vgg19_random/4:")
     return int(match[1]), match[2], int(match[3] or 1)
 
 

@@ -53,11 +53,20 @@ def test_a_turn_resumes_the_newest_checkpoint(tmp_path):
     assert list(tmp_path.glob("a/*/checkpoints/*")) == [newest]
 
 
-def test_a_turn_is_stopped_by_a_signal_that_leaves_a_checkpoint(tmp_path):
-    code = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved', flush=True)))\n"
-    seconds = zoo.take_turn([sys.executable, "-c", code + "time.sleep(60)"], 2, tmp_path / "output.txt")
-    assert 2 <= seconds < 30
-    assert (tmp_path / "output.txt").read_text() == "saved\n"
+def test_a_turn_is_stopped_by_a_signal_when_there_is_a_checkpoint(tmp_path):
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('stopped', flush=True)))\n"
+        "time.sleep(2); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    )
+    saved, output = tmp_path / "saved", tmp_path / "output.txt"
+    seconds = zoo.take_turn([sys.executable, "-c", code, str(saved)], 1, output, saved.exists)
+    assert 2 <= seconds < 120
+    assert output.read_text() == "stopped\n"
+
+
+def test_a_turn_that_ends_by_itself_is_over(tmp_path):
+    assert zoo.take_turn([sys.executable, "-c", "print('done')"], 600, tmp_path / "output.txt") < 120
 
 
 def test_the_log_is_what_was_appended(tmp_path):

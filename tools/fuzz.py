@@ -11,6 +11,7 @@ first; the smallest file that fails is left in the folder that is named last, an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import io
 import os
@@ -22,7 +23,6 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,13 @@ import torch
 from PIL import Image, ImageCms
 from safetensors.torch import save
 
+from stylezoo import cli, legacy, registry
+from stylezoo.commands import COMMANDS
 from stylezoo.download import extract
 from stylezoo.errors import StylezooError
 from stylezoo.images import formats, load_image, written_formats
 from stylezoo.tensor_files import read_tensors
+from stylezoo.trainer_cli import StyleCLI
 
 SLOW = 10.0
 """Seconds that one file may take."""
@@ -211,6 +214,63 @@ def read_small_image(path: Path) -> None:
         formats.MAX_PIXELS = limit
 
 
+class ParsedOnly(StyleCLI):
+    """A command of the Trainer up to its settings: nothing is built or run."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def read_command_line(words: list[str]) -> None:
+    """Reads a command line as `stylezoo.cli.main` does, up to the point where the command would run."""
+    command, *rest = words or [""]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):  # --help, --print_config
+        if command in COMMANDS:
+            cli.parse(command, legacy.upgrade_arguments(words)[1:])
+        elif command in cli.TRAINER_COMMANDS:
+            ParsedOnly(legacy.upgrade_arguments([command, *cli.checked_options(command, rest)]))
+        elif not command.startswith(("-c", "--config")):  # these run what the recipe says
+            cli.run(words)
+
+
+def recipe_files() -> dict[str, bytes]:
+    """The complete recipes of the zoo."""
+    return {f"{name}.yaml": (registry.RECIPES / f"{name}.yaml").read_bytes() for name in registry.list_models()}
+
+
+def read_recipe(path: Path) -> None:
+    """Reads a recipe on the command line and in Python, which reads no more than its YAML."""
+    read_command_line(["fit", f"--config={path}"])
+    registry.read_recipe(path)
+
+
+def command_lines() -> dict[str, bytes]:
+    """Command lines with most kinds of options, one word per line."""
+    recipe, data = f"--config={registry.RECIPES / 'adain.yaml'}", "--data.content=Synthetic"
+    lines = {
+        "list": "list --kind arbitrary --pretrained --format json",
+        "stylize": "stylize --model adain --content a.png b --style c.png --alpha 0.5 --style_weights 1,2 --size 64 --output d",
+        "import": "import --system adain --files a.pth decoder=b.pth --output c.safetensors",
+        "evaluate": "evaluate --models a b=c --content d --style e --pairs 9 --metrics ssim --save_images true --output f",
+        "reproduce": "reproduce alpha_sweep --output a --steps 3 --set iterations=1 systems=adain --charts_only",
+        "fit": f"fit {recipe} --model.style_loss mean_std --model.lr=1e-3 --trainer.max_steps 3 {data} --data.content.count=9",
+        "fit class": f"fit {recipe} --model sanet --trainer.callbacks+=EMA --trainer.callbacks.decay 0.9 --start_parts [decoder]",
+        "predict": f"predict {recipe} --trainer.limit_predict_batches 1 --predictions.folder a --data.style.root b",
+    }
+    return {name: line.replace(" ", "\n").encode() for name, line in lines.items()}
+
+
+def read_command_file(path: Path) -> None:
+    """Reads a command line that is a file, one word per line."""
+    read_command_line([os.fsdecode(word) for word in path.read_bytes().replace(b"\0", b"").split(b"\n") if word])
+
+
 def weight_files() -> dict[str, bytes]:
     """Small files of weights of every format that is read."""
     tensors = {
@@ -246,7 +306,7 @@ def archives() -> dict[str, bytes]:
 
 def unpack(path: Path) -> None:
     """Unpacks an archive; where that fails, nothing may be left in the folder."""
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         try:
             extract(path, Path(folder, "in"))
         except StylezooError:
@@ -257,9 +317,11 @@ def unpack(path: Path) -> None:
 
 
 FUZZERS = {
-    "images": Fuzzer(image_files, read_small_image),
-    "weights": Fuzzer(weight_files, read_tensors),
     "archives": Fuzzer(archives, unpack),
+    "commands": Fuzzer(command_lines, read_command_file),
+    "images": Fuzzer(image_files, read_small_image),
+    "recipes": Fuzzer(recipe_files, read_recipe),
+    "weights": Fuzzer(weight_files, read_tensors),
 }
 
 

@@ -22,9 +22,11 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import rmtree, which
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -107,26 +109,36 @@ def command_of(run: Run, folder: Path, overlays: list[str], checkpoint: Path | N
     return words
 
 
-def take_turn(command: list[str], seconds: int, output: Path) -> float:
-    """Trains for some seconds, stops the run by SIGTERM, which leaves a checkpoint, and returns the seconds that it took."""
+def take_turn(command: list[str], seconds: int, output: Path, is_saved: Callable[[], bool] = lambda: True) -> float:
+    """Trains for some seconds, stops the run by SIGTERM, which leaves a checkpoint, and returns the seconds that it took.
+
+    Args:
+        command: The command line.
+        seconds: Length of the turn.
+        output: File to which the output is appended.
+        is_saved: Whether there is a checkpoint of this turn; a turn is not stopped before, since an initialization can
+            take longer than a turn on a busy machine.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if which("nice"):  # others on the machine come first
-        command = ["nice", "-n", "19", *command]
     started = time.monotonic()
-    with (
-        output.open("ab") as file,
-        subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process,
-    ):
+    with output.open("ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        stand_back(process.pid)
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
+            while process.poll() is None and (time.monotonic() - started < seconds or not is_saved()):
+                time.sleep(1)
+        finally:  # also where the queue itself is stopped
+            process.terminate()
             process.wait(600)
-        except BaseException:  # the queue itself is stopped
-            process.send_signal(signal.SIGTERM)
-            process.wait(600)
-            raise
     return time.monotonic() - started
+
+
+def stand_back(process: int) -> None:
+    """Lets everything else on the machine come first, on Linux."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, process, 19)
+        # Linux shares time among sessions before it shares it among the processes of each
+        Path(f"/proc/{process}/autogroup").write_text("19")
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,10 @@ def train(runs: list[Run], folder: Path, overlays: list[str], judge: Judge, turn
         (folder / run.name).mkdir(exist_ok=True)
         command = command_of(run, folder, overlays, before)
         print(time.strftime("%H:%M"), run.name, "from step", steps_of(before), flush=True)
-        seconds = take_turn(command, run.seconds, folder / run.name / "output.txt")
+        place = folder / run.name
+        seconds = take_turn(
+            command, run.seconds, place / "output.txt", lambda place=place, old=before: newest_checkpoint(place) != old
+        )
         after = newest_checkpoint(folder / run.name)
         if after is None or after == before:
             raise SystemExit(f"{run.name} left no new checkpoint: see {folder / run.name / 'output.txt'}")

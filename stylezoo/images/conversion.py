@@ -16,7 +16,7 @@ from stylezoo.images.formats import ImageError
 
 Values = NDArray[Any]
 
-_STRIP = 1 << 22
+_STRIP = 1 << 20
 """Pixels of wide images that are converted at a time: with all at once the intermediate numbers take gigabytes."""
 
 _SAME = 2
@@ -40,7 +40,7 @@ def to_srgb_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image
     profile = image.info.get("icc_profile")
     image, alpha = _split(image)
     if _is_wide(image):
-        image = _to_8_bit(image, name)
+        image = _to_8_bit(image, name, "L" if profile else "RGB")
     elif image.mode == "1":
         image = image.convert("L")
     image = _to_srgb(image, profile if isinstance(profile, bytes) else b"")
@@ -75,8 +75,8 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image.convert("RGB") if image.mode in ("P", "PA") else image, None
 
 
-def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    """Converts wide gray modes: divides 16-bit values (also those in a 32-bit image) by 257, reads floats as [0, 1]."""
+def _to_8_bit(image: Image.Image, name: str, mode: str) -> Image.Image:
+    """Converts wide gray to a mode: divides 16-bit values (also those in a 32-bit image) by 257, reads floats as [0, 1]."""
     scale = 1 / 257
     if image.mode in ("I", "F"):  # 32 bits
         if image.mode == "F":
@@ -86,7 +86,7 @@ def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
             scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 255 / top
         elif top > 65535:
             scale = 255 / top
-    return _map_strips(image, lambda values: np.rint(values * scale).clip(0, 255))
+    return _map_strips(image, lambda values: np.rint(values * scale).clip(0, 255), mode)
 
 
 def _check_finite(image: Image.Image, name: str) -> None:
@@ -102,9 +102,9 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _map_strips(image: Image.Image, function: Callable[[Values], Values]) -> Image.Image:
-    """Returns an image of mode "L" from a function of the values, strip by strip."""
-    result = Image.new("L", image.size)
+def _map_strips(image: Image.Image, function: Callable[[Values], Values], mode: str = "L") -> Image.Image:
+    """Returns an 8-bit image from a function of the values, strip by strip."""
+    result = Image.new(mode, image.size)
     top = 0
     for strip in _strips(image):
         result.paste(Image.fromarray(function(np.asarray(strip)).astype(np.uint8)), (0, top))

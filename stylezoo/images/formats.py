@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, features
-from torch import Tensor
 
 from stylezoo.errors import StylezooError
 
@@ -82,7 +82,8 @@ def described(value: Any) -> str:
     >>> described([1, 2])
     'a list of 2'
     """
-    if isinstance(value, Tensor):
+    torch = sys.modules.get("torch")  # who has a tensor has imported it, and names of files are checked without
+    if torch is not None and isinstance(value, torch.Tensor):
         return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} of {value.dtype}"

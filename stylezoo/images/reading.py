@@ -20,8 +20,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from stylezoo.files import open_regular, problem
+from stylezoo.images import formats
 from stylezoo.images.alpha import fill_hidden
 from stylezoo.images.conversion import to_srgb_and_alpha
 from stylezoo.images.formats import (
@@ -164,11 +166,11 @@ _open_lock = threading.Lock()
 
 
 @contextmanager
-def _no_size_limit() -> Iterator[None]:
-    """Disables Pillow's size limit while a header is parsed: `_check` checks the size after JPEG down-scaling."""
+def _pillows_limit(pixels: int | None) -> Iterator[None]:
+    """Sets Pillow's own limit, which is a third of ours; None while headers are parsed: JPEGs may still be scaled down."""
     with _open_lock:
         limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+        Image.MAX_IMAGE_PIXELS = pixels
         try:
             yield
         finally:
@@ -179,8 +181,8 @@ def _parsed(file: BinaryIO, name: str) -> Image.Image:
     """Reads the header of an image."""
     file.seek(0)
     if not file.read(1):
-        raise ImageError(f"{name} is empty (0 bytes).")
-    with _no_size_limit():
+        raise ImageError(f"{name.removesuffix(' (0 bytes)')} is empty (0 bytes).")
+    with _pillows_limit(None):
         image = Image.open(file, formats=readable_formats())
     _scale_transparent_value(image)
     return image
@@ -234,6 +236,9 @@ def _check(image: Image.Image, name: str) -> None:
 
 def _converted(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None]:
     """Decodes, turns and converts an image, which changes it."""
+    if isinstance(image, TiffImageFile):
+        with _pillows_limit(formats.MAX_PIXELS):  # Pillow checks the size of the tiles, which ours does not see
+            image.load()
     image.load()
     with suppress(Exception):  # broken EXIF data raise anything, but the pixels are valid
         ImageOps.exif_transpose(image, in_place=True)
@@ -246,15 +251,27 @@ _frames_told: set[str] = set()
 
 def _count_frames(file: BinaryIO, image: Image.Image) -> int:
     """Counts the frames of an animation or the pages of a TIFF; 1 where the format has none or the file breaks off."""
-    if image.format not in ("AVIF", "GIF", "PNG", "TIFF", "WEBP"):
-        return 1
-    with suppress(Exception):
-        file.seek(0)
-        with _no_size_limit():
+    frames = 1
+    if image.format in ("AVIF", "GIF", "PNG", "TIFF", "WEBP"):
+        with suppress(Exception), _pillows_limit(None):
+            file.seek(0)
             again = Image.open(file, formats=[image.format])  # counting moves some decoders to the last frame
-        frames: int = getattr(again, "n_frames", 1)
-        return frames
-    return 1
+            frames = getattr(again, "n_frames", 1)
+            if isinstance(again, TiffImageFile) and frames <= _COUNTED_PAGES:  # some of them are thumbnails
+                frames -= sum(_is_thumbnail(again, page) for page in range(1, frames))
+    return frames
+
+
+_COUNTED_PAGES = 100
+
+
+def _is_thumbnail(image: TiffImageFile, page: int) -> bool:
+    """Whether a page of a TIFF is another one at a lower resolution."""
+    image.seek(page)
+    return bool(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1)
+
+
+_NEW_SUBFILE_TYPE = 254
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:

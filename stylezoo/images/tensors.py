@@ -75,11 +75,9 @@ def load_with_alpha(source: ImageLike, size: int | None = None) -> tuple[Tensor,
         ImageError: See `load_image`.
     """
     color, alpha, name = _read(source, size)
-    if alpha is not None:
-        pixels = color.permute(1, 2, 0).contiguous().numpy()
-        fill_hidden(pixels, alpha.numpy(), name)
-        color, alpha = torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), alpha[None]
-    return _resized(color, size, name), None if alpha is None else _resized(alpha, size, name)
+    if alpha is None:
+        return _resized(color, size, name), None
+    return _resized(_filled(color, alpha, name), size, name), _resized(alpha[None], size, name)
 
 
 def load_style(source: ImageLike, size: int | None = None) -> Tensor:
@@ -90,10 +88,15 @@ def load_style(source: ImageLike, size: int | None = None) -> Tensor:
     color, alpha, name = _read(source, size)
     if alpha is not None:
         rows, columns = visible_box(alpha.numpy())
-        pixels = color[:, rows, columns].permute(1, 2, 0).contiguous().numpy()
-        fill_hidden(pixels, alpha[rows, columns].numpy(), name)
-        color = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        color = _filled(color[:, rows, columns], alpha[rows, columns], name)
     return _resized(color, size, name)
+
+
+def _filled(color: Tensor, alpha: Tensor, name: str) -> Tensor:
+    """Returns colors (3, H, W) that are `fill_hidden` for an opacity (H, W)."""
+    pixels = color.permute(1, 2, 0).contiguous().numpy()
+    fill_hidden(pixels, alpha.numpy(), name)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def check_batch(images: Any, what: str = "The batch") -> Tensor:
@@ -127,8 +130,13 @@ def _read(source: Any, size: int | None) -> tuple[Tensor, Tensor | None, str]:
     if hasattr(source, "__array__") and not isinstance(source, Image.Image):
         return *_from_array(np.asarray(source)), name
     picture = read_picture(source, min_side=size)
-    alpha = None if picture.alpha is None else _plane(picture.alpha)
-    return to_tensor(picture.color), alpha, picture.name
+    if picture.alpha is not None:
+        return to_tensor(picture.color), _plane(picture.alpha).div_(255), picture.name
+    if size is None:
+        return to_tensor(picture.color), None, picture.name
+    # channel by channel, with the same result: all at once take three times the memory
+    planes = [_resized(_plane(picture.color, i).div_(255)[None], size, picture.name) for i in range(3)]
+    return torch.cat(planes), None, picture.name
 
 
 def _from_tensor(source: Tensor, name: str) -> Tensor:
@@ -141,6 +149,8 @@ def _from_tensor(source: Tensor, name: str) -> Tensor:
         hint = ": its channels come first, so use permute(2, 0, 1)" if last else ""
         raise ImageError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(source.shape)}{hint}.")
     check_pixels(source.shape[-1], source.shape[-2], name)
+    if source.layout != torch.strided or source.is_meta:
+        raise ImageError(f"{name} is sparse or has no numbers: give a dense tensor.")
     return _in_range(source.reshape(source.shape[-3:]), name).to(torch.float32)
 
 
@@ -172,7 +182,7 @@ def _in_range(values: Tensor, name: str) -> Tensor:
         values = values.as_subclass(Tensor)  # torchvision's Image, for one
     if values.dtype in (torch.uint8, torch.uint16):
         return values.to(torch.float32).div_(torch.iinfo(values.dtype).max).contiguous()
-    if not values.dtype.is_floating_point or values.layout != torch.strided:
+    if not values.dtype.is_floating_point:
         raise ImageError(_wrong_type(name))
     values = values.contiguous()
     low, high = (float(value) for value in values.detach().aminmax())
@@ -214,16 +224,13 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         image = read_picture(image).color
-    tensor = torch.empty(3, image.height, image.width)
-    for channel, plane in zip(tensor, image.split(), strict=True):  # one by one: a third of the memory
-        channel.copy_(_plane(plane, scale=False))
-    return tensor.div_(255)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _plane(image: Image.Image, scale: bool = True) -> Tensor:
-    """Returns a channel (H, W), in [0, 1] if scaled."""
-    plane = torch.from_numpy(np.array(image))
-    return plane.to(torch.float32).div_(255) if scale else plane
+def _plane(image: Image.Image, channel: int = 0) -> Tensor:
+    """Returns a channel (H, W), float32 in [0, 255]."""
+    return torch.from_numpy(np.array(image.getchannel(channel))).to(torch.float32)
 
 
 def to_image(tensor: Tensor, alpha: Tensor | None = None) -> Image.Image:

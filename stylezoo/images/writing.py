@@ -10,18 +10,19 @@ import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from stylezoo.errors import did_you_mean
 from stylezoo.files import replacing
 from stylezoo.images.conversion import in_profile
 from stylezoo.images.formats import ImageError, shown, written_formats
 from stylezoo.images.reading import Source, read_picture, read_properties
-from stylezoo.images.tensors import to_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALPHA_SUFFIXES = frozenset({".avif", ".gif", ".jp2", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of the formats that keep the opacity of an image (GIF: either or)."""
@@ -59,7 +60,9 @@ def write_image(
     Raises:
         ImageError: If the suffix is unknown, the quality or the size is none that the format has, or the file cannot be written.
     """
-    if isinstance(image, Tensor):
+    if not isinstance(image, Image.Image):
+        from stylezoo.images.tensors import to_image  # imports PyTorch, which `check_target` does without
+
         image = to_image(image)
     check_target(path, quality, image.size)
     suffix = Path(path).suffix.lower()
@@ -68,8 +71,10 @@ def write_image(
         image, options = _with_metadata(_plain(image, suffix), format, source, settings)
         if format in _WITH_QUALITY:
             options["quality"] = quality
-        if format == "JPEG" and quality >= 90:
-            options["subsampling"] = 0  # color at full resolution: saturated brush strokes show chroma subsampling
+        if format in ("AVIF", "JPEG") and quality >= 90:
+            options["subsampling"] = (
+                "4:4:4"  # color at full resolution: saturated brush strokes show chroma subsampling
+            )
         encoded = io.BytesIO()  # encoders that write to a file do not notice all errors of a full disk
         image.save(encoded, format=format, **options)
         with replacing(path) as file:
@@ -129,6 +134,8 @@ def _check_place(path: Path, name: str) -> None:
         if not stat.S_ISREG(mode):
             kind = "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
             raise ImageError(f"Cannot write {name}: it {kind}.")
+        if not os.access(path, os.W_OK):
+            raise ImageError(f"Cannot write {name}: it is write-protected.")
     folder = Path(os.path.realpath(path)).parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -20,12 +20,12 @@ from torch import Tensor
 from stylezoo.checkpoints import load_model
 from stylezoo.controls import Controls
 from stylezoo.errors import StylezooError, is_out_of_memory
-from stylezoo.images import ImageError, check_target, load_style, load_with_alpha, to_image, write_image
+from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
-from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, write_manifest
+from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
-from stylezoo.module import Iteration, StyleModel, blending_shares
+from stylezoo.module import Iteration, StyleModel
 
 CACHED_BYTES = 2**27
 """Contents are held while they get one style after the other, until they take this much memory."""
@@ -40,6 +40,7 @@ INTERRUPTED = 130
 def stylize_files(
     model: str,
     request: Request,
+    plan: Plan,
     controls: Controls,
     *,
     batch_size: int = 4,
@@ -47,11 +48,12 @@ def stylize_files(
     quality: int = 95,
     device: str = "auto",
 ) -> int:
-    """Stylizes and writes what is asked for: first all that is cheap is checked, then the model is loaded.
+    """Loads a model, and stylizes and writes what is asked for.
 
     Args:
         model: What `load_model` takes.
         request: Which images, and where to.
+        plan: What `make_plan` says of it.
         controls: How.
         batch_size: See `Run`, as for ``preview`` and ``quality``.
         preview: Iterations between two previews.
@@ -64,52 +66,44 @@ def stylize_files(
     Raises:
         StylezooError: If nothing can be done, or the only image fails.
     """
-    run: Run | None = None
-    total = 0
+    done: list[Job] = []
     try:
-        names = None if request.names_files() else list(request.style)
-        plan = make_plan(request, names)
-        network = None
-        if plan.jobs:
-            target = find_device(device)
-            network = load_model(model).to(target)
-            plan = plan_for(network, request, plan, names)
-        total = plan.total
-        say_refused(plan)
-        if network is not None and plan.jobs:
-            check_model(network, controls, plan)
-            masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles)))
-            stylizer_of = partial(make_stylizer, network, controls, masks)
-            run = Run(network, stylizer_of, controls.size, batch_size, preview, quality, alone=total == 1)
-            run.settings = recorded(network, controls)
-            try:
-                run(plan.jobs)
-            finally:
-                if request.has_manifest:
-                    write_manifest(request, [*plan.existing, *run.done], controls.alpha)
+        target = find_device(device)
+        network = load_model(model).to(target)
+        plan = plan_for(network, request, plan)
+        check_model(network, controls, plan)
+        plan.report()
+        if not plan.jobs:
+            return plan.finish(request.output)
+        masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles)))
+        run = Run(
+            network,
+            partial(make_stylizer, network, controls, masks),
+            controls.size,
+            batch_size,
+            preview,
+            quality,
+            settings=recorded(network, controls),
+            alone=plan.total == 1,
+            done=done,
+        )
+        try:
+            run(plan.jobs)
+        finally:
+            if request.has_manifest:
+                write_manifest(request, [*plan.existing, *done], controls.alpha)
     except KeyboardInterrupt:
-        done = len(run.done) if run else 0
-        report(f"stopped after {done} of {total} images: {request.output}", "stylezoo: ")
+        report(f"stopped after {len(done)} of {plan.total} images: {request.output}", "stylezoo: ")
         return INTERRUPTED
-    done, failed = (len(run.done), run.failed + plan.failed) if run else (0, plan.failed)
-    existing = f", {len(plan.existing)} exist already" if plan.existing else ""
-    print(printable(f"{done} of {total} images stylized, {failed} failed{existing}: {request.output}"))
-    return 1 if failed else 0
+    return plan.finish(request.output, len(done), run.failed)
 
 
-def plan_for(model: StyleModel, request: Request, plan: Plan, names: list[str] | None) -> Plan:
-    """Returns the plan for the styles of a model.
-
-    Args:
-        model: The model.
-        request: What is asked for.
-        plan: What was planned before the kind of the model was known.
-        names: The trained styles that this was planned for; None for style images.
-    """
+def plan_for(model: StyleModel, request: Request, plan: Plan) -> Plan:
+    """Returns the plan for the styles of a model, where it was made for others before the model was known."""
     wanted: list[str] | None = None
     if model.kind in ("multi", "single"):
         wanted = model.expand_styles(list(request.style), lambda word: [word])
-    return plan if wanted == names else make_plan(request, wanted)
+    return plan if (wanted or None) == (plan.names or None) else make_plan(request, wanted)
 
 
 def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
@@ -126,8 +120,7 @@ def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
                 model.encode_style(style)
         elif not styles:
             model.check_styles([])
-        if controls.style_weights is not None:
-            blending_shares(controls.style_weights, max(1, len(styles)))
+    plan.check_counts(controls.style_weights, 0)
 
 
 def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, styles: tuple[str, ...]) -> Stylizer:
@@ -149,18 +142,6 @@ def recorded(model: StyleModel, controls: Controls) -> dict[str, Any]:
 
     named = {"model": model.tag or model.system, **asdict(controls)}
     return {"version": __version__, **{name: value for name, value in named.items() if value is not None}}
-
-
-def say_refused(plan: Plan) -> None:
-    """Reports the files that cannot be read.
-
-    Raises:
-        ImageError: If this concerns the only image.
-    """
-    if plan.total == 1 and plan.refused:
-        raise ImageError(next(iter(plan.refused.values())))
-    for reason in plan.refused.values():
-        report(reason)
 
 
 class Content(NamedTuple):
@@ -186,6 +167,7 @@ class Run:
         done: The images that are written.
         failed: The number of images that are not.
         bug: The first error that is none of the user's.
+        told: What was reported.
     """
 
     model: StyleModel
@@ -199,6 +181,7 @@ class Run:
     done: list[Job] = field(default_factory=list)
     failed: int = 0
     bug: Exception | None = None
+    told: set[str] = field(default_factory=set)
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Works through the jobs.
@@ -303,7 +286,9 @@ class Run:
                 reason = f"{name}: {type(error).__name__}: {error}"
             elif self.alone:
                 raise StylezooError(reason) from error
-            report(reason)
+            if reason not in self.told:  # a content may fail in the same way with every style
+                report(reason)
+            self.told.add(reason)
         free_memory()
 
 
@@ -376,13 +361,3 @@ def shown_iterations(model: StyleModel, log: Log, job: Job, every: int) -> Itera
         model.on_iteration = None
         log.progress.remove_task(task)
         preview.unlink(missing_ok=True)
-
-
-def report(text: str, label: str = "skipped: ") -> None:
-    """Says on standard error, in one line, what is skipped and why."""
-    print(printable(f"{label}{' '.join(text.split())}"), file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Returns a text that can be printed, also with names of files that are no text."""
-    return text.encode(errors="backslashreplace").decode()

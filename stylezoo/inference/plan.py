@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import random
+import sys
 import tempfile
 import unicodedata
 from collections import Counter
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from stylezoo import catalog
+from stylezoo.controls import blending_shares, check_mask_count
 from stylezoo.errors import StylezooError, check_number, did_you_mean
 from stylezoo.files import open_regular, problem, replacing
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, check_target, list_images
@@ -58,12 +61,14 @@ class Plan:
     """What there is to do, and what is left out.
 
     Attributes:
+        names: The trained styles that it is made for; None for style images.
         jobs: In the order of styles, then contents.
         refused: {file: why it cannot be read}.
         failed: Number of images that are not stylized because of these.
         existing: The images that exist already.
     """
 
+    names: list[str] | None = None
     jobs: list[Job] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     failed: int = 0
@@ -73,6 +78,35 @@ class Plan:
     def total(self) -> int:
         """Number of images that were asked for."""
         return len(self.jobs) + self.failed + len(self.existing)
+
+    def check_counts(self, style_weights: Sequence[float] | None, masks: int) -> None:
+        """Checks the number of blending weights and of masks, where that of the styles is known.
+
+        Raises:
+            StylezooError: If these do not fit.
+        """
+        for styles in {len(job.styles) for job in self.jobs if job.styles}:
+            check_mask_count(masks, styles)
+            if style_weights is not None:
+                blending_shares(style_weights, styles)
+
+    def finish(self, output: Path, done: int = 0, failed: int = 0) -> int:
+        """Says what has become of all images, and returns the exit code."""
+        failed += self.failed
+        existing = f", {len(self.existing)} exist already" if self.existing else ""
+        print(printable(f"{done} of {self.total} images stylized, {failed} failed{existing}: {output}"))
+        return 1 if failed else 0
+
+    def report(self) -> None:
+        """Reports the files that cannot be read.
+
+        Raises:
+            ImageError: If this concerns the only image.
+        """
+        if self.total == 1 and self.refused:
+            raise ImageError(next(iter(self.refused.values())))
+        for reason in self.refused.values():
+            report(reason)
 
 
 @dataclass(frozen=True)
@@ -112,6 +146,8 @@ class Request:
             meaning = "the number of styles drawn for each content, 1 or more"
             check_number("random_styles", self.random_styles, meaning, 1, whole=True)
         drawn = self.random_styles is not None
+        if "" in (*self.content, *self.style, *self.masks, self.pairs):
+            raise StylezooError("A file has an empty name: name a file or a folder.")
         if self.pairs is None and not self.content:
             raise StylezooError("There is nothing to stylize: name images (--content) or a list of pairs (--pairs).")
         if self.pairs is not None and (self.content or self.style or drawn):
@@ -137,37 +173,43 @@ class Request:
         """The image files that ``style`` stands for."""
         return [str(path) for word in self.style for path, _ in expand(word, self.output)]
 
-    def names_files(self) -> bool:
-        """Whether the styles look like image files, for a check before the model is known."""
-        words = self.style
+    def style_names(self, model: str) -> list[str] | None:
+        """The styles as names of trained ones; None if they are image files, as far as this shows without the model.
+
+        Args:
+            model: A name, whose system is known, or a file.
+        """
+        system = catalog.systems().get(model.partition(".")[0])
+        words = list(self.style)
         if self.pairs is not None:
             words = [style for _, _, styles in read_pairs(self.pairs, are_files=False) for style in styles]
-        return all(
-            os.path.exists(word)
-            or glob.has_magic(word)
-            or os.path.basename(word) != word
-            or Path(word).suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES
-            for word in words
-        )
+        if system is None or os.path.exists(model):
+            return None if all(map(_looks_like_file, words)) else words
+        return words if system.kind in ("multi", "single") else None
 
 
-def make_plan(request: Request, styles: Sequence[str] | None = None) -> Plan:
+def _looks_like_file(word: str) -> bool:
+    known = Path(word).suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES
+    return known or os.path.exists(word) or glob.has_magic(word) or os.path.basename(word) != word
+
+
+def make_plan(request: Request, names: list[str] | None = None) -> Plan:
     """Finds the images to stylize, and checks what can be checked by names and headers of files.
 
     Args:
         request: What is asked for.
-        styles: Numbers and names of trained styles; None takes the files that ``request.style`` stands for.
+        names: Numbers and names of trained styles; None takes the image files that ``request.style`` stands for.
 
     Raises:
         StylezooError: If there is no image, an output would replace an input, or outputs cannot be written.
     """
     check_output(request.output)
-    are_files = styles is None
+    are_files = names is None
     if request.pairs is not None:
         found = read_pairs(request.pairs, are_files)
     else:
         contents = [item for pattern in request.content for item in expand(pattern, request.output)]
-        found = combinations(contents, request.style_files() if styles is None else styles, request)
+        found = combinations(contents, request.style_files() if names is None else names, request)
     jobs = named_jobs(list(dict.fromkeys(found)), request)
     style_files = {style for job in jobs for style in job.styles} if are_files else set()
     inputs = [*(job.content for job in jobs), *map(Path, [*style_files, *request.masks])]
@@ -180,7 +222,9 @@ def make_plan(request: Request, styles: Sequence[str] | None = None) -> Plan:
     check_targets(targets, inputs)
     for mask in request.masks:
         read_properties(mask)
-    return _readable(jobs, style_files, request)
+    plan = _readable(jobs, style_files, request)
+    plan.names = names
+    return plan
 
 
 def _readable(jobs: list[Job], style_files: set[str], request: Request) -> Plan:
@@ -502,3 +546,16 @@ def write_manifest(request: Request, jobs: Iterable[Job], alpha: float) -> None:
             opened.write(text.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
         raise StylezooError(f"{file} {problem(error)}.") from error
+
+
+# What is said
+
+
+def report(text: str, label: str = "skipped: ") -> None:
+    """Says on standard error, in one line, what is skipped and why."""
+    print(printable(f"{label}{' '.join(text.split())}"), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Returns a text that can be printed, also with names of files that are no text."""
+    return text.encode(errors="backslashreplace").decode()

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.controls import check_mask_count
 from stylezoo.errors import StylezooError
-from stylezoo.images import ImageLike, load_image
+from stylezoo.images import ImageLike, load_with_alpha
 
 BLACK = 1 / 32
 """Below this a map is black: JPEG files are not exactly so."""
@@ -24,13 +25,10 @@ def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
     """
     if not masks:
         return None
+    check_mask_count(len(masks), count)
     maps = [_gray(mask) for mask in masks]
-    if len(maps) == 1 and count == 2:
+    if len(maps) < count:
         maps.append(1 - maps[0])
-    if len(maps) != count:
-        raise StylezooError(
-            f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two)."
-        )
     height, width = max((tuple(m.shape) for m in maps), key=lambda shape: shape[0] * shape[1])
     for each in maps:
         if not alike(each, (height, width)):
@@ -48,7 +46,8 @@ def _gray(mask: ImageLike) -> Tensor:
         mask = mask.reshape(1, *mask.shape[-2:]).expand(3, -1, -1)
     if isinstance(mask, Tensor) and mask.dtype == torch.bool:
         mask = mask.float()
-    return load_image(mask).mean(0)
+    gray, alpha = load_with_alpha(mask)
+    return gray.mean(0) if alpha is None else gray.mean(0) * alpha[0]  # where a map is transparent, it says nothing
 
 
 def check_masks(masks: Any, count: int) -> Tensor:

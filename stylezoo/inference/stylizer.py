@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor
+from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor, blending_shares
 from stylezoo.docstrings import described
 from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
 from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_style, load_with_alpha, to_image
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
-from stylezoo.module import StyleModel, blending_shares
+from stylezoo.module import StyleModel
 
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""
@@ -130,7 +130,7 @@ class Stylizer:
         except Exception as error:
             if isinstance(error, NotEnoughMemoryError) or not is_out_of_memory(error):
                 raise
-            ways = [f"make them smaller ({control}, --{control})"]
+            ways = [f"resize to fewer pixels ({control}, --{control})"]
             if self.model.supports_tiles and (self.tile is None or self.tile > 256):
                 ways.insert(0, f"work in tiles (tile, --tile {512 if self.tile is None else 256})")
             raise NotEnoughMemoryError(f"There is not enough memory for {what}: {', or '.join(ways)}.") from error

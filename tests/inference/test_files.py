@@ -74,6 +74,8 @@ def test_what_is_cheap_is_checked_before_the_model_is_loaded(
         ({"--masks": "gone.png"}, "gone.png does not exist"),
         ({"--content": str(tmp_path / "styles" / "*.jpg")}, "There is no image in"),
         ({"--output": str(tmp_path / "out.psd")}, "Cannot write"),
+        ({"--output": ""}, "--output has no name"),
+        ({"--content": ""}, "A file has an empty name"),
         ({"--output": f"{style}/out"}, "Cannot write to the folder"),
         ({"--alpha": "2"}, "alpha is the strength of the style between 0 and 1, not 2.0"),
         ({"--size": "0"}, "size is the short side in pixels that contents are resized to, 16 to 17320, not 0"),
@@ -95,6 +97,23 @@ def test_what_is_cheap_is_checked_before_the_model_is_loaded(
         said = capsys.readouterr().err
         assert message in said and len(said.splitlines()) == 1, said
     assert not (tmp_path / "out").exists()
+
+
+def test_files_and_places_are_checked_without_pytorch(style: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from stylezoo.cli import main
+for content, output in (("gone.png", "out"), ({style!r}, {style!r}), ({style!r}, "x.psd")):
+    try:
+        main(["stylize", "--model", "adain", "--content", content, "--style", {style!r}, "--output", output])
+    except SystemExit as stop:
+        assert stop.code == 1
+assert "torch" not in sys.modules
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    said = run.stderr.splitlines()
+    assert len(said) == 3 and "gone.png does not exist" in said[0] and "would replace" in said[1] and "x.psd" in said[2]
 
 
 def test_one_file_never_ends_a_run(
@@ -148,7 +167,7 @@ def test_each_file_is_read_once(
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "out")) == 1
     assert set(read.values()) == {1} and len(read) == 3
     shown = capsys.readouterr()
-    assert "6 of 9 images stylized, 3 failed" in shown.out
+    assert "6 of 9 images stylized, 3 failed" in shown.out and len(shown.err.splitlines()) == 1  # told once
     monkeypatch.setattr(files, "CACHED_BYTES", 1)  # one content at a time gives the same
     outputs = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "one")) == 1
