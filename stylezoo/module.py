@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from operator import itemgetter
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -563,12 +566,42 @@ class StyleModel(LightningModule):
 
 
 def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None:
-    """Raises a StylezooError that names setting and choices, if a setting with a ``Literal`` type is none of these."""
+    """Raises a StylezooError that names a setting with a value of another type, or with one that is no choice."""
     for name, hint in get_type_hints(model.__init__).items():
+        if name not in settings or name == "return":
+            continue
         optional = [h for h in get_args(hint) if get_origin(h) is Literal]  # Literal["a", "b"] | None
         choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
-        if choices is not None and name in settings and not (optional and settings[name] is None):
+        if choices is not None and not (optional and settings[name] is None):
             check_choice(name, settings[name], choices)
+        elif choices is None and not has_type(settings[name], hint):
+            expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+            raise StylezooError(f"{name} of {model.system} must be {expected}, got {settings[name]!r}.")
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type as settings have them: numbers, strings, and lists and dicts of these.
+
+    >>> has_type(1, float), has_type("1", float), has_type([1, 2.5], tuple[float, ...]), has_type(None, int | None)
+    (True, False, True, True)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (list, tuple, Sequence):
+        kinds = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(any(has_type(v, kind) for kind in kinds) for v in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(
+            has_type(k, arguments[0]) and has_type(v, arguments[1]) for k, v in value.items()
+        )
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, (str, os.PathLike))
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:

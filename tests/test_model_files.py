@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import THIN, shared, thin_model
+from conftest import ROOT, THIN, load_module, shared, thin_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -211,7 +211,9 @@ KEY = "transformer.contract.0.conv.weight"
         ({"encoders": {"encoder": {}}}, "does not say which system it holds"),
         ({"format": "other"}, "was not written by stylezoo"),
         ({"settings": {"widht": 0.25}}, "johnson has no setting 'widht' .*did you mean 'width'"),
-        ({"settings": {"width": "wide"}}, "johnson cannot be built with the settings of"),
+        ({"settings": {"width": "wide"}}, "width of johnson must be float, got 'wide'"),
+        ({"settings": {"lr": "fast"}}, "lr of johnson must be float, got 'fast'"),
+        ({"settings": {"style_layers": {"relu1_2": "x"}}}, "style_layers of johnson must be dict"),
         ({"settings": {"width": -1}}, "johnson cannot be built with the settings of"),
         ({"settings": {}}, "does not fit johnson: .* has the shape"),
     ],
@@ -400,3 +402,11 @@ def test_a_wrong_vgg_is_not_imported(tmp_path: Path) -> None:
     ):
         found = encoder_check.doubt(VGG(name, str(path)), path)
         assert found == words
+
+
+@pytest.mark.parametrize("name", ["weights", "archives"])
+def test_broken_files(name: str) -> None:
+    """A little of what `tools/fuzz.py` does for as long as one likes."""
+    fuzz = load_module("fuzz", ROOT / "tools" / "fuzz.py")
+    count, failure = fuzz.fuzz(fuzz.FUZZERS[name], seconds=2, seed=0)
+    assert failure is None and count > 5
