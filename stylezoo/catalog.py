@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from stylezoo.controls import Kind
 
 MODELS, STUDIES = (Path(__file__).with_name(name) for name in ("models", "studies"))
@@ -94,6 +96,13 @@ def studies() -> dict[str, Study]:
         for node, about in _announced(STUDIES, "study")
     ]
     return {study.name: study for study in sorted(found, key=lambda study: study.name)}
+
+
+@cache
+def weight_files() -> list[str]:
+    """Returns the names in the table of weight files, see `stylezoo.weights.table`."""
+    table = yaml.safe_load(MODELS.with_name("pretrained").joinpath("table.yaml").read_text(encoding="utf-8"))
+    return [name for section in table.values() for name in section]
 
 
 def _announced(folder: Path, decorator: str) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, dict[str, Any]]]:

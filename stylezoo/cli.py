@@ -131,7 +131,16 @@ SECTIONS: dict[str, Any] = {
 }
 """{section of a recipe: the types of its values}."""
 
-SETTINGS = ("seed_everything", "compile", "channels_last", "start", "start_parts", "ckpt_path", "weights_only")
+SETTINGS = (
+    "seed_everything",
+    "compile",
+    "channels_last",
+    "start",
+    "start_parts",
+    "start_any_encoder",
+    "ckpt_path",
+    "weights_only",
+)
 OPTIONS = (*SECTIONS, *SETTINGS, "verbose", "return_predictions", "config", "print_config", "help")
 """What options and recipes begin with."""
 
@@ -169,6 +178,9 @@ def checked_options(command: str, words: list[str]) -> list[str]:
         elif option in ("--ckpt_path", "--start") and is_missing(option, value):
             raise MissingFileError(f"{option}: there is no checkpoint {value}.")
         checked.append(f"{option}={value}")
+    named = {option.partition(".")[0].partition("=")[0] for option in checked}
+    if not named & {"--config", "--model", "--help", "-h", "--print_config"}:
+        raise UsageError(f"{command} needs a model and images: name a recipe, --config RECIPE.yaml.{see(command)}")
     return checked
 
 

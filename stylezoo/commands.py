@@ -15,7 +15,7 @@ from typing import Literal
 from stylezoo import catalog
 from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
 from stylezoo.docstrings import described
-from stylezoo.errors import StylezooError, unknown_name
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
@@ -78,6 +78,20 @@ def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: i
     Console(width=None if sys.stdout.isatty() else width).print(table, *map(escape, notes), sep="\n")
 
 
+def _check_model(name: str) -> None:
+    """Raises a StylezooError if it is clear without PyTorch that `stylezoo.load_model` finds no such model."""
+    from stylezoo.download import cache_folder
+
+    path = Path(name)
+    if path.suffix in (".safetensors", ".ckpt"):
+        if not path.exists():
+            raise MissingFileError(f"There is no model file {name}.")
+    elif path.suffix not in (".yaml", ".yml") and not path.exists():
+        system = catalog.spelled(name.partition(".")[0])
+        if system not in catalog.systems() and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+            raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+
+
 @described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
@@ -134,6 +148,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     check_run(batch_size, preview, quality)
     if not output:
         raise StylezooError("--output has no name: give an image file or a folder.")
+    _check_model(model)
     request = Request(
         content or [],
         style or [],
@@ -172,6 +187,10 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
     if catalog.spelled(system) not in catalog.systems():
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+    for file in files:
+        path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)
+        if not path.exists():
+            raise MissingFileError(f"There is no file {path}.")
     from stylezoo import checkpoints
 
     model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
@@ -188,6 +207,9 @@ def download(name: str) -> int:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
             art_inception or alexnet_torchvision; or what `python -m stylezoo list --pretrained` says must be downloaded.
     """
+    known = catalog.weight_files()
+    if name not in known:
+        raise unknown_name("There is no file to download for", name, known, "choose one of")
     from stylezoo import weights
 
     print(weights.download(name))
@@ -256,6 +278,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         style: Folder of style images, with its subfolders.
         output: Folder of the results.
     """
+    for model in models:
+        _check_model(model.partition("=")[2] if "=" in model and not Path(model).exists() else model)
     from lightning.pytorch.utilities import rank_zero_only
 
     from stylezoo.evaluation import evaluate as run
