@@ -37,6 +37,7 @@ from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo import tensorflow
+from stylezoo.errors import StylezooError
 from stylezoo.layers import ConditionalTransformer
 from stylezoo.losses import PerceptualLoss, mean_variation
 from stylezoo.module import Blend, StyleCode, StyleModel
