@@ -20,7 +20,7 @@ from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
 from stylezoo.tensor_files import check_file, check_numbers, load_pickle, misfit, unreadable
-from stylezoo.vgg import VGG, is_vgg
+from stylezoo.vgg import VGG, file_of, is_vgg
 
 FORMAT = "stylezoo-1"
 
@@ -74,7 +74,7 @@ def save_model(
 
 def _ships(vgg: VGG) -> bool:
     """Whether the package has the file of these very weights."""
-    file = weights.table().encoders.get(vgg.name)
+    file = weights.table().encoders.get(file_of(vgg.name))
     deepest = list(vgg.channels)[-1]
     return file is not None and file.file is not None and VGG(vgg.name, last=deepest).sha256 == vgg.sha256
 
@@ -260,7 +260,7 @@ def _load_safetensors(path: Path, settings: dict[str, Any]) -> StyleModel:
     encoders = tuple(f"{name}." for name in card["encoders"])
     if any(key.startswith(encoders) for key in tensors):  # else it is in the package
         settings.setdefault("encoder_weights", str(path))
-    model = build(registry.get(system), settings, path)
+    model = build(_class_of(system, path), settings, path)
     model.on_load_checkpoint({"stylezoo": card})
     own = {key: t for key, t in tensors.items() if not key.startswith(encoders) or key in model.state_dict()}
     _load_state(model, legacy.upgrade_tensors(system, own), path, system)
@@ -275,12 +275,17 @@ def _checked_card(card: Any, settings: Any, path: Path) -> tuple[str, dict[str, 
         isinstance(entry, dict) and {"name", "sha256"} <= entry.keys() for entry in encoders.values()
     ):
         raise StylezooError(f"{path} does not say which system it holds, with which settings: it is damaged.")
-    if card["system"] not in registry.systems():
+    return card["system"], legacy.upgrade_settings(card["system"], settings)
+
+
+def _class_of(system: str, path: Path) -> type[StyleModel]:
+    """Returns the class of the system that a model file holds."""
+    if system not in registry.systems():
         raise StylezooError(
-            f"{path} holds a model of the system {card['system']!r}, which this zoo does not have: import the module that"
+            f"{path} holds a model of the system {system!r}, which this zoo does not have: import the module that"
             " registers it first, or update stylezoo."
         )
-    return card["system"], legacy.upgrade_settings(card["system"], settings)
+    return registry.get(system)
 
 
 def _load_state(module: nn.Module, tensors: Mapping[str, Any], source: str | Path, name: str) -> None:
@@ -333,7 +338,7 @@ def _load_checkpoint(path: Path, settings: dict[str, Any]) -> StyleModel:
     saved = {k: v for k, v in saved.items() if not k.startswith("_")} if isinstance(saved, dict) else saved
     system, saved = _checked_card(checkpoint["stylezoo"], saved, path)
     settings = legacy.given_settings(system, settings, 5)
-    model = build(registry.get(system), {**saved, **settings}, path)
+    model = build(_class_of(system, path), {**saved, **settings}, path)
     model.on_load_checkpoint(checkpoint)
     _load_state(model, checkpoint["state_dict"], path, system)
     return model
@@ -401,9 +406,9 @@ def take_weights(
     known = dict.fromkeys(name.partition(".")[0] for name in own)
     unknown = [part for part in parts or () if part not in known]
     if unknown:
-        close = did_you_mean(unknown[0], known)
-        hint = f"did you mean {close!r}?" if close else f"its submodules are {', '.join(known)}."
-        raise StylezooError(f"{model.system} has no submodule {unknown[0]} to start with: {hint}")
+        raise StylezooError(
+            f"{model.system} has no submodule {unknown[0]} to start with: its submodules are {', '.join(known)}."
+        )
     wanted = {name for name in own if parts is None or name.partition(".")[0] in parts}
     fitting = {name: tensor for name, tensor in other.items() if name in wanted and own[name].shape == tensor.shape}
     if not fitting:

@@ -119,6 +119,15 @@ def parse_name(name: str) -> tuple[int, str, int]:
     return int(match[1]), match[2], int(match[3] or 1)
 
 
+def file_of(name: str) -> str:
+    """Returns the entry of the table of weights that an encoder reads: thin encoders have the slim one's.
+
+    >>> file_of("vgg19_thin"), file_of("vgg19_caffe")
+    ('vgg19_slim', 'vgg19_caffe')
+    """
+    return name.replace("_thin", "_slim")
+
+
 def conv_names(depth: int) -> list[str]:
     """The convolutions of VGG-16 or VGG-19 in order: conv1_1, conv1_2, conv2_1 ..."""
     return [f"conv{b}_{i}" for b, n in enumerate(CONVS_PER_BLOCK[depth], start=1) for i in range(1, n + 1)]
@@ -206,7 +215,7 @@ class VGG(nn.Module):
             return weights
         if self.flavor == "random" and weights is None:
             return random_weights(self.depth, divisor)
-        tensors = canonical(weight_files.encoder_tensors(name, weights, option), self.depth)
+        tensors = canonical(weight_files.encoder_tensors(file_of(name), weights, option), self.depth)
         if not tensors:
             raise StylezooError(
                 f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, thin_model
 from PIL import EpsImagePlugin, Image, ImageCms, PngImagePlugin
 from torch import Tensor
 from torchvision import tv_tensors
 
+import stylezoo
 from stylezoo import images
 from stylezoo.images import (
     ALPHA_SUFFIXES,
@@ -38,6 +40,8 @@ from stylezoo.images import (
     write_image,
 )
 from stylezoo.images.color import WEAK
+from stylezoo.inference import load_masks
+from stylezoo.layers import read_style
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -197,6 +201,22 @@ def test_an_output_gets_the_opacity_of_its_content_back(tmp_path: Path) -> None:
     assert np.asarray(read_image(tmp_path / "a.bmp"))[0].tolist() == [list(RED)] * 4 + [list(WHITE)] * 4
     with pytest.raises(ImageError, match=r"opacity \(1, 4, 8\) is not as large as the image \(3, 5, 8\)"):
         to_image(torch.zeros(3, 5, 8), alpha)
+
+
+def test_a_trained_style_and_a_region_have_no_hidden_pixels(tmp_path: Path) -> None:
+    half_hidden("RGBA").save(tmp_path / "a.png")
+    style = read_style(tmp_path / "a.png")
+    assert style.shape == (1, 3, 4, 4) and style.flatten(2).mean(2).tolist() == [[1, 0, 0]]
+    white = Image.new("RGBA", (8, 4), (255, 255, 255, 0))
+    white.paste((255, 255, 255, 255), (0, 0, 4, 4))
+    masks = load_masks([white], 2)
+    assert masks is not None and masks[:, 0].tolist() == [[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4]
+
+
+def test_stylize_gives_the_opacity_back() -> None:
+    content = half_hidden("RGBA").resize((32, 16), Image.Resampling.NEAREST)
+    output = stylezoo.stylize(content, half_hidden("RGBA").resize((32, 16)), thin_model("adain"))
+    assert output.mode == "RGBA" and output.getchannel("A").tobytes() == content.getchannel("A").tobytes()
 
 
 def test_palettes(tmp_path: Path) -> None:
@@ -362,6 +382,18 @@ def test_broken_frames_after_the_first_do_not_matter(tmp_path: Path) -> None:
 
 
 LOOP = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n{} loop\n"
+
+
+def test_images_are_opened_in_one_place() -> None:
+    """Where the formats are listed."""
+    calls = {
+        path.relative_to(ROOT).as_posix(): path.read_text().count("Image.open(")
+        for folder in ("stylezoo", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name for name, count in calls.items() if count} == {"stylezoo/images/reading.py"}
+    source = (ROOT / "stylezoo" / "images" / "reading.py").read_text()
+    assert source.count("Image.open(file, formats=") == source.count("Image.open(")
 
 
 def test_no_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -684,7 +716,11 @@ def test_targets_are_checked_before_any_work(tmp_path: Path, monkeypatch: pytest
     for path, size in ((tmp_path / "a.webp", (16384, 1)), (tmp_path / "a.jpg", (1, 65536))):
         with pytest.raises(ImageError, match="have at most"):
             write_image(Image.new("RGB", size), path)
+    quarters().save(tmp_path / "old.png")
     monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(ImageError, match="old.png: it is write-protected"):
+        check_target(tmp_path / "old.png")
+    (tmp_path / "old.png").unlink()
     with pytest.raises(ImageError, match="the folder .* is not writable"):
         check_target(tmp_path / "new" / "a.png")
     monkeypatch.undo()

@@ -246,3 +246,14 @@ def test_no_layers_take_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     vgg = VGG("vgg19_random/8")
     monkeypatch.setattr(vgg, "_forward", lambda *_: pytest.fail("a pass for nothing"))
     assert vgg(torch.rand(1, 3, 32, 32), []) == {}
+
+
+def test_a_thin_encoder_is_the_slim_one_without_its_maps() -> None:
+    slim, thin = VGG("vgg19_slim", last="relu4_1"), VGG("vgg19_thin", last="relu4_1")
+    assert thin.channels["relu4_1"] == slim.channels["relu4_1"] // 2
+    image = torch.rand(1, 3, 32, 40)
+    features = thin(image, ["relu3_1", "conv4_1"])
+    assert features["relu3_1"].shape == (1, 128, 8, 10)
+    mapped = torch.relu(slim.maps["conv3_1"](features["relu3_1"]))
+    torch.testing.assert_close(mapped, slim(image, ["relu3_1"])["relu3_1"])
+    assert thin.continued(features["relu3_1"], "relu3_1", ["conv4_1"])["conv4_1"].equal(features["conv4_1"])

@@ -21,17 +21,22 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms
+from safetensors.torch import save
 
 from stylezoo import cli, legacy, registry
 from stylezoo.commands import COMMANDS
+from stylezoo.download import extract
 from stylezoo.errors import StylezooError
 from stylezoo.images import formats, load_image, written_formats
+from stylezoo.tensor_files import read_tensors
 from stylezoo.trainer_cli import StyleCLI
 
 SLOW = 10.0
@@ -266,10 +271,57 @@ def read_command_file(path: Path) -> None:
     read_command_line([os.fsdecode(word) for word in path.read_bytes().replace(b"\0", b"").split(b"\n") if word])
 
 
+def weight_files() -> dict[str, bytes]:
+    """Small files of weights of every format that is read."""
+    tensors = {
+        "1.weight": torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2),
+        "1.bias": torch.zeros(2, dtype=torch.float16),
+        "count": torch.tensor(3),
+    }
+    files = {"x.safetensors": save(tensors, metadata={"stylezoo": '{"format": "stylezoo-1", "system": "adain"}'})}
+    scripts = {"state_dict": tensors, "args": argparse.Namespace(lr=1.0), "best": np.float64(2.0)}
+    for name, content, zipped in (("x.pth", scripts, True), ("old.pth", scripts, False), ("x.ckpt", tensors, True)):
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+        files[name] = buffer.getvalue()
+    for name, write in (("x.npz", np.savez), ("small.npz", np.savez_compressed)):
+        buffer = io.BytesIO()
+        write(buffer, **{key: tensor.numpy() for key, tensor in tensors.items()})
+        files[name] = buffer.getvalue()
+    return files
+
+
+def archives() -> dict[str, bytes]:
+    """Small zip files with every method of compression."""
+    files = {}
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            archive.writestr("a/1.txt", b"one two three " * 30)
+            archive.writestr("a/b/2.bin", random.Random(0).randbytes(200))
+            archive.mkdir("c")
+        files[f"{method}.zip"] = buffer.getvalue()
+    return files
+
+
+def unpack(path: Path) -> None:
+    """Unpacks an archive; where that fails, nothing may be left in the folder."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            extract(path, Path(folder, "in"))
+        except StylezooError:
+            left = [file for file in Path(folder).rglob("*") if file.is_file()]
+            assert not left, f"{left} is left"
+            raise
+        assert all(file.name == "in" for file in Path(folder).iterdir()), "files outside of the folder"
+
+
 FUZZERS = {
+    "archives": Fuzzer(archives, unpack),
     "commands": Fuzzer(command_lines, read_command_file),
     "images": Fuzzer(image_files, read_small_image),
     "recipes": Fuzzer(recipe_files, read_recipe),
+    "weights": Fuzzer(weight_files, read_tensors),
 }
 
 

@@ -224,10 +224,8 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         image = read_picture(image).color
-    tensor = torch.empty(3, image.height, image.width)
-    for channel in range(3):
-        tensor[channel] = _plane(image, channel)
-    return tensor.div_(255)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _plane(image: Image.Image, channel: int = 0) -> Tensor:

@@ -134,6 +134,8 @@ def _check_place(path: Path, name: str) -> None:
         if not stat.S_ISREG(mode):
             kind = "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
             raise ImageError(f"Cannot write {name}: it {kind}.")
+        if not os.access(path, os.W_OK):
+            raise ImageError(f"Cannot write {name}: it is write-protected.")
     folder = Path(os.path.realpath(path)).parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

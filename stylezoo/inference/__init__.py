@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FINGERPRINT_TOLERANCE": "stylizer",
-    "ImageLike": "stylizer",
-    "Style": "stylizer",
-    "Stylizer": "stylizer",
-    "fingerprint": "stylizer",
-    "load_image": "regions",
-    "load_masks": "regions",
-    "load_styles": "stylizer",
-    "stylize": "stylizer",
+    "FINGERPRINT_TOLERANCE": ".stylizer",
+    "ImageLike": "..images",
+    "Style": ".stylizer",
+    "Stylizer": ".stylizer",
+    "fingerprint": ".stylizer",
+    "load_image": "..images",
+    "load_masks": ".regions",
+    "load_styles": ".stylizer",
+    "stylize": ".stylizer",
 }
 """{public name: the module that has it}."""
 
@@ -55,7 +55,7 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
             legacy.warn(f"stylezoo.inference.{name}", _RENAMED[name])
             name = _RENAMED[name]
         if name in _MODULES:
-            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+            value = getattr(importlib.import_module(_MODULES[name], __name__), name)
             globals()[name] = value
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -167,6 +167,7 @@ class Run:
         done: The images that are written.
         failed: The number of images that are not.
         bug: The first error that is none of the user's.
+        told: What was reported.
     """
 
     model: StyleModel
@@ -180,6 +181,7 @@ class Run:
     done: list[Job] = field(default_factory=list)
     failed: int = 0
     bug: Exception | None = None
+    told: set[str] = field(default_factory=set)
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Works through the jobs.
@@ -284,7 +286,9 @@ class Run:
                 reason = f"{name}: {type(error).__name__}: {error}"
             elif self.alone:
                 raise StylezooError(reason) from error
-            report(reason)
+            if reason not in self.told:  # a content may fail in the same way with every style
+                report(reason)
+            self.told.add(reason)
         free_memory()
 
 

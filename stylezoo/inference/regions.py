@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylezoo.controls import check_mask_count
 from stylezoo.errors import StylezooError
-from stylezoo.images import ImageLike, load_image
+from stylezoo.images import ImageLike, load_with_alpha
 
 BLACK = 1 / 32
 """Below this a map is black: JPEG files are not exactly so."""
@@ -46,7 +46,8 @@ def _gray(mask: ImageLike) -> Tensor:
         mask = mask.reshape(1, *mask.shape[-2:]).expand(3, -1, -1)
     if isinstance(mask, Tensor) and mask.dtype == torch.bool:
         mask = mask.float()
-    return load_image(mask).mean(0)
+    gray, alpha = load_with_alpha(mask)
+    return gray.mean(0) if alpha is None else gray.mean(0) * alpha[0]  # where a map is transparent, it says nothing
 
 
 def check_masks(masks: Any, count: int) -> Tensor:

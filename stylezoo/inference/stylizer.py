@@ -130,7 +130,7 @@ class Stylizer:
         except Exception as error:
             if isinstance(error, NotEnoughMemoryError) or not is_out_of_memory(error):
                 raise
-            ways = [f"make them smaller ({control}, --{control})"]
+            ways = [f"resize to fewer pixels ({control}, --{control})"]
             if self.model.supports_tiles and (self.tile is None or self.tile > 256):
                 ways.insert(0, f"work in tiles (tile, --tile {512 if self.tile is None else 256})")
             raise NotEnoughMemoryError(f"There is not enough memory for {what}: {', or '.join(ways)}.") from error

@@ -74,6 +74,8 @@ def test_what_is_cheap_is_checked_before_the_model_is_loaded(
         ({"--masks": "gone.png"}, "gone.png does not exist"),
         ({"--content": str(tmp_path / "styles" / "*.jpg")}, "There is no image in"),
         ({"--output": str(tmp_path / "out.psd")}, "Cannot write"),
+        ({"--output": ""}, "--output has no name"),
+        ({"--content": ""}, "A file has an empty name"),
         ({"--output": f"{style}/out"}, "Cannot write to the folder"),
         ({"--alpha": "2"}, "alpha is the strength of the style between 0 and 1, not 2.0"),
         ({"--size": "0"}, "size is the short side in pixels that contents are resized to, 16 to 17320, not 0"),
@@ -165,7 +167,7 @@ def test_each_file_is_read_once(
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "out")) == 1
     assert set(read.values()) == {1} and len(read) == 3
     shown = capsys.readouterr()
-    assert "6 of 9 images stylized, 3 failed" in shown.out
+    assert "6 of 9 images stylized, 3 failed" in shown.out and len(shown.err.splitlines()) == 1  # told once
     monkeypatch.setattr(files, "CACHED_BYTES", 1)  # one content at a time gives the same
     outputs = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert run("--model", model, "--content", folder, "--style", styles, "--output", str(tmp_path / "one")) == 1

@@ -380,7 +380,10 @@ def test_a_lack_of_memory_says_what_to_do(error: Exception, monkeypatch: pytest.
     def fails(*_: object, **__: object) -> Tensor:
         raise error
 
-    for name, advice in (("adain", r"work in tiles \(tile, --tile 512\), or make them smaller"), ("johnson", "make")):
+    for name, advice in (
+        ("adain", r"work in tiles \(tile, --tile 512\), or resize to fewer pixels"),
+        ("johnson", "resize"),
+    ):
         model = thin_model(name)
         monkeypatch.setattr(model, "decode", fails)
         with pytest.raises(StylezooError, match=f"not enough memory for an image of 56 x 40 pixels: {advice}"):
