@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,9 @@ if CPU == "baseline":
     os.environ["MKL_ENABLE_INSTRUCTIONS"] = "SSE4_2"
 
 import torch
+
+# A shell that starts a program in the background lets it ignore Ctrl-C, and so would all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import stylezoo
 from stylezoo import StyleModel
