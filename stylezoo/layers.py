@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from stylezoo.controls import SMALLEST_SIDE
 from stylezoo.errors import MissingFileError
-from stylezoo.images import read_image, to_tensor
+from stylezoo.images import load_style
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize, without_autocast
 from stylezoo.tiling import tiled
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
@@ -21,9 +22,6 @@ from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
 Norm = Literal["instance", "batch"]
 Upsample = Literal["nearest", "transposed", "subpixel"]
 Padding = Literal["reflect", "reflect_start", "replicate", "zeros", "same"]
-
-SMALLEST_SIDE = 16
-"""Pixels: smaller images are continued to this (`mirrored`), where networks could not compute anything."""
 
 RESIDUAL_BLOCKS = 5
 REFLECTED_START = 40  # pixels: what five residual blocks without padding take away, at a quarter of the size
@@ -81,7 +79,7 @@ class MirroredDecoder(nn.Sequential):
             x: The features.
             tile: Side of the tiles in pixels, see `stylezoo.tiling`.
         """
-        x = x.to(self[1].weight.dtype)  # statistics are in float32 at least
+        x = x.to(next(self.parameters()).dtype)  # statistics are in float32 at least
         # The receptive field of a pixel reaches less than four cells: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
         cells, scales = None if tile is None else -(-tile // self.cell), {"image": Fraction(self.cell)}
         return tiled(self._decode, x, cells, halo=4, stride=1, scales=scales)["image"]
@@ -460,7 +458,7 @@ def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
             f"There is no style image {path}: training needs the image whose style it is to learn, so put one"
             " there or name another in the recipe."
         )
-    image = to_tensor(read_image(path)).unsqueeze(0)
+    image = load_style(path).unsqueeze(0)
     if long_side is not None:
         scale = long_side / max(image.shape[-2:])
         size = [max(1, round(n * scale)) for n in image.shape[-2:]]

@@ -51,7 +51,7 @@ class Toy(StyleModel):
         self.colors = nn.Conv2d(3, 3, 1)
         self.perceptual = PerceptualLoss({"relu2_1": 1.0}, LAYERS, style_loss=style_loss)
 
-    def encode_style(self, style: Tensor, *, tile: int | None = None) -> StyleCode:
+    def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         return {"thumbnail": 4 * F.adaptive_avg_pool2d(style, 4) - 2}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:

@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
+from stylezoo.controls import SMALLEST_SIDE
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
 from stylezoo.layers import SMALLEST_SIDE
