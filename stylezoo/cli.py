@@ -13,6 +13,7 @@ from typing import Any
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -95,7 +96,10 @@ class StyleCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
             self._parser(self.subcommand).callback_keys.remove("lr_monitor")
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise StylezooError(f"The trainer cannot be set up: {error}") from error
 
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
@@ -125,8 +129,12 @@ class StyleCLI(LightningCLI):
             parser._subcommands_action.add_subcommand(name, subparser, help=doc.short_description)
 
     def _set_seed(self) -> None:
-        if self.subcommand not in COMMANDS:
-            super()._set_seed()
+        if self.subcommand in COMMANDS:
+            return
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise StylezooError(f"seed_everything must be from 0 to {2**32 - 1}, not {seed}.")
+        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
@@ -148,7 +156,7 @@ class StyleCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in COMMANDS:
-            with guarded(self.trainer, self._get(self.config, "ckpt_path")):
+            with guarded(self.trainer, self._get(self.config, "ckpt_path"), fits=subcommand == "fit"):
                 super()._run_subcommand(subcommand)
             return
         arguments = self.config[subcommand].as_dict()
@@ -214,6 +222,8 @@ def parse_numbers(text: str | None, option: str = "The option") -> list[float] |
 UNHELPFUL_WARNINGS = (
     "does not have many workers",  # the number of workers is the recipe's choice
     "Found .* module.s. in eval mode",  # frozen encoders always are
+    "Experiment logs directory",  # RunFolder has put aside what would be lost
+    "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
     "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
     ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15
