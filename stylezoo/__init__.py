@@ -5,14 +5,21 @@ stylezoo.list_models()                                      # ['adain', 'cin', .
 image = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain", alpha=0.8)
 model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule in eval mode
 model = stylezoo.create_model("adain", pretrained=True)     # without pretrained: random weights, for training
-output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
+output = model(content, style)                              # (B, 3, H, W), RGB: [0, 1] in, out not clamped
+
+PyTorch and Lightning, which take seconds to import, are imported when the first of these names is used.
 """
 
-from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
-from stylezoo.errors import StylezooError
-from stylezoo.inference import stylize
-from stylezoo.module import StyleModel
-from stylezoo.registry import list_models
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
+    from stylezoo.errors import StylezooError
+    from stylezoo.inference import stylize
+    from stylezoo.module import StyleModel
+    from stylezoo.registry import list_models
 
 __version__ = "0.1.0"
 
@@ -26,3 +33,30 @@ __all__ = [
     "save_model",
     "stylize",
 ]
+
+_MODULES = {
+    "StyleModel": "module",
+    "StylezooError": "errors",
+    "create_model": "checkpoints",
+    "import_checkpoint": "checkpoints",
+    "list_models": "registry",
+    "load_model": "checkpoints",
+    "save_model": "checkpoints",
+    "stylize": "inference",
+}
+"""{public name: the module that defines it}."""
+
+if not TYPE_CHECKING:  # type checkers know the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name, or a module of the package, when it is first used (PEP 562)."""
+        if name in _MODULES:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+            globals()[name] = value
+            return value
+        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

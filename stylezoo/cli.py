@@ -1,199 +1,308 @@
-"""The command line: Lightning's fit, validate, test and predict, and the zoo's own commands, in one parser."""
+"""The command line: `main` reads it, and imports PyTorch and Lightning only for commands that need them.
+
+Four commands are those of Lightning's Trainer (`stylezoo.trainer_cli`); the others are the functions of
+`stylezoo.commands`. Mistakes that can be seen without a model are told before anything that takes seconds is imported.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from pkgutil import resolve_name
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionYesNo, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ActionYesNo, ArgumentParser
 
-import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo import legacy
-from stylezoo.checkpoints import take_weights
+from stylezoo import __version__, catalog, files, legacy, recipes, usage
 from stylezoo.commands import COMMANDS, OPTION_NAMES
-from stylezoo.data import Pairs
-from stylezoo.errors import StylezooError
-from stylezoo.module import StyleModel
-from stylezoo.training import (
-    ChannelsLast,
-    Compile,
-    ImageGrid,
-    ImageWriter,
-    RunCheckpoint,
-    RunProgressBar,
-    Training,
-    guarded,
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
+from stylezoo.usage import UsageError, behind, explained, see, unknown_option
+
+TRAINER_COMMANDS = {
+    "fit": "Train a model with a recipe.",
+    "validate": "Compute the losses on the validation images of a recipe.",
+    "test": "Compute the losses on the test images of a recipe.",
+    "predict": "Stylize the test images of a recipe.",
+}
+"""The commands of Lightning's Trainer, {name: help}."""
+
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+UNHELPFUL_WARNINGS = (
+    "does not have many workers",  # the number of workers is the recipe's choice
+    "Found .* module.s. in eval mode",  # frozen encoders always are
+    "Experiment logs directory",  # RunFolder has put aside what would be lost
+    "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
+    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
+    ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15
 )
 
 
-class StyleCLI(LightningCLI):
-    """LightningCLI over every system and every data set, plus `COMMANDS`.
+def main(args: list[str] | None = None) -> None:
+    """Runs a command line; errors that this package raises are one sentence, not a traceback.
 
-    Recipes set ``model``, ``data`` and ``trainer``; beyond these ``checkpoint`` (RunCheckpoint), ``images``
-    (ImageGrid), ``training`` (Training), ``progress`` (RunProgressBar) and ``predictions`` (ImageWriter) can be set in YAML
-    or by option.
+    ``STYLEZOO_TRACEBACK=1`` shows the traceback all the same.
+
+    Args:
+        args: The words of the command line; None takes those of the process.
+
+    Raises:
+        SystemExit: With code 1 after an error, 2 if the command line is wrong, 130 after Ctrl-C.
     """
+    for message in UNHELPFUL_WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    with told_in_one_sentence():
+        run(list(sys.argv[1:] if args is None else args))
+        sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
 
-    def __init__(self, args: list[str] | None = None) -> None:
-        super().__init__(
-            StyleModel,
-            Pairs,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False},  # the data strides over processes itself
-            parser_kwargs={"prog": "stylezoo", "description": "Neural style transfer: train, stylize, compare."},
-            args=args,
-        )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.every_n_train_steps": 1000,
-                "checkpoint.save_last": True,
-                "checkpoint.save_on_exception": True,  # SIGTERM too
-                "checkpoint.filename": "step_{step:07d}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.enable_version_counter": False,  # a folder has the files of one run, the newest replace older
-            }
-        )
-        parser.add_lightning_class_args(Training, "training")
-        parser.add_lightning_class_args(ImageGrid, "images")
-        parser.add_lightning_class_args(RunProgressBar, "progress")
-        parser.add_lightning_class_args(ImageWriter, "predictions")
-        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
-        parser.set_defaults({"lr_monitor.logging_interval": "step"})
-        parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
-        parser.add_argument(
-            "--channels_last", type=bool, default=False, help="whether fit keeps the channels of a pixel side by side"
-        )
-        parser.add_argument(
-            "--start",
-            type=str | None,
-            default=None,
-            help="a model (name, .safetensors or .ckpt) whose weights fit starts from, wherever names and shapes agree; if it"
-            " was trained on the same images, another data.seed gives it other crops and pairs",
-        )
-        parser.add_argument(
-            "--start_parts",
-            type=list[str] | None,
-            default=None,
-            help="the submodules whose weights start brings, such as [decoder]; all by default",
-        )
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
-            self._parser(self.subcommand).callback_keys.remove("lr_monitor")
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            raise StylezooError(f"The trainer cannot be set up: {error}") from error
 
-    def before_fit(self) -> None:
-        start = self._get(self.config, "start")
-        if start is not None:
-            taken = take_weights(self.model, start, self._get(self.config, "start_parts"))
-            print(f"start: {len(taken)} of {len(self.model.state_dict())} tensors from {start}", flush=True)
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Training):
-                    callback.kept = taken
-        if self._get(self.config, "compile"):
-            self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
-        if self._get(self.config, "channels_last"):
-            self.trainer.callbacks.insert(0, ChannelsLast())  # type: ignore[attr-defined]
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""
-
-    # Commands that are no Trainer methods. LightningCLI has no official way to add them: test_cli.py guards this.
-
-    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        super()._add_subcommands(parser, **kwargs)
-        assert parser._subcommands_action is not None
-        for name, function in COMMANDS.items():
-            doc = parse_docstring(function.__doc__ or "")
-            subparser = LightningArgumentParser(description=doc.description or name)
-            add_function(subparser, function)
-            parser._subcommands_action.add_subcommand(name, subparser, help=doc.short_description)
-
-    def _set_seed(self) -> None:
-        if self.subcommand in COMMANDS:
-            return
-        seed = self._get(self.config, "seed_everything")
-        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise StylezooError(f"seed_everything must be from 0 to {2**32 - 1}, not {seed}.")
-        super()._set_seed()
-
-    def before_instantiate_classes(self) -> None:
-        if self.subcommand == "fit":
-            resolve_name(self._get(self.config, "model").class_path).check_trainable()
-
-    def instantiate_classes(self) -> None:
-        """Builds the data first and checks that the images exist: missing images are the most common first error."""
-        subcommand = str(self.subcommand)
-        if subcommand in COMMANDS:
-            return
-        config = self.config.clone()
-        own = Namespace(model=config[subcommand].pop("model"))  # type: ignore[no-untyped-call]
-        model = Namespace(**{"subcommand": subcommand, subcommand: own})  # type: ignore[no-untyped-call]
-        self.config_init = self.parser.instantiate(config)  # everything except the model
-        self.datamodule = self._get(self.config_init, "data")
-        self.datamodule.check(subcommand)
-        self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
-        self.trainer = self.instantiate_trainer()
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand not in COMMANDS:
-            with guarded(self.trainer, self._get(self.config, "ckpt_path"), fits=subcommand == "fit"):
-                super()._run_subcommand(subcommand)
-            return
-        arguments = self.config[subcommand].as_dict()
-        arguments.pop("config", None)
-        for name in number_lists(COMMANDS[subcommand]):
-            arguments[name] = parse_numbers(arguments[name], f"--{name}")
-        code = COMMANDS[subcommand](**arguments)
+def run(args: list[str]) -> None:
+    """Runs the command that the first word names."""
+    command = args[0] if args else ""
+    if command in COMMANDS:
+        code = COMMANDS[command](**parse(command, legacy.upgrade_arguments(args)[1:]))
         if code:
             sys.exit(code)
+    elif command in TRAINER_COMMANDS or command.partition("=")[0] in ("--config", "-c"):
+        if command in TRAINER_COMMANDS:
+            args = [command, *checked_options(command, args[1:])]
+        from stylezoo.trainer_cli import StyleCLI  # imports Lightning
+
+        StyleCLI(legacy.upgrade_arguments(args))
+    elif command.startswith("-"):
+        parser = overview()
+        with explained(parser):
+            parser.parse_args(args)
+    elif command:
+        known = (*TRAINER_COMMANDS, *COMMANDS)
+        raise UsageError(f"{unknown_name('There is no command', command, known, 'the commands are')}{see()}")
+    else:
+        raise UsageError(f"Say what to do, such as python -m stylezoo list.{see()}")
 
 
-def add_function(parser: LightningArgumentParser, function: Callable[..., int]) -> None:
+@contextlib.contextmanager
+def told_in_one_sentence() -> Iterator[None]:
+    """Ends the process with a sentence where its block ends with an error of the user, Ctrl-C or a closed pipe."""
+    with contextlib.suppress(AttributeError, ValueError):  # not every stream can; names may have any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        yield
+    except BrokenPipeError:
+        # what reads our output has stopped, such as head: nothing more can be said there, not even when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except BaseException as error:
+        if os.environ.get("STYLEZOO_TRACEBACK"):
+            raise
+        if behind(error, KeyboardInterrupt) is not None:
+            print("stylezoo: stopped", file=sys.stderr)
+            sys.exit(STOPPED)
+        raised = behind(error, StylezooError)
+        if raised is None and isinstance(error, OSError) and error.errno is not None:  # of the machine: no bug
+            raised = StylezooError(f"{error.filename or 'A file'} {files.problem(error)}.")
+        if raised is None or not isinstance(error, Exception):
+            raise
+        print(f"stylezoo: {raised}", file=sys.stderr)
+        sys.exit(2 if isinstance(raised, UsageError) else 1)
+
+
+# The commands of the Trainer, as far as they can be checked without Lightning
+
+SECTIONS: dict[str, Any] = {
+    "trainer": dict,
+    "model": (dict, str),
+    "data": (dict, str),
+    "checkpoint": dict,
+    "training": dict,
+    "images": dict,
+    "progress": dict,
+    "predictions": dict,
+    "lr_monitor": dict,
+}
+"""{section of a recipe: the types of its values}."""
+
+SETTINGS = (
+    "seed_everything",
+    "compile",
+    "channels_last",
+    "start",
+    "start_parts",
+    "start_any_encoder",
+    "ckpt_path",
+    "weights_only",
+)
+OPTIONS = (*SECTIONS, *SETTINGS, "verbose", "return_predictions", "config", "print_config", "help")
+"""What options and recipes begin with."""
+
+MORE_CLASSES = ("SlimEncoder",)
+"""Models that are in no system's file."""
+
+
+def checked_options(command: str, words: list[str]) -> list[str]:
+    """Checks the options of a command of the Trainer as far as that takes no time: names, recipes and checkpoints.
+
+    Args:
+        command: A name of `TRAINER_COMMANDS`.
+        words: What follows it on the command line.
+
+    Returns:
+        The words; a model that is called by the name of its system is called by that of its class.
+
+    Raises:
+        UsageError: If there is no such option or model.
+        StylezooError: If a recipe cannot be read, or a checkpoint does not exist.
+    """
+    known = [f"--{option}" for option in OPTIONS]
+    checked: list[str] = []
+    for option, value in usage.options_with_values(words):
+        root = option.partition(".")[0].rstrip("+")
+        if option.startswith("--") and not any(name.startswith(root) for name in known):
+            raise UsageError(f"{unknown_option(root, known)}{see(command)}")
+        if value is None:
+            checked.append(option)
+            continue
+        if option == "--config":
+            check_recipe(command, value)
+        elif option in ("--model", "--model.class_path"):
+            value = model_class(value)
+        elif option in ("--ckpt_path", "--start") and is_missing(option, value):
+            raise MissingFileError(f"{option}: there is no checkpoint {value}.")
+        checked.append(f"{option}={value}")
+    named = {option.partition(".")[0].partition("=")[0] for option in checked}
+    if not named & {"--config", "--model", "--help", "-h", "--print_config"}:
+        raise UsageError(f"{command} needs a model and images: name a recipe, --config RECIPE.yaml.{see(command)}")
+    return checked
+
+
+def is_missing(option: str, value: str) -> bool:
+    """Whether an option names a checkpoint of this machine that does not exist."""
+    if "://" in value or os.path.exists(value):
+        return False
+    words = ("last", "best", "hpc", "null", "registry")  # what Lightning finds by itself
+    return value.endswith(".ckpt") or (option == "--ckpt_path" and value.partition(":")[0] not in words)
+
+
+def check_recipe(command: str, recipe: str) -> None:
+    """Checks a recipe of the command line: a file, or the YAML itself.
+
+    Raises:
+        UsageError: If it has no such section or model.
+        StylezooError: If it cannot be read, see `stylezoo.recipes.read`.
+    """
+    if "://" in recipe:
+        return  # Lightning reads it
+    for section, value in recipes.given(recipe).items():
+        if section not in OPTIONS:
+            raise UsageError(f"{recipe}: there is no section {section}{usage.meant(section, OPTIONS)}{see(command)}")
+        if not isinstance(value, SECTIONS.get(section, object)):
+            problem = f"{section} must be a mapping of settings, not {recipes.kind(value)}."
+            raise UsageError(f"{recipe}: {problem}{see(command)}")
+        if section == "model":
+            name = value if isinstance(value, str) else value.get("class_path", "")
+            if model_class(name) != name:
+                raise UsageError(f"{recipe}: there is no class {name}: did you mean {model_class(name)}?{see(command)}")
+
+
+def model_class(name: str) -> str:
+    """Returns the class of a model that is called by the name of its system, such as SANet for sanet; or the name.
+
+    Raises:
+        UsageError: If there is certainly no such class.
+    """
+    system = catalog.systems().get(name)
+    if system is not None:
+        return system.class_name
+    known = [*(system.class_name for system in catalog.systems().values()), *MORE_CLASSES]
+    # a program that calls `main` may have classes of its own, which Lightning finds by their names
+    if name in known or not name.isidentifier() or "stylezoo.module" in sys.modules:
+        return name
+    raise UsageError(f"There is no model {usage.shortened(name)}{usage.meant(name, known)}{see('fit')}")
+
+
+# The zoo's own commands
+
+
+def overview() -> ArgumentParser:
+    """Returns the parser of ``--help`` and ``--version``, which knows the commands by name."""
+    parser = ArgumentParser(
+        prog="stylezoo",
+        description="Neural style transfer: train, stylize, compare.",
+        version=__version__,
+        exit_on_error=False,
+    )
+    subcommands = parser.add_subcommands()
+    for name, text in TRAINER_COMMANDS.items():
+        subcommands.add_subcommand(name, ArgumentParser(), help=text)
+    for name, function in COMMANDS.items():
+        subcommands.add_subcommand(name, ArgumentParser(), help=_doc(function).short_description)
+    return parser
+
+
+def parse(command: str, words: list[str]) -> dict[str, Any]:
+    """Reads the options of a command.
+
+    Args:
+        command: A name of `stylezoo.commands.COMMANDS`.
+        words: What follows it on the command line.
+
+    Returns:
+        The arguments of its function.
+
+    Raises:
+        UsageError: If there is no such option, or a value has the wrong type.
+    """
+    function = COMMANDS[command]
+    parser = ArgumentParser(prog=f"stylezoo {command}", description=_doc(function).description, exit_on_error=False)
+    add_function(parser, function)
+    with explained(parser, command, {name: f"--{option}" for name, option in OPTION_NAMES.items()}):
+        arguments: dict[str, Any] = parser.parse_args(words).as_dict()
+    for name in number_lists(function):
+        arguments[name] = parse_numbers(arguments[name], f"--{name}")
+    return arguments
+
+
+def _doc(function: Callable[..., Any]) -> Any:
+    return parse_docstring(function.__doc__ or "")
+
+
+def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
     """Turns a function's signature into options.
 
     Lists of strings take several values (``--style a.jpg b.jpg``), lists of numbers one (``1,2,1``), booleans none
     (``--list``), and a parameter called ``name`` is given without an option (``reproduce alpha_sweep``). `OPTION_NAMES`
     has options that are not called like their parameters.
     """
-    doc = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
-    parameters = inspect.signature(function, eval_str=True).parameters
+    descriptions = {param.arg_name: param.description for param in _doc(function).params}
     numbers = number_lists(function)
-    several = [name for name, p in parameters.items() if p.annotation in (list[str], list[str] | None)]
-    switches = [name for name, p in parameters.items() if p.annotation is bool]
-    positional = [name for name in parameters if name == "name"]
-    parser.add_function_arguments(function, skip={*several, *switches, *positional, *numbers}, fail_untyped=True)
-    required = {name: p.default is inspect.Parameter.empty for name, p in parameters.items()}
-    for name in positional:
-        parser.add_argument(name, type=str, nargs=None if required[name] else "?", help=doc[name])
-    for name in several:
-        option = f"--{OPTION_NAMES.get(name, name)}"
-        parser.add_argument(option, dest=name, nargs="+", type=str, required=required[name], help=doc[name])
-    for name in numbers:
-        parser.add_argument(f"--{name}", type=str | None, default=None, help=doc[name])
-    for name in switches:
-        parser.add_argument(
-            f"--{OPTION_NAMES.get(name, name)}", dest=name, action=ActionYesNo(), nargs="?", help=doc[name]
-        )
+    # jsonargparse's add_function_arguments would look for the function in the package, which imports all of it
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind, text, option = parameter.annotation, descriptions[name], f"--{OPTION_NAMES.get(name, name)}"
+        required = parameter.default is inspect.Parameter.empty
+        default = None if required else parameter.default
+        if name == "name":
+            parser.add_argument(name, type=str, nargs=None if required else "?", help=text)
+        elif kind in (list[str], list[str] | None):
+            parser.add_argument(option, dest=name, nargs="+", type=str, required=required, default=default, help=text)
+        elif name in numbers:
+            parser.add_argument(option, type=str | None, default=default, help=text)
+        elif kind is bool:
+            parser.add_argument(option, dest=name, action=ActionYesNo(), nargs="?", default=default, help=text)
+        elif required:
+            parser.add_argument(option, type=kind, required=True, help=text)
+        else:
+            parser.add_argument(option, type=kind, default=default, help=text)
 
 
 def number_lists(function: Callable[..., int]) -> list[str]:
@@ -217,40 +326,3 @@ def parse_numbers(text: str | None, option: str = "The option") -> list[float] |
         return [float(word) for word in text.strip("[] ").split(",")]
     except ValueError:
         raise StylezooError(f"{option} takes numbers such as 1,2,1, not {text!r}.") from None
-
-
-UNHELPFUL_WARNINGS = (
-    "does not have many workers",  # the number of workers is the recipe's choice
-    "Found .* module.s. in eval mode",  # frozen encoders always are
-    "Experiment logs directory",  # RunFolder has put aside what would be lost
-    "Checkpoint directory .* exists and is not empty",
-    "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
-    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
-    ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15
-)
-
-
-def main(args: list[str] | None = None) -> None:
-    """Runs a command line; errors that this package raises are one sentence, not a traceback.
-
-    ``STYLEZOO_TRACEBACK=1`` shows the traceback all the same.
-    """
-    for message in UNHELPFUL_WARNINGS:
-        warnings.filterwarnings("ignore", message=f".*{message}")
-    notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    notes.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())  # an advertisement
-    try:
-        StyleCLI(legacy.upgrade_arguments(sys.argv[1:] if args is None else args))
-    except Exception as error:
-        raised = raised_on_purpose(error)
-        if raised is None or os.environ.get("STYLEZOO_TRACEBACK"):
-            raise
-        print(f"stylezoo: {raised}", file=sys.stderr)
-        sys.exit(1)
-
-
-def raised_on_purpose(error: BaseException | None) -> StylezooError | None:
-    """Returns the error that this package raised for the user, also where a library has raised it again as its own."""
-    while error is not None and not isinstance(error, StylezooError):
-        error = error.__cause__ or error.__context__
-    return error

@@ -1,24 +1,21 @@
-"""The commands of `python -m stylezoo` besides Lightning's: plain functions whose docstrings are their help."""
+"""The commands of `python -m stylezoo` besides Lightning's: plain functions whose docstrings are their help.
+
+This module imports nothing that takes long: `stylezoo.cli` reads the options from the signatures, and a command imports
+what it needs when it runs, after it has checked what can be checked without.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.table import Table
-
-from stylezoo import checkpoints, inference, registry, weights
-from stylezoo.docstrings import arguments, described
-from stylezoo.errors import StylezooError
-from stylezoo.inference import PreserveColor, Stylizer, load_masks, load_styles
-from stylezoo.inference.files import expand, plan, stylize_files
-from stylezoo.inference.stylizer import find_device
-from stylezoo.module import Kind
+from stylezoo import catalog
+from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
+from stylezoo.docstrings import described
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
@@ -32,32 +29,74 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
             of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
     """
-    rows: list[dict[str, object]] = []
-    names = registry.list_models(kind)
-    for name in names if not pretrained else []:
-        cls = registry.get(name)
-        rows.append({"name": name, "kind": cls.kind, "year": cls.year, "paper": cls.paper, "reference": cls.reference})
-    for entry in registry.pretrained_models() if pretrained else []:
-        if entry.system in names:
-            path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"
-            megabytes = round(path.stat().st_size / 1e6, 1) if path.suffix != ".yaml" and path.is_file() else None
-            about = {"name": entry.tag, "kind": registry.get(entry.system).kind, "MB": megabytes}
-            rows.append({**about, "file": str(path), "first run": first})
+    chosen = {name: system for name, system in catalog.systems().items() if kind in (None, system.kind)}
+    rows = _pretrained(chosen) if pretrained else [_row(system) for system in chosen.values()]
     if format == "json":
         print(json.dumps(rows, indent=2))
     else:
-        table = Table(*(rows[0] if rows else ["name"]), box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*("-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()))
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        heading = list(rows[0] if rows else ["name"])
+        shown = [["-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()] for row in rows]
+        _print_table(heading, shown, 160)
     return 0
 
 
-@described(arguments(inference.stylize))
+def _row(system: catalog.System) -> dict[str, object]:
+    """Returns what `list` shows of a system."""
+    return {name: getattr(system, name) for name in ("name", "kind", "year", "paper", "reference")}
+
+
+def _pretrained(systems: Mapping[str, catalog.System]) -> list[dict[str, object]]:
+    """Returns what `list --pretrained` shows of the models of some systems."""
+    from stylezoo import registry
+
+    rows: list[dict[str, object]] = []
+    for entry in registry.pretrained_models():
+        if entry.system in systems:
+            path, first = entry.path, entry.missing and f"python -m stylezoo download {entry.missing}"
+            megabytes = round(path.stat().st_size / 1e6, 1) if path.suffix != ".yaml" and path.is_file() else None
+            about = {"name": entry.tag, "kind": systems[entry.system].kind, "MB": megabytes}
+            rows.append({**about, "file": str(path), "first run": first})
+    return rows
+
+
+def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int, *notes: str) -> None:
+    """Prints a table, and lines below it.
+
+    Args:
+        heading: Names of the columns.
+        rows: Rows of as many words.
+        width: Characters per line where the output is no terminal.
+        notes: Lines that follow the table.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*map(escape, heading), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else width).print(table, *map(escape, notes), sep="\n")
+
+
+def _check_model(name: str) -> None:
+    """Raises a StylezooError if it is clear without PyTorch that `stylezoo.load_model` finds no such model."""
+    from stylezoo.download import cache_folder
+
+    path = Path(name)
+    if path.suffix in (".safetensors", ".ckpt"):
+        if not path.exists():
+            raise MissingFileError(f"There is no model file {name}.")
+    elif path.suffix not in (".yaml", ".yml") and not path.exists():
+        system = catalog.spelled(name.partition(".")[0])
+        if system not in catalog.systems() and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+            raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+
+
+@described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
-    content: list[str],
     output: str,
+    content: list[str] | None = None,
     style: list[str] | None = None,
     alpha: float = 1.0,
     style_weights: list[float] | None = None,
@@ -66,6 +105,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
+    pairs: str | None = None,
+    random_styles: int | None = None,
+    seed: int = 0,
+    skip_existing: bool = False,
     batch_size: int = 4,
     preview: int = 25,
     device: str = "auto",
@@ -74,47 +117,63 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 ) -> int:
     """Stylize images with the styles of others.
 
-    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. A file
-    that cannot be read is reported and skipped; the exit code is 1 if there was one.
+    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
+    and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
+    is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
+        output: An image file if one image is stylized, else a folder. An output never replaces an input, and the images
+            of an output folder that lies in a folder of contents are not contents.
         content: Images to stylize: files, folders (with the folders in them) or globs.
-        output: An image file if one image is stylized, else a folder.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
+        pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
+            was made is listed in OUTPUT/stylized.csv.
+        random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
+            OUTPUT/stylized.csv.
+        seed: Of that draw.
+        skip_existing: Leave images as they are that exist already, to continue an interrupted run.
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    network = checkpoints.load_model(model).to(find_device(device))
-    styles = network.expand_styles(style or [], lambda pattern: [str(path) for path, _ in expand(pattern)])
-    jobs = plan(content, styles, Path(output), style_weights is not None or bool(masks), format)
-    controls: dict[str, Any] = {
-        "alpha": alpha,
-        "style_weights": style_weights,
-        "preserve_color": preserve_color,
-        "tile": tile,
-    }
-    controls["masks"] = load_masks(masks or [], len(jobs[0].styles))
-    failed = stylize_files(
-        jobs,
-        network,
-        lambda chosen: Stylizer(network, load_styles(network, chosen, style_size), **controls),
-        size=size,
-        batch_size=batch_size,
-        preview=preview,
-        quality=quality,
+    from stylezoo.inference.plan import Request, make_plan
+
+    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
+    check_run(batch_size, preview, quality)
+    _check_model(model)
+    if not output:
+        raise StylezooError("--output has no name: give an image file or a folder.")
+    request = Request(
+        content or [],
+        style or [],
+        Path(output),
+        masks or [],
+        together=style_weights is not None or bool(masks),
+        format=format,
+        pairs=pairs,
+        random_styles=random_styles,
+        seed=seed,
+        skip_existing=skip_existing,
     )
-    print(f"{len(jobs) - failed} of {len(jobs)} images stylized, {failed} failed: {output}")
-    return 1 if failed else 0
+    plan = make_plan(request, request.style_names(model))
+    plan.check_counts(controls.style_weights, len(request.masks))
+    if not plan.jobs:
+        plan.report()
+        return plan.finish(request.output)
+    from stylezoo.inference.files import stylize_files  # imports PyTorch
+
+    return stylize_files(
+        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+    )
 
 
-def import_weights(system: str, files: list[str], output: str) -> int:
+def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
     Args:
@@ -122,10 +181,19 @@ def import_weights(system: str, files: list[str], output: str) -> int:
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
         output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
             used by name.
+        any_encoder: Take the file of an encoder even if it seems to be of another kind than the system expects.
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    model = checkpoints.import_checkpoint(system, files)
+    if catalog.spelled(system) not in catalog.systems():
+        raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+    for file in files:
+        path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)
+        if not path.exists():
+            raise MissingFileError(f"There is no file {path}.")
+    from stylezoo import checkpoints
+
+    model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {system} with {parameters:,} parameters")
@@ -139,6 +207,11 @@ def download(name: str) -> int:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
             art_inception or alexnet_torchvision; or what `python -m stylezoo list --pretrained` says must be downloaded.
     """
+    known = catalog.weight_files()
+    if name not in known:
+        raise unknown_name("There is no file to download for", name, known, "choose one of")
+    from stylezoo import weights
+
     print(weights.download(name))
     return 0
 
@@ -153,7 +226,10 @@ EVALUATE_OPTIONS = {
         "if left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
         "download alexnet_torchvision`, art_inception), lpips fid art_fid."
     ),
-    "encoder": "The VGG of content and style losses.",
+    "encoder": (
+        "The VGG of content and style losses; if left out vgg19_normalised, or, where that is not on this machine,"
+        " vgg19_slim, which ships."
+    ),
     "encoder_weights": "A weight file for that VGG; its own if left out.",
     "batch_size": "Number of pairs that are stylized and measured together.",
     "format": "Format of the values per pair; parquet needs pyarrow (pip install stylezoo[parquet]).",
@@ -178,7 +254,7 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     size: int = 256,
     crop: int | None = None,
     metrics: list[str] | None = None,
-    encoder: str = "vgg19_normalised",
+    encoder: str | None = None,
     encoder_weights: str | None = None,
     batch_size: int = 4,
     format: Literal["csv", "parquet"] = "csv",
@@ -192,7 +268,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     """Measure models on pairs of images, beside two baselines: the unchanged content and the copied style.
 
     Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
-    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder.
+    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
+    that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -201,7 +278,11 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         style: Folder of style images, with its subfolders.
         output: Folder of the results.
     """
-    from stylezoo.evaluation import evaluate as run  # the other commands start without them
+    for model in models:
+        _check_model(model.partition("=")[2] if "=" in model and not Path(model).exists() else model)
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from stylezoo.evaluation import evaluate as run
     from stylezoo.evaluation import store
 
     summary = run(
@@ -225,18 +306,11 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         precision=precision,
         num_workers=num_workers,
     )
-    _print_summary(store.summary_table(summary), Path(output) / "summary.md")
-    return 0
-
-
-@rank_zero_only
-def _print_summary(table: list[list[str]], file: Path) -> None:
-    """Prints the rows of a summary, the heading first."""
-    heading, *rows = table
-    shown = Table(*heading, box=None, pad_edge=False)
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 240).print(shown, f"Written: {file}", sep="\n")
+    heading, *rows = store.summary_table(summary)
+    rank_zero_only(_print_table)(heading, rows, 240, f"Written: {Path(output) / 'summary.md'}")
+    for sentence in store.remarks(Path(output)):
+        rank_zero_only(print)(sentence, file=sys.stderr)
+    return 1 if store.left_out(Path(output)) else 0
 
 
 REPRODUCE_OPTIONS = {
@@ -286,13 +360,16 @@ def reproduce(  # noqa: D417 - the decorator describes the options
         name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
     """
-    from stylezoo import studies  # the other commands start without it
-
+    known = catalog.studies()
+    if name is not None and name not in known:
+        raise unknown_name("There is nothing to reproduce called", name, known, "there are")
     if list_studies:
         _list_studies(name)
         return 0
     if name is None or output is None:
         raise StylezooError("Say what to reproduce and where to: reproduce NAME --output FOLDER (--list names them).")
+    from stylezoo import studies
+
     options = {
         "content": content,
         "style": style,
@@ -319,17 +396,15 @@ def reproduce(  # noqa: D417 - the decorator describes the options
 
 def _list_studies(name: str | None) -> None:
     """Prints all studies, or the settings of one."""
-    from stylezoo import studies
-
     if name is None:
-        shown = Table("name", "what it shows", "source", box=None, pad_edge=False)
-        for study in studies.studies().values():
-            shown.add_row(study.name, study.title, study.source)
+        rows = [(study.name, study.title, study.source) for study in catalog.studies().values()]
+        _print_table(("name", "what it shows", "source"), rows, 240)
     else:
-        shown = Table("setting", "default", "what it means", box=None, pad_edge=False)
-        for setting in studies.get(name).settings.values():
-            shown.add_row(setting.name, setting.default_word, setting.help)
-    Console(width=None if sys.stdout.isatty() else 240).print(shown)
+        from stylezoo import studies
+
+        settings = studies.get(name).settings.values()
+        rows = [(setting.name, setting.default_word, setting.help) for setting in settings]
+        _print_table(("setting", "default", "what it means"), rows, 240)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import signal
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,9 @@ if CPU == "baseline":
     os.environ["MKL_ENABLE_INSTRUCTIONS"] = "SSE4_2"
 
 import torch
+
+# A shell that starts a program in the background lets it ignore Ctrl-C, and so would all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import stylezoo
 from stylezoo import StyleModel
@@ -121,6 +126,7 @@ def load_module(name: str, path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where data classes look their module up
     spec.loader.exec_module(module)
     return module
 

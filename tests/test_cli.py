@@ -16,7 +16,7 @@ from conftest import ROOT, shared, thin_model
 from torch.nn import functional as F
 
 import stylezoo
-from stylezoo import weights
+from stylezoo import catalog, registry, studies, weights
 from stylezoo.cli import main, parse_numbers
 from stylezoo.commands import COMMANDS, OPTION_NAMES
 from stylezoo.images import read_image, to_tensor, write_image
@@ -43,6 +43,57 @@ def test_one_help_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     for command in ("fit", "validate", "test", "predict", *COMMANDS):
         assert f"    {command} " in shown
+
+
+def test_what_needs_no_model_imports_no_torch() -> None:
+    """The package, its help, its list and a usage error, in one fresh process."""
+    program = """
+import sys
+import stylezoo
+from stylezoo.cli import main
+
+wrong = ["stylise"], ["stylize", "--stlye", "a"], ["stylize"], ["reproduce", "alpha_swep"], ["list", "--kind", "photo"]
+unknown = ["import", "--system", "adian", "--files", "a", "--output", "a.safetensors"]
+for args in (["--help"], ["--version"], ["list"], ["reproduce", "--list"], ["stylize", "--help"], [], *wrong, unknown):
+    try:
+        main(args)
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+heavy = {"torch", "lightning", "torchvision", "numpy"} & sys.modules.keys()
+assert not heavy, heavy
+assert stylezoo.list_models()[0] == "adain" and stylezoo.models and "stylize" in dir(stylezoo)
+"""
+    kinds = "arbitrary, multi, single, optimization"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.splitlines() == [
+        *("0", "0", "0"),
+        "stylezoo: Say what to do, such as python -m stylezoo list. (See python -m stylezoo --help.)",
+        "2",
+        "stylezoo: There is no command 'stylise': did you mean 'stylize'? (See python -m stylezoo --help.)",
+        "2",
+        "stylezoo: There is no option --stlye: did you mean --style? (See python -m stylezoo stylize --help.)",
+        "2",
+        "stylezoo: --model and --output must be given. (See python -m stylezoo stylize --help.)",
+        "2",
+        "stylezoo: There is nothing to reproduce called 'alpha_swep': did you mean 'alpha_sweep'?",
+        "1",
+        f"stylezoo: --kind must be {kinds} or null, not 'photo'. (See python -m stylezoo list --help.)",
+        "2",
+        "stylezoo: There is no system 'adian': did you mean 'adain'?",
+        "1",
+    ]
+
+
+def test_the_catalog_says_what_the_classes_and_studies_say() -> None:
+    for name, system in catalog.systems().items():
+        cls = registry.get(name)
+        assert system == catalog.System(
+            name=name, class_name=cls.__name__, kind=cls.kind, year=cls.year, paper=cls.paper, reference=cls.reference
+        )
+    assert list(catalog.systems()) == list(registry.systems())
+    known = {name: (study.title, study.source) for name, study in studies.studies().items()}
+    assert {name: (study.title, study.source) for name, study in catalog.studies().items()} == known
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -265,7 +316,7 @@ def test_fit_without_data_says_the_two_ways_on(tmp_path: Path) -> None:
 
 
 def test_errors_of_other_libraries_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**_: object) -> int:
+    def broken() -> int:
         np.zeros((2, 2)).reshape(3)
         return 0
 
@@ -275,7 +326,8 @@ def test_errors_of_other_libraries_keep_their_traceback(monkeypatch: pytest.Monk
 
 
 def test_download_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose one of vgg19_normalised" in fails(["download", "vgg19_random"], capsys)
+    assert "choose one of vgg19_normalised" in fails(["download", "nothing"], capsys)
+    assert "did you mean 'vgg19_normalised'?" in fails(["download", "vgg19_normalized"], capsys)
 
 
 def test_parse_numbers() -> None:

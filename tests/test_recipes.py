@@ -13,7 +13,8 @@ from conftest import ROOT, THIN
 
 import stylezoo
 from stylezoo import registry
-from stylezoo.cli import StyleCLI, main
+from stylezoo.cli import main
+from stylezoo.trainer_cli import StyleCLI
 
 EXPERIMENTS = ROOT / "experiments"
 BALANCED = sorted((EXPERIMENTS / "balanced").glob("*.yaml"))

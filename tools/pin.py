@@ -52,7 +52,6 @@ import lightning
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -64,6 +63,7 @@ from torch.optim.optimizer import (
 
 import stylezoo
 from stylezoo import cli, inference, weights
+from stylezoo.images import read_image
 
 # --- Names: all that has to follow when the package renames something, up to the next such line. Names of runs stay. ---
 
@@ -534,17 +534,6 @@ def gradients_of(optimizer: Optimizer) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def only_fit() -> Iterator[None]:
-    """Lightning's command line without validate, test and predict, whose options take most of the time to set up."""
-    known = LightningCLI.subcommands
-    LightningCLI.subcommands = staticmethod(lambda: {"fit": known()["fit"]})  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        LightningCLI.subcommands = staticmethod(known)  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Nothing is printed; on an error the last lines are."""
     output = io.StringIO()
@@ -574,7 +563,7 @@ def logged(folder: Path) -> dict[str, dict[str, str]]:
 
 def fit(command: Sequence[str], steps: int, folder: Path, resume: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Trains through the command line; the last checkpoint, and what is recorded of the run but for its output."""
-    with quiet(), only_fit(), recorded_gradients() as gradients:
+    with quiet(), recorded_gradients() as gradients:
         cli.main(["fit", *command, *steps_and_folder(steps, folder, resume)])
     (last,) = folder.rglob(LAST)
     checkpoint = torch.load(last, map_location="cpu", weights_only=True)
@@ -591,7 +580,7 @@ def trained(command: Sequence[str], folder: Path, run: Run, resume: Path | None 
 
 def image_hash(path: Path) -> str:
     """Of an image's pixels."""
-    return sha256(np.asarray(Image.open(path)).tobytes())
+    return sha256(np.asarray(read_image(path)).tobytes())
 
 
 def file_hash(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from stylezoo.data.coco import COCO
 from stylezoo.data.flickr import Flickr
 from stylezoo.data.folder import Folder
 from stylezoo.data.loader import sources_of_batch
+from stylezoo.data.mixture import Mixture
 from stylezoo.data.painter_by_numbers import PainterByNumbers
 from stylezoo.data.pairs import Pairs
 from stylezoo.data.synthetic import Synthetic
@@ -15,6 +16,7 @@ __all__ = [
     "DataError",
     "Flickr",
     "Folder",
+    "Mixture",
     "PainterByNumbers",
     "Pairs",
     "Synthetic",

@@ -112,7 +112,7 @@ class Loader(DataLoader[dict[str, Tensor]]):
             try:
                 for batch in super().__iter__():
                     for stream in self.dataset.streams.values():
-                        stream.files.warn()
+                        stream.warn()
                     done, lost = done + 1, 0
                     yield batch
                 return

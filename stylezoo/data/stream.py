@@ -262,6 +262,10 @@ class ImageStream(Dataset[Tensor]):
             assert fallback is not None
             yield fallback, (i + position) % len(fallback)
 
+    def warn(self) -> None:
+        """Warns about the first broken file, once; for the main process."""
+        self.files.warn()
+
 
 def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

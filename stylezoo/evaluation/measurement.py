@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, unknown_name
 from stylezoo.metrics import (
     AST_LAYERS,
     CFSD,
@@ -104,8 +104,32 @@ DEFAULT_METRICS = tuple(METRICS)[:6]
 """The metrics that need no network but the encoder."""
 
 
+WITHOUT_ENCODER = {"ssim", "histogan_distance", "gray_ssim", "ms_ssim", "lpips", "fid", "art_fid"}
+"""The metrics that do without the encoder of the content and style losses."""
+
+
+def metric_names(names: Sequence[str] | None) -> list[str]:
+    """Returns the names of the metrics to build. ArtFID adds the two metrics that it is the product of, LPIPS and FID.
+
+    Args:
+        names: Names of `METRICS`; None for `DEFAULT_METRICS`.
+
+    Raises:
+        StylezooError: If there is no such metric; the message names the closest.
+    """
+    wanted = list(dict.fromkeys(DEFAULT_METRICS if names is None else names))
+    if not wanted:
+        raise StylezooError(f"There is no metric given: choose from {', '.join(METRICS)}.")
+    for name in wanted:
+        if name not in METRICS:
+            raise unknown_name("There is no metric", name, METRICS, "choose from")
+    if "art_fid" in wanted:
+        wanted = [name for name in METRICS if name in (*wanted, "lpips", "fid")]
+    return wanted
+
+
 def build_metrics(names: Sequence[str] | None, networks: MetricNetworks) -> dict[str, ImageMetric]:
-    """Builds metrics by name. ArtFID adds the two metrics that it is the product of, LPIPS and FID.
+    """Builds metrics by name, see `metric_names`.
 
     Args:
         names: Names of `METRICS`; None for `DEFAULT_METRICS`.
@@ -115,13 +139,7 @@ def build_metrics(names: Sequence[str] | None, networks: MetricNetworks) -> dict
         StylezooError: If there is no such metric.
         MissingFileError: If the weights of a network are not on this machine; the message says how to get them.
     """
-    wanted = list(dict.fromkeys(DEFAULT_METRICS if names is None else names))
-    unknown = [name for name in wanted if name not in METRICS]
-    if unknown or not wanted:
-        raise StylezooError(f"There is no metric {', '.join(unknown) or 'given'}: choose from {', '.join(METRICS)}.")
-    if "art_fid" in wanted:
-        wanted = [name for name in METRICS if name in (*wanted, "lpips", "fid")]
-    return {name: METRICS[name](networks) for name in wanted}
+    return {name: METRICS[name](networks) for name in metric_names(names)}
 
 
 class PairMeasurement(nn.Module):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylezoo.data.stream import Framing
-from stylezoo.errors import StylezooError
-from stylezoo.evaluation.store import Pair
-from stylezoo.images import ImageError, list_images, read_image, to_tensor
+from stylezoo.errors import StylezooError, check_choice
+from stylezoo.evaluation.tables import Pair
+from stylezoo.files import open_regular
+from stylezoo.images import MAX_PIXELS, ImageError, list_images, read_image, to_tensor
 from stylezoo.inference import SMALLEST_SIDE
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -50,42 +52,96 @@ class Protocol:
         return Framing(self.size, self.crop, "shorter", "center", False)
 
     def check(self) -> None:
-        """Raises a StylezooError if the sizes do not fit each other or are too small."""
+        """Raises a StylezooError if a number is out of its range, or the sizes do not fit each other."""
+        for name, value, lowest in (
+            ("pairs", self.pairs, 1),
+            ("seed", self.seed, 0),
+            ("batch_size", self.batch_size, 1),
+        ):
+            if value is not None and value < lowest:
+                raise StylezooError(f"{name} must be {lowest} or more, not {value}.")
         self.framing.check()
         if self.crop < SMALLEST_SIDE:
             raise StylezooError(f"crop must be {SMALLEST_SIDE} pixels or more, not {self.crop}.")
-        if self.batch_size < 1:
-            raise StylezooError(f"batch_size must be 1 or more, not {self.batch_size}.")
+        if self.size**2 > MAX_PIXELS:
+            raise StylezooError(f"size must be {math.isqrt(MAX_PIXELS)} pixels or less, not {self.size}.")
+        check_choice("precision", self.precision, get_args(Precision))
 
 
-def draw_pairs(content: Path, style: Path, pairs: int | None, seed: int) -> list[Pair]:
-    """Draws pairs of images without repetition, and sorts them by style.
+@dataclass(frozen=True)
+class Drawn:
+    """Pairs of images that can be read.
 
-    Every image is read once, so that a broken file is found before anything is stylized.
+    Attributes:
+        pairs: Names of content and style, relative to their folders, sorted by style.
+        skipped: A sentence, without its period, for each image that was left out.
+    """
+
+    pairs: list[Pair]
+    skipped: list[str]
+
+
+def draw_pairs(content: Path, style: Path, protocol: Protocol) -> Drawn:
+    """Draws pairs of images without repetition.
+
+    Every drawn image is read once; one that cannot be used is left out, and the pairs are drawn again without it.
 
     Args:
         content: Folder of contents.
         style: Folder of styles.
-        pairs: Number of pairs; None for all contents with all styles.
-        seed: Seed of the draw.
-
-    Returns:
-        Names of content and style, relative to their folders.
+        protocol: Number of pairs, seed and sizes.
 
     Raises:
-        ImageError: If one of the images cannot be read.
-        StylezooError: If a folder holds no image, or there are fewer pairs.
+        StylezooError: If a folder holds no image that can be read, or there are fewer pairs.
     """
-    contents, styles = (_image_names(folder) for folder in (content, style))
+    images = [_image_names(folder) for folder in (content, style)]
+    read: set[Path] = set()
+    skipped: dict[Path, str] = {}
+    while True:
+        drawn = _draw(images[0], images[1], protocol, skipped)
+        for path in _image_paths(content, style, drawn):
+            reason = None if path in read else _unusable(path, protocol.size)
+            read.add(path)
+            if reason is not None:
+                skipped[path] = reason
+        left = [
+            [name for name in names if folder / name not in skipped]
+            for folder, names in zip((content, style), images, strict=True)
+        ]
+        for folder, before, names in zip((content, style), images, left, strict=True):
+            if not names:
+                reason = next(reason for path, reason in skipped.items() if path.parent.is_relative_to(folder))
+                raise ImageError(f"None of the {len(before)} images that were tried in {folder} can be used: {reason}.")
+        if left == images:
+            return Drawn(drawn, list(skipped.values()))
+        images = left
+
+
+def _draw(contents: list[str], styles: list[str], protocol: Protocol, skipped: dict[Path, str]) -> list[Pair]:
+    """Draws from images that are not known to be broken."""
     every = len(contents) * len(styles)
-    if pairs is not None and not 1 <= pairs <= every:
-        raise StylezooError(f"{len(contents)} contents and {len(styles)} styles make {every} pairs, not {pairs}.")
-    rng = np.random.default_rng(seed)
-    numbers = range(every) if pairs is None else np.sort(rng.choice(every, pairs, replace=False)).tolist()
-    drawn = [(contents[number % len(contents)], styles[number // len(contents)]) for number in numbers]
-    for path in _image_paths(content, style, drawn):
-        read_image(path, min_side=1)
-    return drawn
+    if protocol.pairs is not None and protocol.pairs > every:
+        without = f" without the {len(skipped)} that cannot be used ({'; '.join(skipped.values())})" if skipped else ""
+        raise StylezooError(
+            f"{len(contents)} contents and {len(styles)} styles{without} make {every} pairs, not {protocol.pairs}."
+        )
+    rng = np.random.default_rng(protocol.seed)
+    wanted = protocol.pairs
+    numbers = range(every) if wanted is None else np.sort(rng.choice(every, wanted, replace=False)).tolist()
+    return [(contents[number % len(contents)], styles[number // len(contents)]) for number in numbers]
+
+
+def _unusable(path: Path, size: int) -> str | None:
+    """Says why an image cannot be used, or returns None."""
+    try:
+        width, height = read_image(path, min_side=1).size
+    except (ImageError, MemoryError) as error:
+        return str(error).rstrip(".") or f"{path} does not fit into memory"
+    if size**2 * max(width, height) > MAX_PIXELS * min(width, height):
+        return (
+            f"{path} is so long and narrow ({width} x {height}) that it is too large with a short side of {size} pixels"
+        )
+    return None
 
 
 def digest_pairs(content: Path, style: Path, pairs: list[Pair]) -> str:
@@ -101,9 +157,11 @@ def digest_pairs(content: Path, style: Path, pairs: list[Pair]) -> str:
     """
     sha256 = hashlib.sha256(json.dumps(pairs).encode())
     for path in _image_paths(content, style, pairs):
-        if not path.is_file():
-            raise ImageError(f"{path} does not exist, but the evaluation uses it: put the image back.")
-        sha256.update(hashlib.sha256(path.read_bytes()).digest())
+        try:
+            with open_regular(path) as file:
+                sha256.update(hashlib.sha256(file.read()).digest())
+        except OSError as error:
+            raise ImageError(f"{path} does not exist, but the evaluation uses it: put the image back.") from error
     return sha256.hexdigest()
 
 
@@ -111,7 +169,8 @@ def _image_names(folder: Path) -> list[str]:
     """The images of a folder, relative to it."""
     names = [path.relative_to(folder).as_posix() for path in list_images(folder)]
     if not names:
-        raise StylezooError(f"There is no image in {folder}: expected files such as .jpg, .png or .webp.")
+        problem = "There is no image in" if folder.is_dir() else "There is no folder"
+        raise StylezooError(f"{problem} {folder}: give a folder with files such as .jpg, .png or .webp.")
     return names
 
 
@@ -129,6 +188,21 @@ class Batch(TypedDict):
     style: Tensor  # (S, 3, crop, crop), each style once
     names: list[str]  # of the styles, S
     counts: list[int]  # pairs per style, S
+    failed: dict[int, str]  # pairs, by their place in the batch, of which an image can no longer be read, and why
+
+
+def single_pairs(batch: Batch) -> Iterator[Batch]:
+    """Yields the pairs of a batch as batches of one."""
+    styles = [number for number, count in enumerate(batch["counts"]) for _ in range(count)]
+    for index, style in enumerate(styles):
+        yield {
+            "number": batch["number"],
+            "content": batch["content"][index : index + 1],
+            "style": batch["style"][style : style + 1],
+            "names": batch["names"][style : style + 1],
+            "counts": [1],
+            "failed": {0: batch["failed"][index]} if index in batch["failed"] else {},
+        }
 
 
 class Batches(Dataset[Batch]):
@@ -157,14 +231,24 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         pairs = self.pairs_of(number)
         groups = {style: len(list(group)) for style, group in groupby(pairs, key=lambda pair: pair[1])}
+        broken: dict[Path, str] = {}
+        contents = [self._read(self.content / content, broken) for content, _ in pairs]
+        styles = [self._read(self.style / style, broken) for style in groups]
+        reasons = [broken.get(self.content / content, broken.get(self.style / style)) for content, style in pairs]
         return {
             "number": number,
-            "content": torch.stack([self._read(self.content / content) for content, _ in pairs]),
-            "style": torch.stack([self._read(self.style / style) for style in groups]),
+            "content": torch.stack(contents),
+            "style": torch.stack(styles),
             "names": list(groups),
             "counts": list(groups.values()),
+            "failed": {index: reason for index, reason in enumerate(reasons) if reason is not None},
         }
 
-    def _read(self, path: Path) -> Tensor:
-        """The framed image, (3, crop, crop)."""
-        return to_tensor(self.framing(read_image(path, self.framing.size), None))
+    def _read(self, path: Path, broken: dict[Path, str]) -> Tensor:
+        """The framed image, (3, crop, crop); a black one that is noted if it cannot be read any more."""
+        try:
+            return to_tensor(self.framing(read_image(path, self.framing.size), None))
+        except (ImageError, MemoryError) as error:
+            broken[path] = str(error).rstrip(".") or f"{path} does not fit into memory"
+            side = self.framing.crop or 1
+            return torch.zeros(3, side, side)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from stylezoo.errors import StylezooError
 from stylezoo.evaluation.measurement import PairMeasurement
-from stylezoo.evaluation.pairs import Batch, Batches
+from stylezoo.evaluation.pairs import Batch, Batches, single_pairs
 from stylezoo.evaluation.store import (
     IDENTITY_BASELINE,
     STYLE_COPY_BASELINE,
@@ -38,6 +38,16 @@ BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     STYLE_COPY_BASELINE: lambda content, style: style.expand_as(content),
 }
 """Outputs without a network, from contents (B, 3, H, W) and a style (1, 3, H, W)."""
+
+
+FAILURES = (StylezooError, RuntimeError, MemoryError)
+"""Errors with which a model can fail on some images and not on others; memory that runs out is a RuntimeError, too."""
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without its period."""
+    text = str(error).strip().split("\n")[0].rstrip(".")
+    return text[:300] or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -131,10 +141,26 @@ class EvaluationModule(LightningModule):
         )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Stylizes and measures a batch.
+        """Stylizes and measures a batch; if that fails, its pairs one by one, so that only those that fail are lost.
 
         Returns:
-            ``output``: the outputs (B, 3, H, W); ``values``: {metric: values (B,), or activations (B, D)}.
+            ``output``: the outputs (B, 3, H, W); ``values``: {metric: values (B,), or activations of the pairs that did not
+            fail}; ``failed``: {place of a pair in the batch: reason}. Failed pairs have the value NaN and a black output.
+        """
+        if not batch["failed"]:
+            try:
+                output, values = self._measure(batch)
+                return {"output": output, "values": values, "failed": {}}
+            except FAILURES:
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        return self._measure_singly(batch)
+
+    def _measure(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outputs of a batch and their values.
+
+        Raises:
+            StylezooError: If an output is not finite.
         """
         outputs, features = [], []
         contents = torch.split(batch["content"], batch["counts"])
@@ -145,9 +171,34 @@ class EvaluationModule(LightningModule):
         counts = torch.tensor(batch["counts"], device=self.device)
         style_features = {layer: torch.cat([part[layer] for part in features]) for layer in features[0]}
         output, styles = torch.cat(outputs), batch["style"].repeat_interleave(counts, dim=0)
+        if not torch.isfinite(output).all():
+            raise StylezooError("its output has values that are not finite (NaN or infinity)")
         with torch.autocast(output.device.type, enabled=False):
             values = self.measurement(output, batch["content"], styles, style_features)
-        return {"output": output, "values": values}
+        return output, values
+
+    def _measure_singly(self, batch: Batch) -> dict[str, Any]:
+        """What `predict_step` returns, pair by pair."""
+        outputs, values, failed = list(torch.zeros_like(batch["content"])), [], dict[int, str]()
+        for index, pair in enumerate(single_pairs(batch)):
+            if pair["failed"]:
+                failed[index] = pair["failed"][0]
+                continue
+            try:
+                output, of_pair = self._measure(pair)
+            except FAILURES as error:
+                failed[index] = _reason(error)
+                continue
+            outputs[index] = output[0]
+            values.append(of_pair)
+        joined = {name: torch.cat([of_pair[name] for of_pair in values]) for name in (values[0] if values else ())}
+        measured = [index for index in range(len(outputs)) if index not in failed]
+        for name in self.measurement.columns:
+            column = batch["content"].new_full((len(outputs),), float("nan"))
+            if values:
+                column[measured] = joined[name].to(column)
+            joined[name] = column
+        return {"output": torch.stack(outputs), "values": joined, "failed": failed}
 
     def _prepare_style(self, name: str, image: Tensor) -> PreparedStyle:
         """The style of an image (1, 3, H, W); that of the previous pair is kept."""
@@ -181,6 +232,11 @@ class Recorder(Callback):
         self.save_images = save_images
         self.progress = progress
         self.task = task
+        self.interrupted = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Notes that the user has interrupted the run, of which Lightning makes an exit with code 1."""
+        self.interrupted = isinstance(exception, KeyboardInterrupt)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows how many pairs are finished."""
@@ -196,9 +252,14 @@ class Recorder(Callback):
         assert isinstance(pl_module, EvaluationModule)
         number, pairs = batch["number"], pl_module.batches.pairs_of(batch["number"])
         if self.save_images and pl_module.model is not None:
-            self._write_images(pl_module, number, outputs["output"])
+            self._write_images(pl_module, number, outputs)
         columns = [outputs["values"][name].tolist() for name in pl_module.measurement.columns]
-        line = {"batch": number, "rows": [[column[index] for column in columns] for index in range(len(pairs))]}
+        line: dict[str, Any] = {
+            "batch": number,
+            "rows": [[column[index] for column in columns] for index in range(len(pairs))],
+        }
+        if outputs["failed"]:
+            line["failed"] = outputs["failed"]
         if "fid" in outputs["values"]:
             line["activations"] = base64.b64encode(outputs["values"]["fid"].float().cpu().numpy().tobytes()).decode()
         with part_path(self.folder, pl_module.name, trainer.global_rank).open("ab") as file:
@@ -207,9 +268,10 @@ class Recorder(Callback):
         if trainer.received_sigterm:  # Lightning catches the signal, but its predict loop does not stop for it
             sys.exit(128 + signal.SIGTERM)
 
-    def _write_images(self, module: EvaluationModule, number: int, outputs: Tensor) -> None:
-        """Writes outputs as images/MODEL/NUMBER_CONTENT_STYLE.png."""
-        first = number * module.batches.batch_size
-        for index, (output, names) in enumerate(zip(outputs, module.batches.pairs_of(number), strict=True), first):
-            stem = "_".join([f"{index:05d}", *(Path(name).stem for name in names)])
-            write_image(output, self.folder / "images" / slug(module.name) / f"{stem}.png")
+    def _write_images(self, module: EvaluationModule, number: int, outputs: dict[str, Any]) -> None:
+        """Writes outputs, but not those of failed pairs, as images/MODEL/NUMBER_CONTENT_STYLE.png."""
+        first, pairs = number * module.batches.batch_size, module.batches.pairs_of(number)
+        for index, (output, names) in enumerate(zip(outputs["output"], pairs, strict=True)):
+            if index not in outputs["failed"]:
+                stem = "_".join([f"{first + index:05d}", *(Path(name).stem for name in names)])
+                write_image(output, self.folder / "images" / slug(module.name) / f"{stem}.png")

@@ -2,30 +2,45 @@
 
 pairs.csv       the pairs, drawn once by seed and kept
 settings.json   the settings that the numbers depend on: sizes, metrics with their networks, models
-MODEL.csv       or MODEL.parquet: a line per pair (MODEL.npy: activations for FID); MODEL.part0.jsonl until all are
-finished summary.csv     mean, 95 % interval, n and key of every metric; summary.md shows the same as a table
+MODEL.csv       or MODEL.parquet: a line per pair (MODEL.npy: activations for FID); MODEL.part0.jsonl until all are finished
+MODEL.failed.json  the pairs on which the model failed, with the reasons; their values are NaN
+summary.csv     mean, 95 % interval, n and key of every metric; summary.md shows the same as a table
+.lock           is there while an evaluation writes to the folder
 """
 
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.evaluation.tables import (
+    Pair,
+    TableFormat,
+    pyarrow_module,
+    read_bytes,
+    read_pairs,
+    read_values,
+    write_pairs,
+    write_rows,
+    write_values,
+)
+from stylezoo.files import replacing
 from stylezoo.metrics import FID, MetricKey, MetricValue, art_fid
 
 FORMAT = "stylezoo-evaluation-1"
@@ -34,11 +49,13 @@ STORED_IMAGES = "pictures"
 RESAMPLES = 2000
 """Number of resamples of the bootstrap."""
 
-TableFormat = Literal["csv", "parquet"]
-"""Format of the values per pair."""
+SETS = ("fid", "art_fid")
+"""Metrics that compare sets of images and have no values per pair."""
 
-Pair = tuple[str, str]
-"""Names of content and style, relative to their folders."""
+SHIPPED_ENCODER = "vgg19_slim"
+"""The network that measures where `vgg19_normalised` is not on this machine."""
+
+__all__ = ["Pair", "TableFormat", "pyarrow_module", "read_pairs", "write_pairs"]
 
 IDENTITY_BASELINE, STYLE_COPY_BASELINE = "content (unchanged)", "style (copied)"
 """Names of the baselines: the output is the content itself, or the style itself."""
@@ -73,36 +90,77 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", name).strip("_")
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Creates a folder of results and keeps other evaluations from writing to it; a folder that stays empty is removed.
+
+    Of several processes of one evaluation the first holds the lock for all.
+
+    Raises:
+        StylezooError: If another evaluation writes to the folder, or it cannot be written to.
+    """
+    if getattr(rank_zero_only, "rank", 0):  # Lightning sets it from the environment
+        yield
+        return
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise StylezooError(
+            f"Another evaluation is writing to {folder}: wait until it is done, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise StylezooError(
+            f"The results cannot be written to {folder} ({error.strerror or error}): choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / ".lock").unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        lock.release()
+
+
 def read_settings(folder: Path) -> dict[str, Any] | None:
     """Reads settings.json; returns None if there is none.
 
     Raises:
-        StylezooError: If the file has another format.
+        StylezooError: If the file is damaged or has another format.
     """
     path = folder / "settings.json"
-    if not path.is_file():
+    if not path.exists():
         return None
-    settings = json.loads(path.read_text())
+    try:
+        settings = json.loads(read_bytes(path))
+    except ValueError as error:  # of JSON, and of UTF-8
+        if isinstance(error, StylezooError):
+            raise
+        raise _damaged_settings(path) from error
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise StylezooError(f"{path} was not written by this version of evaluate: choose another folder.")
+    try:
+        for metric in settings["metrics"].values():
+            key_from_json(metric["key"])
+            metric["better"]
+        settings["protocol"]["seed"], settings["protocol"][STORED_IMAGES], dict(settings["models"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged_settings(path) from error
     return settings
+
+
+def _damaged_settings(path: Path) -> StylezooError:
+    return StylezooError(
+        f"{path} is damaged: choose another folder, or delete {path.parent} to measure everything again."
+    )
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Writes settings.json."""
-    with replacing(folder / "settings.json") as path:
-        path.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def read_pairs(folder: Path) -> list[Pair]:
-    """Reads pairs.csv."""
-    return [(row[0], row[1]) for row in read_rows(folder / "pairs.csv")[1:]]
-
-
-def write_pairs(folder: Path, pairs: list[Pair]) -> None:
-    """Writes pairs.csv."""
-    with replacing(folder / "pairs.csv") as path:
-        write_rows(path, [("content", "style"), *pairs])
+    with replacing(folder / "settings.json") as file:
+        file.write((json.dumps(settings, indent=2) + "\n").encode())
 
 
 def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -118,9 +176,9 @@ def check_same(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -
     """
     before, now = stored["protocol"], settings["protocol"]
     differences = [
-        f"{'images' if name == STORED_IMAGES else name} ({before[name]}, now {now[name]})"
+        f"{'images' if name == STORED_IMAGES else name} ({before.get(name)}, now {now[name]})"
         for name in now
-        if before[name] != now[name]
+        if before.get(name) != now[name]
     ]
     if [*stored["metrics"]] != [*settings["metrics"]]:
         differences.append(f"metrics ({' '.join(stored['metrics'])}, now {' '.join(settings['metrics'])})")
@@ -160,13 +218,33 @@ def results_path(folder: Path, name: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def failures_path(folder: Path, name: str) -> Path:
+    """Returns the file that names the pairs on which a model failed."""
+    return folder / f"{slug(name)}.failed.json"
+
+
 def finished_batches(folder: Path, name: str) -> dict[int, tuple[Path, int]]:
-    """Returns where the finished batches of a model are, whichever process wrote them: {batch: (file, offset)}."""
+    """Returns where the finished batches of a model are, whichever process wrote them: {batch: (file, offset)}.
+
+    A damaged line counts as not written: its batch is measured again.
+    """
     found = {}
     for path in sorted(folder.glob(f"{slug(name)}.part*.jsonl")):
         for offset, line in _lines(path):
-            found[int(json.loads(line)["batch"])] = (path, offset)
+            batch = _parse_line(line)
+            if batch is not None:
+                found[int(batch["batch"])] = (path, offset)
     return found
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A line of a part as a batch; None if it is damaged."""
+    try:
+        batch = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(batch, dict) and isinstance(batch.get("batch"), int) and isinstance(batch.get("rows"), list)
+    return batch if whole else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -197,27 +275,81 @@ def merge_parts(
         pairs: All pairs.
         batch_size: Number of pairs in a batch.
         format: Format of the values.
+
+    Raises:
+        StylezooError: If the model failed on every pair; its batches are removed, so that the next run tries again.
     """
     places = finished_batches(folder, name)
-    results = folder / f"{slug(name)}.{format}"
     numbers = range(math.ceil(len(pairs) / batch_size))
-    blocks = (_read_line(places[number]).get("activations") for number in numbers)
-    first = next(blocks)
-    if first is not None:
-        dimensions = len(base64.b64decode(first)) // 4 // min(batch_size, len(pairs))
-        with replacing(results.with_suffix(".npy")) as path:
-            stored = np.lib.format.open_memmap(path, "w+", np.float32, (len(pairs), dimensions))
-            for number, block in enumerate((first, *blocks)):
-                start = number * batch_size
-                part = np.frombuffer(base64.b64decode(block), np.float32).reshape(-1, dimensions)
-                stored[start : start + len(part)] = part
-            stored.flush()
+    failed = {
+        batch_size * number + int(index): reason
+        for number in numbers
+        for index, reason in _read_line(places[number]).get("failed", {}).items()
+    }
+    parts = {path for path, _ in places.values()}
+    if len(failed) == len(pairs):
+        for path in parts:
+            path.unlink()
+        raise StylezooError(f"{name} failed on all {len(pairs)} pairs: {failed[0]}.")
+    results = folder / f"{slug(name)}.{format}"
+    _merge_activations(results.with_suffix(".npy"), [places[number] for number in numbers], len(pairs))
     lines = (_read_line(places[number])["rows"] for number in numbers)
-    rows = ([*pair, *row] for pair, row in zip(pairs, chain.from_iterable(lines), strict=True))
-    with replacing(results) as path:
-        _write_values(path, ["content", "style", *columns], rows, format)
-    for path in {path for path, _ in places.values()}:
+    rows = ([*pair, *row] for pair, row in zip(pairs, (row for line in lines for row in line), strict=True))
+    _write_failures(folder, name, pairs, failed)
+    write_values(results, columns, rows)
+    for path in parts:
         path.unlink()
+
+
+def _merge_activations(target: Path, places: list[tuple[Path, int]], count: int) -> None:
+    """Writes the activations of all pairs as (count, D); those of failed pairs are NaN."""
+    blocks = (_read_line(place) for place in places)
+    sizes = (
+        len(base64.b64decode(block["activations"])) // 4 // (len(block["rows"]) - len(block.get("failed", {})))
+        for block in blocks
+        if block.get("activations")
+    )
+    dimensions = next(sizes, None)
+    if dimensions is None:
+        return
+    with replacing(target) as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, dimensions)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for place in places:
+            block = _read_line(place)
+            rows = np.full((len(block["rows"]), dimensions), np.nan, np.float32)
+            measured = [index for index in range(len(rows)) if str(index) not in block.get("failed", {})]
+            data = np.frombuffer(base64.b64decode(block.get("activations", "")), np.float32)
+            rows[measured] = data.reshape(-1, dimensions)
+            file.write(rows.tobytes())
+
+
+def _write_failures(folder: Path, name: str, pairs: list[Pair], failed: Mapping[int, str]) -> None:
+    """Writes the pairs on which a model failed, or removes the file of an earlier run if there are none."""
+    path = failures_path(folder, name)
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    entries = [{"content": pairs[i][0], "style": pairs[i][1], "reason": failed[i]} for i in sorted(failed)]
+    with replacing(path) as file:
+        file.write((json.dumps(entries, indent=2) + "\n").encode())
+
+
+def read_failures(folder: Path, name: str) -> list[dict[str, str]]:
+    """Returns content, style and reason of each pair on which a model failed."""
+    path = failures_path(folder, name)
+    if not path.exists():
+        return []
+    try:
+        return [
+            {key: str(entry[key]) for key in ("content", "style", "reason")} for entry in json.loads(read_bytes(path))
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StylezooError):
+            raise
+        raise StylezooError(
+            f"{path} is damaged: delete it and the other files of {name}, and the same command measures {name} again."
+        ) from error
 
 
 def _read_line(place: tuple[Path, int]) -> dict[str, Any]:
@@ -229,40 +361,36 @@ def _read_line(place: tuple[Path, int]) -> dict[str, Any]:
     return line
 
 
-def _write_values(path: Path, header: Sequence[str], rows: Iterable[list[Any]], format: TableFormat) -> None:
-    """Writes a line per pair: the names of its images, and its values to the last bit."""
-    if format == "csv":
-        write_rows(path, chain([header], ([*row[:2], *map(repr, row[2:])] for row in rows)))
-        return
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    for side in header[:2]:  # strings of Parquet are UTF-8; pairs.csv keeps the names unchanged
-        columns[side] = tuple(name.encode(errors="backslashreplace").decode() for name in columns[side])
-    pyarrow_module().parquet.write_table(pyarrow_module().table(columns), path)
-
-
-def _read_values(path: Path) -> dict[str, np.ndarray]:
-    """Reads the metrics that `_write_values` has written, {metric: (N,)}."""
-    if path.suffix == ".csv":
-        header, *rows = read_rows(path)
-        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    else:
-        columns = pyarrow_module().parquet.read_table(path).to_pydict()
-    return {name: np.array(values, float) for name, values in columns.items() if name not in ("content", "style")}
-
-
-def pyarrow_module() -> Any:
-    """Returns the module that reads and writes Parquet.
+def check_results(folder: Path, settings: dict[str, Any]) -> None:
+    """Checks the finished tables of a folder.
 
     Raises:
-        StylezooError: If it is missing.
+        StylezooError: If one is damaged; the message says what to do.
     """
+    for path in _finished(folder, settings).values():
+        _activations(path, settings, len(_values(path, settings)))
+
+
+def _values(path: Path, settings: dict[str, Any]) -> np.ndarray:
+    """The values of a model, (pairs, metrics that have values per pair)."""
+    columns = [name for name in settings["metrics"] if name not in SETS]
+    return read_values(path, columns, read_pairs(path.parent))
+
+
+def _activations(path: Path, settings: dict[str, Any], count: int) -> np.ndarray | None:
+    """The activations of the model with these values, (pairs, D); None if no metric needs any."""
+    if not set(settings["metrics"]) & {*SETS}:
+        return None
+    path = path.with_suffix(".npy")
     try:
-        import pyarrow.parquet
-    except ImportError:
-        raise StylezooError(
-            "Parquet needs pyarrow: pip install pyarrow, or stylezoo[parquet], or use --format csv."
-        ) from None
-    return pyarrow
+        activations: np.ndarray = np.load(path, mmap_mode="r")
+        if activations.ndim == 2 and len(activations) == count:
+            return activations
+    except (OSError, ValueError, EOFError):
+        pass
+    raise StylezooError(
+        f"{path} is damaged or missing: delete the files of {path.stem}, and the same command measures it again."
+    )
 
 
 def scores(folder: str | Path) -> list[Score]:
@@ -278,31 +406,32 @@ def scores(folder: str | Path) -> list[Score]:
     settings = read_settings(folder)
     if settings is None:
         raise MissingFileError(f"There is no settings.json in {folder}: give a folder that evaluate has written.")
-    summary: list[Score] = []
-    for model in (IDENTITY_BASELINE, STYLE_COPY_BASELINE, *settings["models"]):
-        path = results_path(folder, model)
-        if path is not None:
-            summary += _scores(path, model, settings)
-    return summary
+    return [score for model, path in _finished(folder, settings).items() for score in _scores(path, model, settings)]
 
 
 def _scores(path: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]:
     """The scores of one model from its values."""
-    columns = _read_values(path)
-    names, n = list(columns), len(read_rows(path.with_name("pairs.csv"))) - 1
-    values = np.stack([*columns.values()], 1) if columns else np.empty((n, 0))  # FID alone has no values per pair
-    ends = dict(zip(names, bootstrap(values, settings["protocol"]["seed"]), strict=True))
-    means = dict(zip(names, values.mean(0).tolist(), strict=True))
+    values, seed = _values(path, settings), settings["protocol"]["seed"]
+    names = [name for name in settings["metrics"] if name not in SETS]
+    finite = np.isfinite(values)
+    if finite.all():  # the same resamples for all metrics
+        means, ends, counts = values.mean(0).tolist(), bootstrap(values, seed), [len(values)] * len(names)
+    else:
+        kept = [column[mask] for column, mask in zip(values.T, finite.T, strict=True)]
+        means = [float(column.mean()) if len(column) else math.nan for column in kept]
+        ends = [bootstrap(column[:, None], seed)[0] if len(column) else [math.nan] * 2 for column in kept]
+        counts = [len(column) for column in kept]
     for name, metric in settings["metrics"].items():
         key = key_from_json(metric["key"])
         if name in names:
-            yield Score(model, MetricValue(means[name], n, key), metric["better"], *ends[name])
+            at = names.index(name)
+            yield Score(model, MetricValue(means[at], counts[at], key), metric["better"], *ends[at])
             continue
-        counts = {**dict(key.settings), "outputs": n, "styles": n}
-        key = replace(key, settings=tuple(sorted(counts.items())))
-        distance = _fid(path.with_suffix(".npy"), path.with_name(f"{slug(STYLE_COPY_BASELINE)}.npy"))
+        styles = path.with_name(f"{slug(STYLE_COPY_BASELINE)}{path.suffix}")
+        distance, n = _fid(*[_activations(file, settings, len(values)) for file in (path, styles)])
+        key = replace(key, settings=tuple(sorted({**dict(key.settings), "outputs": n, "styles": n}.items())))
         if name == "art_fid":
-            distance = float(art_fid(means["lpips"], distance))
+            distance = float(art_fid(means[names.index("lpips")], distance))
         yield Score(model, MetricValue(distance, n, key), metric["better"], None, None)
 
 
@@ -324,13 +453,80 @@ def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list
     return ends
 
 
-def _fid(outputs: Path, styles: Path, rows: int = 256) -> float:
-    """The Fréchet distance between stored activations, read some rows at a time."""
-    files = [np.load(path, mmap_mode="r") for path in (outputs, styles)]
-    metric = FID(nn.Identity(), files[0].shape[1])  # activations take the place of images
-    for start in range(0, len(files[0]), rows):
-        metric.update(*(torch.from_numpy(np.array(file[start : start + rows])) for file in files))
-    return metric.result().value
+def _fid(*files: np.ndarray | None, rows: int = 256) -> tuple[float, int]:
+    """The Fréchet distance between the stored activations of outputs and styles, read some rows at a time, and the number
+    of pairs that have any."""
+    outputs, styles = files
+    assert outputs is not None and styles is not None
+    metric = FID(nn.Identity(), outputs.shape[1])  # activations take the place of images
+    count = 0
+    for start in range(0, len(outputs), rows):
+        parts = [torch.from_numpy(np.array(file[start : start + rows])) for file in (outputs, styles)]
+        measured = torch.isfinite(parts[0]).all(1) & torch.isfinite(parts[1]).all(1)
+        count += int(measured.sum())
+        if measured.any():
+            metric.update(*(part[measured] for part in parts))
+    return (metric.result().value if count > 1 else math.nan), count
+
+
+def remarks(folder: Path) -> list[str]:
+    """Returns the sentences that a reader of the summary must know: which network measured, and what was left out.
+
+    Args:
+        folder: Folder that `evaluate` has written.
+    """
+    settings = read_settings(folder)
+    assert settings is not None
+    said = []
+    if any(metric["key"]["backbone"] == SHIPPED_ENCODER for metric in settings["metrics"].values()):
+        said.append(
+            f"The losses are measured with {SHIPPED_ENCODER}, the encoder that ships with the package; values that were"
+            " measured with another network, such as vgg19_normalised, do not compare with them."
+        )
+    return [*said, *left_out(folder), *_undefined(folder, settings)]
+
+
+def left_out(folder: Path) -> list[str]:
+    """Returns a sentence on the images that were skipped, and one for each model that failed on some pairs."""
+    settings = read_settings(folder)
+    assert settings is not None
+    skipped = settings.get("skipped", [])
+    said = [f"Left out because they cannot be used: {_listed(skipped)}."] if skipped else []
+    for model in _finished(folder, settings):
+        failed = read_failures(folder, model)
+        if failed:
+            entries = [f"{entry['content']} in the style of {entry['style']} ({entry['reason']})" for entry in failed]
+            said.append(
+                f"{model} failed on {len(failed)} of {len(read_pairs(folder))} pairs, which its means leave out, so that"
+                f" they do not quite compare with those of the others: {_listed(entries)}."
+            )
+    return said
+
+
+def _undefined(folder: Path, settings: dict[str, Any]) -> Iterator[str]:
+    """A sentence for each metric of a model that is not defined for some of the pairs that did not fail."""
+    names = [name for name in settings["metrics"] if name not in SETS]
+    for model, path in _finished(folder, settings).items():
+        values = _values(path, settings)
+        undefined = (~np.isfinite(values)).sum(0) - len(read_failures(folder, model))
+        for name, count in zip(names, undefined.tolist(), strict=True):
+            if count > 0:
+                yield (
+                    f"{name} of {model} is not defined for {count} of {len(values)} pairs (images of one color, for"
+                    " example), which its mean leaves out."
+                )
+
+
+def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Path]:
+    """The baselines and models whose batches are finished, with their tables."""
+    paths = {m: results_path(folder, m) for m in (IDENTITY_BASELINE, STYLE_COPY_BASELINE, *settings["models"])}
+    return {model: path for model, path in paths.items() if path is not None}
+
+
+def _listed(entries: Sequence[str], most: int = 5) -> str:
+    """The first entries, and how many more there are."""
+    more = f"; and {len(entries) - most} more" if len(entries) > most else ""
+    return "; ".join(entries[:most]) + more
 
 
 def write_summary(folder: Path, summary: list[Score]) -> None:
@@ -343,10 +539,9 @@ def write_summary(folder: Path, summary: list[Score]) -> None:
         ends = ["" if end is None else repr(end) for end in (score.low, score.high)]
         cells = [score.model, key.metric, repr(score.value.value), *ends, str(score.value.n), score.better]
         rows.append([*cells, key.backbone, key.sha256, key.resize, key.images, json.dumps(dict(key.settings))])
-    with replacing(folder / "summary.csv") as path:
-        write_rows(path, [columns, *rows])
-    with replacing(folder / "summary.md") as path:
-        path.write_text(as_markdown(folder, summary))
+    write_rows(folder / "summary.csv", [columns, *rows])
+    with replacing(folder / "summary.md") as file:
+        file.write(as_markdown(folder, summary).encode("utf-8", "surrogateescape"))
 
 
 def summary_table(summary: list[Score]) -> list[list[str]]:
@@ -358,7 +553,7 @@ def summary_table(summary: list[Score]) -> list[list[str]]:
         cells = []
         for score in group:
             ends = "" if score.low is None else f" [{score.low:.4g}, {score.high:.4g}]"
-            cells.append(f"{score.value.value:.4g}{ends}")
+            cells.append(f"{score.value.value:.4g}{ends}" if math.isfinite(score.value.value) else "not defined")
         rows.append([model, *cells])
     return rows
 
@@ -370,9 +565,10 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
     protocol = settings["protocol"]
     heading, *rows = summary_table(summary)
     lines = ["\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))]
-    contents, styles = (set(names) for names in zip(*read_rows(folder / "pairs.csv")[1:], strict=True))
+    pairs = read_pairs(folder)
+    contents, styles = (set(names) for names in zip(*pairs, strict=True))
     lines.append(
-        f"{summary[0].value.n} pairs of {len(contents)} contents and {len(styles)} styles, short side"
+        f"{len(pairs)} pairs of {len(contents)} contents and {len(styles)} styles, short side"
         f" {protocol['size']}, central crop {protocol['crop']} x {protocol['crop']} pixels, batches of"
         f" {protocol['batch_size']}, {protocol['precision']} on {protocol['device']}, seed {protocol['seed']}."
     )
@@ -385,6 +581,7 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
         f"Brackets: 95 % percentile bootstrap over pairs, {RESAMPLES} resamples; metrics that compare sets have none."
         " Pairs share images, so the intervals do not extend to other images."
     )
+    lines += remarks(folder)
     keys = {score.value.key.metric: score.value.key for score in summary}
     lines.append(
         "\n".join(
@@ -394,26 +591,3 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
         )
     )
     return "\n\n".join(lines) + "\n"
-
-
-def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Writes a CSV file, the heading first; file names that are not valid UTF-8 are kept byte by byte."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    """Reads a CSV file that `write_rows` has written, with its heading."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.reader(file))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path, unique to the process, that replaces the file once it is completely written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

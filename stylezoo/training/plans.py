@@ -70,12 +70,15 @@ class Plan:
         self.convolutions = self.convolutions or trained_convolutions(self.model)
 
     def restore(self, image: Tensor) -> Tensor:
-        """Stylizes images with themselves, (B, 3, H, W) -> (B, 3, H, W)."""
+        """Stylizes images with themselves, or in the trained styles in turn, (B, 3, H, W) -> (B, 3, H, W)."""
+        if self.model.kind != "arbitrary":
+            return self.model(image)  # type: ignore[no-any-return]
         return self.model.decode(image, self.model.encode_style(image))
 
     def mirror(self) -> VGG:
         """Returns the network whose convolutions the targets name: one of the decoder's widths."""
-        return self.model.loss_encoder
+        encoder = self.model._modules.get("encoder")
+        return encoder if isinstance(encoder, VGG) and encoder.flavor == "thin" else self.model.loss_encoder
 
 
 def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:
@@ -214,16 +217,9 @@ def stytr2(model: StyTr2) -> Plan:
     )
 
 
-class CINPlan(Plan):
-    """Images are stylized in the trained styles in turn."""
-
-    def restore(self, image: Tensor) -> Tensor:
-        return self.model(image)  # type: ignore[no-any-return]
-
-
 def cin(model: CIN) -> Plan:
     """Nothing is fitted. A scale or shift changes one number."""
-    return CINPlan(model, fan_in=lambda parameter: 1)
+    return Plan(model, fan_in=lambda parameter: 1)
 
 
 def magenta(model: Magenta, teacher: Magenta | None = None) -> Plan:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from stylezoo.controls import Kind
 from stylezoo.losses import at_least_float32, balanced_gram_loss, content_loss
-from stylezoo.module import Kind, StyleModel
+from stylezoo.module import StyleModel
 from stylezoo.training.optimizers import PreconditionedAdamOptimizer, preconditioner
 from stylezoo.training.regression import choose, columns, conv_inputs, convolutions, fit, patches, some_positions
 from stylezoo.training.training import shared_images

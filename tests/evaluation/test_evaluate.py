@@ -499,17 +499,37 @@ def test_mistakes(models: list[Path], folders: dict[str, Path], tmp_path: Path) 
     assert "Two models are called adain" in refused([models[0], models[0]])
     assert "Two models are called style copied" in refused({"style copied": models[0]})
     assert "There is no system 'adane': did you mean 'adain'?" in refused(["adane"])
-    assert "There is no metric ssin" in refused(models, metrics=["ssin"])
+    assert "There is no metric 'ssin': did you mean 'ssim'?" in refused(models, metrics=["ssin"])
     assert "download alexnet_torchvision" in refused(models, metrics=["lpips"])
     assert "download art_inception" in refused(models, metrics=["fid"])
     assert "4 contents and 3 styles make 12 pairs, not 13" in refused(models, pairs=13)
     assert "crop 64 is larger than size 40" in refused(models, crop=64)
     assert "batch_size must be 1 or more, not 0" in refused(models, batch_size=0)
     assert "crop must be 16 pixels or more, not 8" in refused(models, crop=8)
-    assert "There is no image in" in refused(models, style=tmp_path / "nothing")
+    assert "There is no folder" in refused(models, style=tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    assert "There is no image in" in refused(models, style=tmp_path / "empty")
+    for changes, message in (
+        ({"pairs": 0}, "pairs must be 1 or more, not 0"),
+        ({"pairs": -3}, "pairs must be 1 or more, not -3"),
+        ({"seed": -1}, "seed must be 0 or more, not -1"),
+        ({"size": 0}, "size 0 and crop 32 must be at least 1 pixel"),
+        ({"size": 3_000_000}, "size must be 17320 pixels or less, not 3000000"),
+        ({"num_workers": -1}, "num_workers must be 0 or more, not -1"),
+        ({"metrics": []}, "There is no metric given: choose from content_loss"),
+        ({"format": "xls"}, "format must be 'csv' or 'parquet', got 'xls'"),
+        ({"precision": "8"}, "precision must be '32-true', '16-mixed' or 'bf16-mixed', got '8'"),
+        ({"accelerator": "nonsense"}, "These do not work on this machine (accelerator nonsense"),
+        ({"strategy": "nonsense"}, "These do not work on this machine (accelerator cpu, devices 1, strategy nonsense"),
+        ({"devices": 0}, "These do not work on this machine"),
+    ):
+        assert message in refused(models, **changes)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"not an image")
     assert "a.jpg is not an image" in refused(models, content=tmp_path / "broken")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"cannot be written to .*file \(File exists\): choose another folder"):
+        evaluate(models, **folders, output=tmp_path / "file", **SMALL)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "own.csv").write_text("mine")
     with pytest.raises(ValueError, match=r"no settings\.json, but own\.csv"):
