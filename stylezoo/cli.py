@@ -37,6 +37,8 @@ STOPPED = 130
 UNHELPFUL_WARNINGS = (
     "does not have many workers",  # the number of workers is the recipe's choice
     "Found .* module.s. in eval mode",  # frozen encoders always are
+    "Experiment logs directory",  # RunFolder has put aside what would be lost
+    "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
     "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
     ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15

@@ -192,7 +192,7 @@ class StyleCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         settings = told(f"{subcommand} cannot run with these settings", is_of_settings)
-        with settings, guarded(self.trainer, self._get(self.config, "ckpt_path")):
+        with settings, guarded(self.trainer, self._get(self.config, "ckpt_path"), fits=subcommand == "fit"):
             super()._run_subcommand(subcommand)
 
 

@@ -87,7 +87,7 @@ def wandb_problem() -> str | None:
     import requests
     import wandb
 
-    address = wandb.Settings().base_url
+    address = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
     try:
         requests.get(address, timeout=SECONDS)
     except requests.RequestException as error:

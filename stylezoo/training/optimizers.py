@@ -87,10 +87,24 @@ class PreconditionedAdamOptimizer(Optimizer):
             if matrix is not None:
                 self.state[conv.weight]["preconditioner"] = matrix.to(conv.weight)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state; of the preconditioners, most of it, the triangles that are not zero, (D (D + 1) / 2,)."""
+        whole = super().state_dict()
+        packed = {
+            key: {name: pack(value) if name == "preconditioner" else value for name, value in state.items()}
+            for key, state in whole["state"].items()
+        }
+        return {**whole, "state": packed}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores a state; those of earlier versions call the preconditioner ``whitening``."""
+        """Restores a state; those of earlier versions call the preconditioner ``whitening``, and store it whole."""
         renamed = {
-            key: {"preconditioner" if name == "whitening" else name: value for name, value in state.items()}
+            key: {
+                "preconditioner" if name == "whitening" else name: unpack(value)
+                if name in ("preconditioner", "whitening")
+                else value
+                for name, value in state.items()
+            }
             for key, state in state_dict["state"].items()
         }
         super().load_state_dict({**state_dict, "state": renamed})
@@ -158,6 +172,22 @@ def inverse_root(moments: Tensor, damping: float) -> Tensor:
     identity = torch.eye(len(moments)).to(moments)
     root: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(moments), identity, upper=False)
     return root.float()
+
+
+def pack(lower: Tensor) -> Tensor:
+    """Returns the lower triangle of a matrix (D, D), row by row: (D (D + 1) / 2,)."""
+    return torch.cat([row[: index + 1] for index, row in enumerate(lower)])
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """Returns the lower triangular matrix that was packed; a matrix as it is."""
+    if packed.ndim == 2:
+        return packed
+    size = int((2 * packed.numel() + 0.25) ** 0.5)
+    lower = packed.new_zeros(size, size)
+    for index, row in enumerate(torch.split(packed, [*range(1, size + 1)])):
+        lower[index, : index + 1] = row
+    return lower
 
 
 def product(x: Tensor, lower: Tensor, transpose: bool = False, blocks: int = 6) -> Tensor:

@@ -19,7 +19,7 @@ from stylezoo.training.stopping import StopOnSignal
 
 
 @contextmanager
-def guarded(trainer: Trainer, resumed_from: str | None = None) -> Iterator[None]:
+def guarded(trainer: Trainer, resumed_from: str | None = None, fits: bool = True) -> Iterator[None]:
     """Guards a run of a Trainer, from its setup to its end.
 
     It has its folder for itself (`RunFolder`), goes on where a logger fails, writes checkpoints whole or not at all
@@ -28,15 +28,21 @@ def guarded(trainer: Trainer, resumed_from: str | None = None) -> Iterator[None]
     Args:
         trainer: The run.
         resumed_from: The checkpoint that it goes on from.
+        fits: Whether it trains; otherwise it validates, tests or predicts.
 
     Raises:
-        StylezooError: If the folder cannot be used.
+        StylezooError: If the folder or the precision cannot be used.
     """
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeFiles()
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:] = [RunSummary() if type(callback) is RichModelSummary else callback for callback in callbacks]
-    folder = RunFolder(trainer, resumed_from)
+    if trainer.precision in ("16-true", "bf16-true") and fits:
+        raise StylezooError(
+            f"Training with weights of 16 bits ({trainer.precision}) rounds most steps of Adam to nothing: use bf16-mixed or"
+            " 16-mixed, which keep them in 32 bits (trainer.precision)."
+        )
+    folder = RunFolder(trainer, resumed_from, fits)
     with StopOnSignal(trainer) as stop:
         try:
             folder.claim()

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 
 from stylezoo.errors import StylezooError
-from stylezoo.files import problem
 from stylezoo.training.saving import is_inside
 
 try:
@@ -42,10 +40,11 @@ class RunFolder:
     Args:
         trainer: The run.
         resumed_from: The checkpoint that it goes on from.
+        fits: Whether it trains.
     """
 
-    def __init__(self, trainer: Trainer, resumed_from: str | None) -> None:
-        self.trainer, self.resumed_from = trainer, resumed_from
+    def __init__(self, trainer: Trainer, resumed_from: str | None, fits: bool) -> None:
+        self.trainer, self.resumed_from, self.fits = trainer, resumed_from, fits
         self.folder: Path | None = None
         self._created: list[Path] = []
         self._renamed: list[tuple[Path, Path]] = []
@@ -71,8 +70,8 @@ class RunFolder:
         except OSError as error:
             where = error.filename or logger.log_dir
             raise StylezooError(
-                f"The folder of the run, {logger.log_dir}, cannot be made: {where} {problem(error)}. Choose another one"
-                " with --trainer.logger.save_dir."
+                f"The folder of the run, {logger.log_dir}, cannot be written to ({where}: {error.strerror or error}): choose"
+                " another one (--trainer.logger.save_dir)."
             ) from error
 
     def _make(self, folder: Path, fixed: bool) -> Path | None:
@@ -95,9 +94,7 @@ class RunFolder:
 
     def _put_aside(self) -> None:
         assert self.folder is not None
-        new = self.trainer.state.fn in (None, TrainerFn.FITTING) and not (
-            self.resumed_from is not None and is_inside(self.resumed_from, self.folder)
-        )
+        new = self.fits and not (self.resumed_from is not None and is_inside(self.resumed_from, self.folder))
         there = [self.folder / name for name in (*RECORDS, *(RESULTS if new else ()))]
         there = [path for path in there if path.exists()]
         number = 1

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
-from stylezoo.files import replacing
+from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.files import open_regular, problem, replacing
 from stylezoo.training.finite import NonFiniteError, are_finite
 
 
@@ -54,6 +54,41 @@ class WholeFiles(TorchCheckpointIO):
                 raise
             raise SavingError(f"Cannot write the checkpoint {path} ({reason.strerror or reason}).") from error
 
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint.
+
+        Args:
+            path: The file; addresses such as ``s3://...`` are left to Lightning.
+            map_location: See ``torch.load``; None is the CPU.
+            weights_only: See ``torch.load``; None is True.
+
+        Raises:
+            StylezooError: If it is no checkpoint.
+        """
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only)
+        try:
+            with open_regular(path) as file:
+                state = torch.load(file, map_location=map_location or "cpu", weights_only=weights_only is not False)
+        except Exception as error:
+            raise no_checkpoint(path, error) from error
+        if not isinstance(state, dict) or "state_dict" not in state or "pytorch-lightning_version" not in state:
+            raise no_checkpoint(path, ValueError())
+        return state
+
+
+def no_checkpoint(path: str | Path, error: Exception) -> StylezooError:
+    """Says why a run cannot go on from a file."""
+    if isinstance(error, OSError):
+        return MissingFileError(f"The checkpoint {path} {problem(error)}.")
+    if Path(path).suffix == ".safetensors":
+        return StylezooError(
+            f"{path} holds weights and no state of a run: give it as --start, a new run begins with its weights."
+        )
+    return StylezooError(f"{path} is no checkpoint that a run can go on from, or it is damaged.")
+
 
 def os_error(error: BaseException | None) -> OSError | None:
     """Returns the OSError behind an exception: torch's writer of archives raises its own while it handles one."""
@@ -80,14 +115,13 @@ class RunCheckpoint(ModelCheckpoint):
     _unsaved: SavingError | None = None
     _training = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Resolves the folder.
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the folder.
 
         Raises:
             StylezooError: If it has the checkpoints of another run.
         """
-        super().setup(trainer, pl_module, stage)
-        if stage != "fit" or not trainer.is_global_zero or "://" in str(self.dirpath):
+        if not trainer.is_global_zero or "://" in str(self.dirpath):
             return
         folder = Path(str(self.dirpath))
         resumed = trainer.ckpt_path is not None and is_inside(trainer.ckpt_path, folder)
