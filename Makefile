@@ -8,9 +8,12 @@ CONTENT ?= photos
 STYLE   ?= paintings
 PAIRS   ?= 50
 SIZE    ?= 256
+SECONDS ?= 120
+FOLDER  ?= runs/zoo
+REFERENCE ?= adain.public
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-portable notebooks results lint format clean
+.PHONY: help install demo test test-portable fuzz notebooks results train-zoo lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +42,10 @@ test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
 	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" tests
 
+# Prints its seed, and where the smallest input is that fails; SEED=... repeats it.
+fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 seconds: one sentence each, and nothing lost
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
@@ -48,6 +55,11 @@ results: $(READY)  ## measure all models on this machine: make results CONTENT=p
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
+
+# One core for hours or days; it resumes where it was stopped. OVERLAY holds your data and weight files (tools/train_zoo.py).
+train-zoo: $(READY)  ## train the models that ship, one turn after another: make train-zoo OVERLAY=data.yaml FOLDER=runs/zoo
+	OMP_NUM_THREADS=1 $(BIN)/python tools/train_zoo.py --folder "$(FOLDER)" --overlay $(OVERLAY) --content "$(CONTENT)" \
+	  --style "$(STYLE)" --reference "$(REFERENCE)" $(if $(ENCODER),--encoder_weights "$(ENCODER)")
 
 lint: $(READY)  ## check style, types, and imports between rooms
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ stylezoo.list_models()                                      # ['adain', 'cin', .
 image = stylezoo.stylize("cat.jpg", "waves.jpg", model="adain", alpha=0.8)
 model = stylezoo.load_model("sanet.ckpt")                   # a LightningModule in eval mode
 model = stylezoo.create_model("adain", pretrained=True)     # without pretrained: random weights, for training
-output = model(content, style)                              # (B, 3, H, W) in, (B, 3, H, W) out, RGB in [0, 1]
+output = model(content, style)                              # (B, 3, H, W), RGB: [0, 1] in, out not clamped
 
 PyTorch and Lightning, which take seconds to import, are imported when the first of these names is used.
 """

@@ -4,11 +4,13 @@
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 from stylezoo.controls import Kind
 
@@ -69,6 +71,19 @@ def systems() -> dict[str, System]:
     return {system.name: system for system in sorted(found, key=lambda system: system.name)}
 
 
+def spelled(name: str, known: Iterable[str] | None = None) -> str:
+    """Returns a system or a tag as the zoo spells it: multi-level-adain, MultiLevelAdaIN and Adain.Slim are known, too.
+
+    Args:
+        name: What a user typed; unknown names come back as they are.
+        known: The systems; None takes those of the package.
+    """
+    system, dot, rest = name.partition(".")
+    plain = {known_name.replace("_", ""): known_name for known_name in known or systems()}
+    found = plain.get(system.lower().replace("-", "").replace("_", "").replace(" ", ""))
+    return name if found is None else f"{found}{dot}{rest.lower().replace('-', '_').replace(' ', '_')}"
+
+
 @cache
 def studies() -> dict[str, Study]:
     """Returns the studies by name, sorted."""
@@ -81,6 +96,13 @@ def studies() -> dict[str, Study]:
         for node, about in _announced(STUDIES, "study")
     ]
     return {study.name: study for study in sorted(found, key=lambda study: study.name)}
+
+
+@cache
+def weight_files() -> list[str]:
+    """Returns the names in the table of weight files, see `stylezoo.weights.table`."""
+    table = yaml.safe_load(MODELS.with_name("pretrained").joinpath("table.yaml").read_text(encoding="utf-8"))
+    return [name for section in table.values() for name in section]
 
 
 def _announced(folder: Path, decorator: str) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, dict[str, Any]]]:

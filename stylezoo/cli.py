@@ -18,10 +18,10 @@ from typing import Any
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
 
-from stylezoo import __version__, legacy
+from stylezoo import __version__, catalog, files, legacy, recipes, usage
 from stylezoo.commands import COMMANDS, OPTION_NAMES, POSITIONAL
-from stylezoo.errors import StylezooError, unknown_name
-from stylezoo.usage import UsageError, behind, explained, see
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
+from stylezoo.usage import UsageError, behind, explained, see, unknown_option
 
 TRAINER_COMMANDS = {
     "fit": "Train a model with a recipe.",
@@ -58,7 +58,7 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with told_in_one_sentence():
-        run(legacy.upgrade_arguments(list(sys.argv[1:] if args is None else args)))
+        run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
 
 
@@ -70,13 +70,15 @@ def run(args: list[str]) -> None:
     """Runs the command that the first word names."""
     command = args[0] if args else ""
     if command in COMMANDS:
-        code = COMMANDS[command](**parse(command, args[1:]))
+        code = COMMANDS[command](**parse(command, legacy.upgrade_arguments(args)[1:]))
         if code:
             sys.exit(code)
     elif command in TRAINER_COMMANDS or command.partition("=")[0] in ("--config", "-c"):
+        if command in TRAINER_COMMANDS:
+            args = [command, *checked_options(command, args[1:])]
         from stylezoo.trainer_cli import StyleCLI  # imports Lightning
 
-        StyleCLI(args)
+        StyleCLI(legacy.upgrade_arguments(args))
     elif command.startswith("-"):
         parser = overview()
         with explained(parser):
@@ -106,10 +108,125 @@ def told_in_one_sentence() -> Iterator[None]:
             print("stylezoo: stopped", file=sys.stderr)
             sys.exit(STOPPED)
         raised = behind(error, StylezooError)
+        if raised is None and isinstance(error, OSError) and error.errno is not None:  # of the machine: no bug
+            raised = StylezooError(f"{error.filename or 'A file'} {files.problem(error)}.")
         if raised is None or not isinstance(error, Exception):
             raise
         print(f"stylezoo: {raised}", file=sys.stderr)
         sys.exit(2 if isinstance(raised, UsageError) else 1)
+
+
+# The commands of the Trainer, as far as they can be checked without Lightning
+
+SECTIONS: dict[str, Any] = {
+    "trainer": dict,
+    "model": (dict, str),
+    "data": (dict, str),
+    "checkpoint": dict,
+    "training": dict,
+    "images": dict,
+    "progress": dict,
+    "predictions": dict,
+    "lr_monitor": dict,
+}
+"""{section of a recipe: the types of its values}."""
+
+SETTINGS = (
+    "seed_everything",
+    "compile",
+    "channels_last",
+    "start",
+    "start_parts",
+    "start_any_encoder",
+    "ckpt_path",
+    "weights_only",
+)
+OPTIONS = (*SECTIONS, *SETTINGS, "verbose", "return_predictions", "config", "print_config", "help")
+"""What options and recipes begin with."""
+
+MORE_CLASSES = ("SlimEncoder",)
+"""Models that are in no system's file."""
+
+
+def checked_options(command: str, words: list[str]) -> list[str]:
+    """Checks the options of a command of the Trainer as far as that takes no time: names, recipes and checkpoints.
+
+    Args:
+        command: A name of `TRAINER_COMMANDS`.
+        words: What follows it on the command line.
+
+    Returns:
+        The words; a model that is called by the name of its system is called by that of its class.
+
+    Raises:
+        UsageError: If there is no such option or model.
+        StylezooError: If a recipe cannot be read, or a checkpoint does not exist.
+    """
+    known = [f"--{option}" for option in OPTIONS]
+    checked: list[str] = []
+    for option, value in usage.options_with_values(words):
+        root = option.partition(".")[0].rstrip("+")
+        if option.startswith("--") and not any(name.startswith(root) for name in known):
+            raise UsageError(f"{unknown_option(root, known)}{see(command)}")
+        if value is None:
+            checked.append(option)
+            continue
+        if option == "--config":
+            check_recipe(command, value)
+        elif option in ("--model", "--model.class_path"):
+            value = model_class(value)
+        elif option in ("--ckpt_path", "--start") and is_missing(option, value):
+            raise MissingFileError(f"{option}: there is no checkpoint {value}.")
+        checked.append(f"{option}={value}")
+    named = {option.partition(".")[0].partition("=")[0] for option in checked}
+    if not named & {"--config", "--model", "--help", "-h", "--print_config"}:
+        raise UsageError(f"{command} needs a model and images: name a recipe, --config RECIPE.yaml.{see(command)}")
+    return checked
+
+
+def is_missing(option: str, value: str) -> bool:
+    """Whether an option names a checkpoint of this machine that does not exist."""
+    if "://" in value or os.path.exists(value):
+        return False
+    words = ("last", "best", "hpc", "null", "registry")  # what Lightning finds by itself
+    return value.endswith(".ckpt") or (option == "--ckpt_path" and value.partition(":")[0] not in words)
+
+
+def check_recipe(command: str, recipe: str) -> None:
+    """Checks a recipe of the command line: a file, or the YAML itself.
+
+    Raises:
+        UsageError: If it has no such section or model.
+        StylezooError: If it cannot be read, see `stylezoo.recipes.read`.
+    """
+    if "://" in recipe:
+        return  # Lightning reads it
+    for section, value in recipes.given(recipe).items():
+        if section not in OPTIONS:
+            raise UsageError(f"{recipe}: there is no section {section}{usage.meant(section, OPTIONS)}{see(command)}")
+        if not isinstance(value, SECTIONS.get(section, object)):
+            problem = f"{section} must be a mapping of settings, not {recipes.kind(value)}."
+            raise UsageError(f"{recipe}: {problem}{see(command)}")
+        if section == "model":
+            name = value if isinstance(value, str) else value.get("class_path", "")
+            if model_class(name) != name:
+                raise UsageError(f"{recipe}: there is no class {name}: did you mean {model_class(name)}?{see(command)}")
+
+
+def model_class(name: str) -> str:
+    """Returns the class of a model that is called by the name of its system, such as SANet for sanet; or the name.
+
+    Raises:
+        UsageError: If there is certainly no such class.
+    """
+    system = catalog.systems().get(name)
+    if system is not None:
+        return system.class_name
+    known = [*(system.class_name for system in catalog.systems().values()), *MORE_CLASSES]
+    # a program that calls `main` may have classes of its own, which Lightning finds by their names
+    if name in known or not name.isidentifier() or "stylezoo.module" in sys.modules:
+        return name
+    raise UsageError(f"There is no model {usage.shortened(name)}{usage.meant(name, known)}{see('fit')}")
 
 
 # The zoo's own commands

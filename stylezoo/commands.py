@@ -10,12 +10,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from stylezoo import catalog
-from stylezoo.controls import CONTROLS, Kind, PreserveColor
+from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
 from stylezoo.docstrings import described
-from stylezoo.errors import StylezooError, unknown_name
+from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
@@ -78,11 +78,25 @@ def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: i
     Console(width=None if sys.stdout.isatty() else width).print(table, *map(escape, notes), sep="\n")
 
 
+def _check_model(name: str) -> None:
+    """Raises a StylezooError if it is clear without PyTorch that `stylezoo.load_model` finds no such model."""
+    from stylezoo.download import cache_folder
+
+    path = Path(name)
+    if path.suffix in (".safetensors", ".ckpt"):
+        if not path.exists():
+            raise MissingFileError(f"There is no model file {name}.")
+    elif path.suffix not in (".yaml", ".yml") and not path.exists():
+        system = catalog.spelled(name.partition(".")[0])
+        if system not in catalog.systems() and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+            raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+
+
 @described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
-    content: list[str],
     output: str,
+    content: list[str] | None = None,
     style: list[str] | None = None,
     alpha: float = 1.0,
     style_weights: list[float] | None = None,
@@ -91,6 +105,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     size: int | None = None,
     style_size: int | None = None,
     tile: int | None = None,
+    pairs: str | None = None,
+    random_styles: int | None = None,
+    seed: int = 0,
+    skip_existing: bool = False,
     batch_size: int = 4,
     preview: int = 25,
     device: str = "auto",
@@ -99,52 +117,63 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 ) -> int:
     """Stylize images with the styles of others.
 
-    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. A file
-    that cannot be read is reported and skipped; the exit code is 1 if there was one.
+    Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
+    and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
+    is 1 if there was one.
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
+        output: An image file if one image is stylized, else a folder. An output never replaces an input, and the images
+            of an output folder that lies in a folder of contents are not contents.
         content: Images to stylize: files, folders (with the folders in them) or globs.
-        output: An image file if one image is stylized, else a folder.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
+        pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
+            was made is listed in OUTPUT/stylized.csv.
+        random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
+            OUTPUT/stylized.csv.
+        seed: Of that draw.
+        skip_existing: Leave images as they are that exist already, to continue an interrupted run.
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    from stylezoo.checkpoints import load_model
-    from stylezoo.inference import Stylizer, load_masks, load_styles
-    from stylezoo.inference.files import expand, plan, stylize_files
-    from stylezoo.inference.stylizer import find_device
+    from stylezoo.inference.plan import Request, make_plan
 
-    network = load_model(model).to(find_device(device))
-    styles = network.expand_styles(style or [], lambda pattern: [str(path) for path, _ in expand(pattern)])
-    jobs = plan(content, styles, Path(output), style_weights is not None or bool(masks), format)
-    controls: dict[str, Any] = {
-        "alpha": alpha,
-        "style_weights": style_weights,
-        "preserve_color": preserve_color,
-        "tile": tile,
-    }
-    controls["masks"] = load_masks(masks or [], len(jobs[0].styles))
-    failed = stylize_files(
-        jobs,
-        network,
-        lambda chosen: Stylizer(network, load_styles(network, chosen, style_size), **controls),
-        size=size,
-        batch_size=batch_size,
-        preview=preview,
-        quality=quality,
+    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
+    check_run(batch_size, preview, quality)
+    if not output:
+        raise StylezooError("--output has no name: give an image file or a folder.")
+    _check_model(model)
+    request = Request(
+        content or [],
+        style or [],
+        Path(output),
+        masks or [],
+        together=style_weights is not None or bool(masks),
+        format=format,
+        pairs=pairs,
+        random_styles=random_styles,
+        seed=seed,
+        skip_existing=skip_existing,
     )
-    print(f"{len(jobs) - failed} of {len(jobs)} images stylized, {failed} failed: {output}")
-    return 1 if failed else 0
+    plan = make_plan(request, request.style_names(model))
+    plan.check_counts(controls.style_weights, len(request.masks))
+    if not plan.jobs:
+        plan.report()
+        return plan.finish(request.output)
+    from stylezoo.inference.files import stylize_files  # imports PyTorch
+
+    return stylize_files(
+        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+    )
 
 
-def import_weights(system: str, files: list[str], output: str) -> int:
+def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
     Args:
@@ -152,14 +181,19 @@ def import_weights(system: str, files: list[str], output: str) -> int:
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
         output: The file to write, X.safetensors; in ~/.cache/stylezoo/weights ($STYLEZOO_HOME/weights) it can be
             used by name.
+        any_encoder: Take the file of an encoder even if it seems to be of another kind than the system expects.
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if system not in catalog.systems():
+    if catalog.spelled(system) not in catalog.systems():
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
+    for file in files:
+        path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)
+        if not path.exists():
+            raise MissingFileError(f"There is no file {path}.")
     from stylezoo import checkpoints
 
-    model = checkpoints.import_checkpoint(system, files)
+    model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
     checkpoints.save_model(model, output)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {system} with {parameters:,} parameters")
@@ -173,6 +207,9 @@ def download(name: str) -> int:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
             art_inception or alexnet_torchvision; or what `python -m stylezoo list --pretrained` says must be downloaded.
     """
+    known = catalog.weight_files()
+    if name not in known:
+        raise unknown_name("There is no file to download for", name, known, "choose one of")
     from stylezoo import weights
 
     print(weights.download(name))
@@ -241,6 +278,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         style: Folder of style images, with its subfolders.
         output: Folder of the results.
     """
+    for model in models:
+        _check_model(model.partition("=")[2] if "=" in model and not Path(model).exists() else model)
     from lightning.pytorch.utilities import rank_zero_only
 
     from stylezoo.evaluation import evaluate as run
@@ -433,12 +472,13 @@ def train_style(
         painting: The image whose style is learned.
         output: The model file to write, X.safetensors.
         content: Folder of photos to train on; procedural ones if left out.
-        run: Folder of the run, with checkpoints, losses and images of its progress; runs/X if left out.
+        run: Folder of the runs version_0, version_1 ... with checkpoints, losses and images of their progress; runs/X if
+            left out.
         minutes: When to stop at the latest, in minutes of training.
         steps: When to stop, in optimizer steps; those of the recipe if left out.
         style_size: Pixels to which the longer side of the painting is resized; smaller gives finer strokes. That of the
             recipe if left out.
-        resume: Continue the training in the folder of the run, for as many minutes, up to that number of steps.
+        resume: Continue the last training in that folder, for as many minutes, up to that number of steps.
     """
     from stylezoo.own_style import train_style as train
 

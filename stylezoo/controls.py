@@ -1,9 +1,16 @@
-"""What `stylezoo.stylize` and the command ``stylize`` both take: choices, and descriptions for their docstrings.
+"""What `stylezoo.stylize`, `Stylizer` and the command ``stylize`` take: choices, descriptions, and the checks of all values.
 
 Nothing here imports PyTorch: the command line reads its options before it knows whether a model is needed.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stylezoo.errors import StylezooError, check_choice, check_number, check_weights
 
 Kind = Literal["arbitrary", "multi", "single", "optimization"]
 """What a system takes as style: any image, one of its trained styles, nothing, or images that it optimizes towards."""
@@ -21,8 +28,8 @@ CONTROLS = {
         " takes only brightness from the output."
     ),
     "masks": (
-        "Regions of the styles: one gray image per style, white where it applies, or one image for two styles, white for"
-        " the first."
+        "Regions of the styles: one gray image per style, white where it applies; the photo stays where all are black. One"
+        " image for two styles is white for the first; of one for one style, gray fades into the photo."
     ),
     "size": "Short side in pixels to which the content is resized first; None keeps its size.",
     "style_size": "The same for the styles; None keeps theirs. Larger styles give coarser strokes.",
@@ -33,3 +40,94 @@ CONTROLS = {
     "device": "Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.",
 }
 """Descriptions of the controls, {name: description}."""
+
+LARGEST_SIDE = 17_320
+"""Largest short side that an image can be resized to: its square has the 300 million pixels of the largest image."""
+
+SMALLEST_SIDE = 16
+"""Smallest side of a content image in pixels."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a user can turn, as plain numbers. Whether a model has a control is checked with the model.
+
+    Attributes:
+        alpha: Strength of the style, 0 to 1.
+        style_weights: One finite number per style; None blends equally.
+        preserve_color: See `PreserveColor`.
+        size: Short side in pixels that contents are resized to; None keeps theirs.
+        style_size: The same for styles.
+        tile: Side of the tiles in pixels; None works on whole images.
+        has_masks: Whether the styles apply to regions.
+
+    Raises:
+        StylezooError: If a value is of another type or out of its range, or two controls exclude each other.
+    """
+
+    alpha: float = 1.0
+    style_weights: Sequence[float] | None = None
+    preserve_color: PreserveColor = "none"
+    size: int | None = None
+    style_size: int | None = None
+    tile: int | None = None
+    has_masks: bool = False
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # the way in which a frozen dataclass normalizes its values
+        set_(self, "alpha", check_number("alpha", self.alpha, "the strength of the style between 0 and 1", 0, 1))
+        check_choice("preserve_color", self.preserve_color, PreserveColor)
+        for name, what in (("size", "contents"), ("style_size", "styles")):
+            meaning = f"the short side in pixels that {what} are resized to, {SMALLEST_SIDE} to {LARGEST_SIDE}"
+            set_(self, name, _optional(name, getattr(self, name), meaning, SMALLEST_SIDE, LARGEST_SIDE))
+        set_(self, "tile", _optional("tile", self.tile, "the side of a tile in pixels, for example 512", 1, 10**9))
+        if self.style_weights is not None:
+            set_(self, "style_weights", check_weights(self.style_weights))
+            if self.has_masks:
+                raise StylezooError(
+                    "style_weights blend the styles everywhere and masks give each style its own region: give only one"
+                    " of them."
+                )
+
+
+def check_run(batch_size: Any, preview: Any, quality: Any) -> None:
+    """Checks the controls that only the command has.
+
+    Raises:
+        StylezooError: If a value is of another type or out of its range.
+    """
+    check_number("batch_size", batch_size, "the number of images stylized together, 1 or more", 1, whole=True)
+    check_number("preview", preview, "the number of iterations between two previews, 0 for none", 0, whole=True)
+    check_number("quality", quality, "the quality of JPEG and WebP files, 1 to 100", 1, 100, whole=True)
+
+
+def _optional(name: str, value: Any, meaning: str, low: int, high: int) -> int | None:
+    return None if value is None else check_number(name, value, meaning, low, high, whole=True)
+
+
+def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Normalizes blending weights to sum 1; None stands for equal weights.
+
+    >>> blending_shares([1, 3], 2), blending_shares(None, 2)
+    ([0.25, 0.75], [0.5, 0.5])
+
+    Raises:
+        StylezooError: If they are no finite numbers, not as many as styles, or sum to 0.
+    """
+    weights = [1.0] * count if weights is None else check_weights(weights)
+    if len(weights) != count:
+        raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
+    total = sum(weights)
+    if abs(total) < 1e-12 or not math.isfinite(total):
+        raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
+    return [w / total for w in weights]
+
+
+def check_mask_count(masks: int, styles: int) -> None:
+    """Checks that there is one mask per style, or one for two.
+
+    Raises:
+        StylezooError: If there are more or fewer.
+    """
+    if masks not in (0, styles) and (masks, styles) != (1, 2):
+        raise StylezooError(f"There are {styles} styles but {masks} masks: give one mask per style (or one for two).")

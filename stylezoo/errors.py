@@ -4,7 +4,9 @@ The command line prints these without a traceback. Everything else is a bug and 
 """
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any, get_args
 
 
@@ -14,6 +16,26 @@ class StylezooError(ValueError):
 
 class MissingFileError(StylezooError, FileNotFoundError):
     """A file is not on this machine; the message says where it belongs or how to get it."""
+
+
+class NotEnoughMemoryError(StylezooError, MemoryError):
+    """An image does not fit into the memory of the device; the message says what to try."""
+
+
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+"""How the errors of PyTorch and its libraries say it, most of them plain RuntimeErrors."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library says that memory has run out, on the CPU or on another device.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    True
+    """
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in words for sign in OUT_OF_MEMORY)
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -59,3 +81,42 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in allowed:
         *rest, last = (repr(choice) for choice in allowed)
         raise StylezooError(f"{name} must be {', '.join(rest)} or {last}, got {value!r}.")
+
+
+def check_number(
+    name: str, value: Any, meaning: str, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+) -> Any:
+    """Returns a finite number as a Python number; NumPy's count, booleans, strings and None do not.
+
+    >>> check_number("alpha", 0.5, "the strength between 0 and 1", 0, 1)
+    0.5
+
+    Args:
+        name: The setting.
+        value: What it was set to.
+        meaning: What the setting is, with its range; the sentence reads ``{name} is {meaning}, not {value}.``
+        low: Smallest value.
+        high: Largest value.
+        whole: Whether it must be an integer.
+
+    Raises:
+        StylezooError: If it is no such number.
+    """
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:
+        shown = repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__}"
+        raise StylezooError(f"{name} is {meaning}, not {shown}.")
+    return int(value) if whole else float(value)
+
+
+def check_weights(weights: Any) -> list[float]:
+    """Returns blending weights, a list, tuple, array or tensor of finite numbers, as a list.
+
+    Raises:
+        StylezooError: If they are something else.
+    """
+    weights = weights.tolist() if hasattr(weights, "tolist") else weights
+    meaning = "a list of finite numbers, one per style, such as 1,2,1"
+    if not isinstance(weights, (list, tuple)):
+        raise StylezooError(f"style_weights is {meaning}, not {weights!r}.")
+    return [check_number("style_weights", weight, meaning) for weight in weights]

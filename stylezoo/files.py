@@ -13,6 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Opens a regular file for reading; a pipe, a socket or a device, which could block for ever, is an error.
@@ -55,6 +60,79 @@ def problem(error: OSError) -> str:
     if error.errno == errno.EINVAL and error.strerror == "is not a regular file":
         return error.strerror
     return f"cannot be accessed ({error.strerror or error})"
+
+
+def kind(path: str | os.PathLike[str]) -> str | None:
+    """Says what a file is, by its first bytes, where it is of a well-known kind that is often taken for another.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Words such as "an HTML page", or None for other files and those that cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(1024)
+    except OSError:
+        return None
+    if not head:
+        return "an empty file"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page"
+    for position, magic, name in _MAGIC:
+        if head[position : position + len(magic)] == magic:
+            return name
+    if head[:1] == b"\x08" and (b"onnx" in head or b"pytorch" in head):
+        return "an ONNX file"
+    return None
+
+
+_MAGIC = (
+    (0, b"version https://git-lfs", "a Git LFS pointer"),
+    (0, b"PK\x03\x04", "a zip file"),
+    (0, b"PK\x05\x06", "an empty zip file"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"BZh", "a bzip2 file"),
+    (0, b"\xfd7zXZ\x00", "an xz file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"Rar!", "a RAR archive"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, such as Keras writes"),
+    (4, b"TFL3", "a TensorFlow Lite file"),
+    (0, b"GGUF", "a GGUF file"),
+    (0, b"\x04\x00\x00\x00\x01\x00\x00\x00", "a Torch7 file of Lua"),
+    (0, b"\x03\x00\x00\x00\x01\x00\x00\x00", "a Torch7 file of Lua"),
+    (0, b"\x93NUMPY", "a single NumPy array"),
+    (0, b"\x89PNG", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"<?xml", "an XML file"),
+)
+"""(position, bytes, what a file with these bytes is)."""
+
+
+def lock(file: BinaryIO, wait: bool = True) -> bool:
+    """Locks an open file against other processes that lock it, until it is closed or the process ends.
+
+    Args:
+        file: Any open file.
+        wait: Whether to wait for another process that has locked it.
+
+    Returns:
+        Whether no other process has the lock; also where the file system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.errors import MissingFileError
-from stylezoo.images import read_image, to_tensor
+from stylezoo.images import load_style
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize
 from stylezoo.tiling import tiled
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
@@ -406,7 +406,7 @@ def read_style(path: str | Path, long_side: int | None = None) -> Tensor:
             f"There is no style image {path}: training needs the image whose style it is to learn, so put one"
             " there or name another in the recipe."
         )
-    image = to_tensor(read_image(path)).unsqueeze(0)
+    image = load_style(path).unsqueeze(0)
     if long_side is not None:
         scale = long_side / max(image.shape[-2:])
         size = [max(1, round(n * scale)) for n in image.shape[-2:]]

@@ -42,6 +42,16 @@ TRAINING_SETTINGS: dict[str, set[str]] = {
 }
 """{system: constructor arguments that have become options of `stylezoo.training.Training`}."""
 
+TRAINING_OPTIONS = {
+    "first_pictures": "initialization",
+    "teacher": "objective",
+    "distillation_weight": "objective",
+    "imitation_weight": "objective",
+    "freeze_predictor": "freeze",
+    "norm_momentum": "batch_norm_momentum",
+}
+"""{former constructor argument: option of `stylezoo.training.Training` that has taken its place}."""
+
 RENAMED_TENSORS = {"multi_level_attention": {"painter.": "network."}}
 """{system: {old prefix: new prefix}} of state dicts."""
 
@@ -105,8 +115,15 @@ def given_settings(system: str, settings: Mapping[str, Any], stacklevel: int = 4
     """Returns `upgrade_settings` of what a user gave, with a DeprecationWarning for each old name."""
     upgraded = upgrade_settings(system, settings)
     for old in settings.keys() - upgraded.keys():
-        new = RENAMED_SETTINGS.get(system, {}).get(old, "an option of stylezoo.training.Training")
-        warn(f"{system}'s setting {old}", new, stacklevel)
+        if moved_to_training(system, old):
+            warnings.warn(
+                f"{system} has no setting {old} any more, so it has no effect here: it is an option of training"
+                f" (stylezoo.training.Training, --training.{TRAINING_OPTIONS.get(old, old)} in fit).",
+                DeprecationWarning,
+                stacklevel=stacklevel - 1,
+            )
+        else:
+            warn(f"{system}'s setting {old}", RENAMED_SETTINGS[system][old], stacklevel)
     return upgraded
 
 
@@ -154,6 +171,14 @@ def _renamed_option(command: str, word: str) -> str:
     return f"{new}{equals}{value}"
 
 
+def _value(text: str) -> Any:
+    """Returns what the text of an option stands for; the text itself where it is no YAML, which the parser reports."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 class _TrainerArguments:
     """Upgrades the arguments of one command of the Trainer: options, and settings in recipes."""
 
@@ -190,9 +215,9 @@ class _TrainerArguments:
             yield argument
         elif match := re.fullmatch(r"--model\.(?:init_args\.)?(\w+)", option):
             name = match[1]
-            kept = self._settings({name: yaml.safe_load(value)})
+            kept = self._settings({name: _value(value)})
             if name == "lr":
-                self.learning_rate = yaml.safe_load(value)
+                self.learning_rate = _value(value)
             for new in kept:
                 yield argument if new == name else f"--model.{new}{equals}{value}"
         else:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
+from stylezoo.errors import unknown_name
 from stylezoo.vgg import Features
 
 
@@ -432,7 +432,7 @@ class PerceptualLoss:
     def __post_init__(self) -> None:
         for name, table in ((self.content_loss, CONTENT_LOSSES), (self.style_loss, STYLE_STATISTICS)):
             if isinstance(name, str) and name not in table:
-                raise StylezooError(f"There is no loss {name!r}: choose one of {', '.join(table)}.")
+                raise unknown_name("There is no loss", name, table, "choose one of")
 
     @property
     def layers(self) -> list[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from operator import itemgetter
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -18,10 +22,10 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
-from stylezoo.controls import Kind
-from stylezoo.errors import StylezooError, check_choice
+from stylezoo.controls import Kind, blending_shares
+from stylezoo.errors import MissingFileError, StylezooError, check_choice
 from stylezoo.losses import PerceptualLoss
-from stylezoo.vgg import VGG, Features
+from stylezoo.vgg import SLIM_LAYERS, VGG, Features
 from stylezoo.weights import Tensors
 
 StyleCode = dict[str, Tensor]
@@ -276,12 +280,31 @@ class StyleModel(LightningModule):
     def decode_regions(
         self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
     ) -> Tensor:
-        """Stylizes each region (masks (K, H, W) or (B, K, H, W), one per code) with a style of its own, not clamped.
+        """Stylizes each region of the content with a style of its own.
+
+        A system that cannot mix styles inside the network, as here, stylizes the content once per style and puts the
+        regions together.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1].
+            codes: One per region.
+            masks: (K, H, W) or (B, K, H, W) of any size, one map per code; each position takes the code whose map is
+                largest there (nearest).
+            alpha: Strength, 0 to 1.
+            tile: See `decode`.
+
+        Returns:
+            (B, 3, H, W), not clamped.
 
         Raises:
-            StylezooError: If the system cannot.
+            StylezooError: If masks and codes do not fit.
         """
-        raise StylezooError(f"{self.system} cannot stylize regions with different styles: masks work with adain.")
+        region = largest_map(masks, len(codes), content)
+        output = self.decode(content, codes[0], alpha, tile=tile)
+        for index in range(1, len(codes)):
+            if bool((region == index).any()):
+                output = torch.where(region == index, self.decode(content, codes[index], alpha, tile=tile), output)
+        return output
 
     def check_controls(self, alpha: float, tile: int | None) -> None:
         """Raises a StylezooError if the system does not have a control that is asked for."""
@@ -364,16 +387,27 @@ class StyleModel(LightningModule):
         if own is not None and name is None and weights is None and own.channels.keys() >= {*self.perceptual.layers}:
             vars(self)["loss_encoder"] = own  # not registered twice
             return
+        option = "loss_encoder_weights" if own is None else "training.loss_encoder_weights"
         if name is None and weights is None:
-            weights = self.hparams["loss_encoder_weights" if own is None else "encoder_weights"]
+            option = "loss_encoder_weights" if own is None else "encoder_weights"
+            weights = self.hparams[option]
         sizes = {} if own is None else {"ceil_mode": own.ceil_mode}  # so that output and content features fit
         # Lightning's first validation may ask for it, and training needs its gradients; no random numbers are used up.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            network = VGG(
-                name or self.hparams["loss_encoder" if own is None else "encoder"],
-                weights,
-                **{**sizes, **self.loss_encoder_options},
-            )
+            try:
+                network = VGG(
+                    name or self.hparams["loss_encoder" if own is None else "encoder"],
+                    weights,
+                    option=option,
+                    **{**sizes, **self.loss_encoder_options},
+                )
+            except MissingFileError as error:
+                if not {*self.perceptual.layers} <= {*SLIM_LAYERS}:
+                    raise
+                raise MissingFileError(
+                    f"{error}; the losses of {self.system} can be computed without a download, too"
+                    f" ({option.removesuffix('_weights').rpartition('.')[2]}='vgg19_slim')."
+                ) from error
         vars(self).pop("loss_encoder", None)
         self.loss_encoder = network.to(next(self.parameters()))
 
@@ -509,11 +543,17 @@ class StyleModel(LightningModule):
         checkpoint["stylezoo"] = {"system": self.system, "encoders": encoders}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that was trained on other encoder weights.
+        """Refuses a checkpoint of another system, or one that was trained on other encoder weights.
 
         Raises:
-            StylezooError: If an encoder's weights differ; the message names both.
+            StylezooError: If system or an encoder's weights differ; the message names both.
         """
+        system = checkpoint.get("stylezoo", {}).get("system", self.system)
+        if system != self.system:
+            raise StylezooError(
+                f"This is a checkpoint of {system}, but the model is {self.system}: resume a {system} with it, or begin a"
+                f" {self.system} with those of its weights that fit (--start)."
+            )
         legacy.upgrade_checkpoint(self.system, checkpoint)
         trained = checkpoint.get("stylezoo", {}).get("encoders", {})
         for name, encoder in self.encoders():
@@ -526,12 +566,42 @@ class StyleModel(LightningModule):
 
 
 def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None:
-    """Raises a StylezooError that names setting and choices, if a setting with a ``Literal`` type is none of these."""
+    """Raises a StylezooError that names a setting with a value of another type, or with one that is no choice."""
     for name, hint in get_type_hints(model.__init__).items():
+        if name not in settings or name == "return":
+            continue
         optional = [h for h in get_args(hint) if get_origin(h) is Literal]  # Literal["a", "b"] | None
         choices = hint if get_origin(hint) is Literal else optional[0] if optional else None
-        if choices is not None and name in settings and not (optional and settings[name] is None):
+        if choices is not None and not (optional and settings[name] is None):
             check_choice(name, settings[name], choices)
+        elif choices is None and not has_type(settings[name], hint):
+            expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+            raise StylezooError(f"{name} of {model.system} must be {expected}, got {settings[name]!r}.")
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type as settings have them: numbers, strings, and lists and dicts of these.
+
+    >>> has_type(1, float), has_type("1", float), has_type([1, 2.5], tuple[float, ...]), has_type(None, int | None)
+    (True, False, True, True)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(has_type(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (list, tuple, Sequence):
+        kinds = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(any(has_type(v, kind) for kind in kinds) for v in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(
+            has_type(k, arguments[0]) and has_type(v, arguments[1]) for k, v in value.items()
+        )
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, (str, os.PathLike))
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:
@@ -539,19 +609,24 @@ def inverse_time_decay(optimizer: Optimizer, decay: float) -> LambdaLR:
     return LambdaLR(optimizer, lambda i: 1 / (1 + decay * i))
 
 
-def blending_shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Normalizes blending weights to sum 1; None stands for equal weights.
+def largest_map(masks: Tensor, count: int, like: Tensor) -> Tensor:
+    """Returns for each position the number of the map that is largest there.
 
-    >>> blending_shares([1, 3], 2), blending_shares(None, 2)
-    ([0.25, 0.75], [0.5, 0.5])
+    Args:
+        masks: (K, H, W) or (B, K, H, W), resized (nearest) to the size of ``like``.
+        count: The number of maps that there must be.
+        like: (B, C, h, w).
+
+    Returns:
+        (B, 1, h, w), integers.
 
     Raises:
-        StylezooError: If there are not as many weights as styles, or they sum to 0.
+        StylezooError: If the shape of the masks does not fit.
     """
-    weights = [1.0] * count if weights is None else [float(w) for w in weights]
-    if len(weights) != count:
-        raise StylezooError(f"There are {count} styles but {len(weights)} style weights: give one weight per style.")
-    total = sum(weights)
-    if abs(total) < 1e-12 or not np.isfinite(total):
-        raise StylezooError(f"The style weights {weights} sum to {total}: give finite weights with a sum other than 0.")
-    return [w / total for w in weights]
+    maps = masks if masks.ndim == 4 else masks.unsqueeze(0)
+    if maps.ndim != 4 or maps.shape[1] != count or maps.shape[0] not in (1, like.shape[0]):
+        raise StylezooError(
+            f"{count} styles need masks of shape ({count}, H, W) or (B, {count}, H, W), not {tuple(maps.shape)}."
+        )
+    maps = F.interpolate(maps.to(like), size=like.shape[-2:], mode="nearest")
+    return maps.argmax(1, keepdim=True).expand(like.shape[0], 1, -1, -1)

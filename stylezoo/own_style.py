@@ -28,29 +28,24 @@ def train_style(
     """Trains a network, or continues its training, and writes it as a model file; see `stylezoo.commands.train_style`.
 
     Returns:
-        The folder of the run.
+        The folder of the run, such as runs/X/version_0.
 
     Raises:
         StylezooError: If an argument does not fit; the message says what to do.
         ImageError: If the painting cannot be read.
     """
     folder = Path(run) if run is not None else Path("runs") / Path(output).stem
-    last = folder / "checkpoints" / "last.ckpt"
     _check(painting, Path(output), content, minutes, steps, style_size)
-    if resume and not last.is_file():
+    last = newest_checkpoint(folder) if resume else None
+    if resume and last is None:
         raise StylezooError(f"There is no training to continue in {folder}: leave --resume out to start one.")
-    if last.is_file() and not resume:
-        raise StylezooError(
-            f"{folder} holds a training already: continue it with --resume, or name another folder (--run FOLDER)."
-        )
-    seconds = 60 * minutes + (_seconds_trained(last) if resume else 0)
+    seconds = 60 * minutes + (_seconds_trained(last) if last is not None else 0)
     options: dict[str, list[object]] = {
         "config": [RECIPES / "johnson.yaml", RECIPES / "own_style.yaml"],
         "model.style_image": [painting],
         "trainer.max_time": [_duration(seconds)],
         "trainer.logger.save_dir": [folder.parent],
         "trainer.logger.name": [folder.name],
-        "trainer.logger.version": [""],  # always the same folder
     }
     if content is not None:
         options |= {"data.content": ["Folder"], "data.content.root": [content]}
@@ -58,16 +53,23 @@ def train_style(
         options["trainer.max_steps"] = [steps]
     if style_size is not None:
         options["model.style_size"] = [style_size]
-    if resume:
+    if last is not None:
         options["ckpt_path"] = [last]
     try:
         StyleCLI(["fit", *(f"--{name}={value}" for name, values in options.items() for value in values)])
     except (KeyboardInterrupt, SystemExit):
-        if last.is_file():
+        if newest_checkpoint(folder) is not None:
             print(f"The training is in {folder}: the same command with --resume continues it.")
         raise
-    checkpoints.save_model(checkpoints.load_model(last), output)
-    return folder
+    trained = newest_checkpoint(folder)
+    assert trained is not None
+    checkpoints.save_model(checkpoints.load_model(trained), output)
+    return trained.parents[1]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the last checkpoint of the last run in a folder, whose runs are version_0, version_1 ...; None if there is none."""
+    return max(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _check(

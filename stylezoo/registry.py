@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml  # type: ignore[import-untyped]
-
-from stylezoo import legacy, weights
+from stylezoo import catalog, legacy, recipes, weights
 from stylezoo.catalog import paper_address
 from stylezoo.controls import Kind
 from stylezoo.docstrings import completed
@@ -62,15 +60,16 @@ def systems() -> dict[str, type[StyleModel]]:
 
 
 def get(name: str) -> type[StyleModel]:
-    """The class of a system.
+    """The class of a system, also by other spellings of its name, see `stylezoo.catalog.spelled`.
 
     Raises:
         StylezooError: If there is none of that name; the message names the closest.
     """
     known = systems()
-    if name not in known:
+    found = known.get(name) or known.get(catalog.spelled(name, known))
+    if found is None:
         raise unknown_name("There is no system", name, known, "the zoo has")
-    return known[name]
+    return found
 
 
 def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]:
@@ -155,10 +154,14 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
 
     Args:
         recipe: The recipe, or the overlay, see `recipe_files`.
+
+    Raises:
+        MissingFileError: If it does not exist.
+        StylezooError: If it cannot be read as a recipe, see `stylezoo.recipes.read`.
     """
     values: dict[str, Any] = {}
     for file in recipe_files(recipe):
-        for section, value in yaml.safe_load(file.read_text()).items():
+        for section, value in recipes.read(file).items():
             values[section] = _overlaid(values[section], value) if isinstance(values.get(section), dict) else value
     return values
 
@@ -175,7 +178,7 @@ def _overlaid(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
 def optimization_recipes() -> dict[str, Path]:
     """The recipes of systems that optimize by tag: ``gatys.yaml`` is gatys, ``gatys_modern.yaml`` gatys.modern."""
     names = [name for name, cls in systems().items() if cls.kind == "optimization"]
-    recipes = {name: RECIPES / f"{name}.yaml" for name in names}
+    found = {name: RECIPES / f"{name}.yaml" for name in names}
     for name in names:
-        recipes |= {f"{name}.{path.stem.removeprefix(f'{name}_')}": path for path in RECIPES.glob(f"{name}_*.yaml")}
-    return recipes
+        found |= {f"{name}.{path.stem.removeprefix(f'{name}_')}": path for path in RECIPES.glob(f"{name}_*.yaml")}
+    return found

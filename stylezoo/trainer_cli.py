@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from inspect import Parameter, signature
+from operator import or_
 from pkgutil import resolve_name
-from typing import Any
+from traceback import walk_tb
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo.checkpoints import take_weights
-from stylezoo.data import Pairs
+from stylezoo import recipes
+from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
+from stylezoo.data import Folder, Pairs
+from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
-from stylezoo.training import ChannelsLast, Compile, ImageGrid, ImageWriter, RunCheckpoint, RunProgressBar, Training
-from stylezoo.usage import explained
+from stylezoo.training import (
+    ChannelsLast,
+    Compile,
+    ImageGrid,
+    ImageWriter,
+    RunCheckpoint,
+    RunProgressBar,
+    Training,
+    guarded,
+)
+from stylezoo.usage import UsageError, behind, explained, one_line, options_with_values
 
 
 class StyleCLI(LightningCLI):
@@ -45,11 +66,26 @@ class StyleCLI(LightningCLI):
             args=args,
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = super().init_parser(**kwargs)
+        (config,) = (action for action in parser._actions if action.dest == "config")
+        config.help = (
+            "A recipe, in YAML; several are laid over each other. A recipe is code: class_path: x.Y imports the module x,"
+            " from the working directory too, so use recipes of others only if you trust them."
+        )
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command line; a mistake is a `UsageError` with one sentence."""
         command = next(iter(self._commands)) if len(self._commands) == 1 else ""
         with explained(self._parser(command or None), command):
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, [args[0], *with_own_folders(args[1:])] if command else args)
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        for action in parser._actions:
+            if hasattr(action, "_typehint"):
+                action._typehint = int_before_float(action._typehint)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -60,6 +96,7 @@ class StyleCLI(LightningCLI):
                 "checkpoint.save_on_exception": True,  # SIGTERM too
                 "checkpoint.filename": "step_{step:07d}",
                 "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,  # a folder has the files of one run, the newest replace older
             }
         )
         parser.add_lightning_class_args(Training, "training")
@@ -85,16 +122,27 @@ class StyleCLI(LightningCLI):
             default=None,
             help="the submodules whose weights start brings, such as [decoder]; all by default",
         )
+        parser.add_argument(
+            "--start_any_encoder",
+            type=bool,
+            default=False,
+            help="whether start may be a model that was trained on another encoder",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        if self._get(self.config_init, "trainer")["logger"] is False:  # nowhere to log the rate to
-            self._parser(self.subcommand).callback_keys.remove("lr_monitor")
-        return super().instantiate_trainer(**kwargs)
+        trainer, callbacks = self._get(self.config_init, "trainer"), self._parser(self.subcommand).callback_keys
+        if trainer["logger"] is False:  # nowhere to log the rate to
+            callbacks.remove("lr_monitor")
+        if trainer["enable_progress_bar"] is False:
+            callbacks.remove("progress")
+        with told("The trainer cannot be built with these settings"):
+            return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         start = self._get(self.config, "start")
         if start is not None:
-            taken = take_weights(self.model, start, self._get(self.config, "start_parts"))
+            parts, any_encoder = (self._get(self.config, f"start_{name}") for name in ("parts", "any_encoder"))
+            taken = take_weights(self.model, start, parts, any_encoder)
             print(f"start: {len(taken)} of {len(self.model.state_dict())} tensors from {start}", flush=True)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Training):
@@ -111,7 +159,15 @@ class StyleCLI(LightningCLI):
         """Returns the command that is asked for: the parsers of the others would take as long to build."""
         return self._commands
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything must be a whole number from 0 to 4294967295, not {seed}.")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
+        if self._get(self.config, "start_parts") is not None and self._get(self.config, "start") is None:
+            raise UsageError("--start_parts says which submodules --start brings: give --start, too.")
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
 
@@ -121,8 +177,154 @@ class StyleCLI(LightningCLI):
         config = self.config.clone()
         own = Namespace(model=config[subcommand].pop("model"))  # type: ignore[no-untyped-call]
         model = Namespace(**{"subcommand": subcommand, subcommand: own})  # type: ignore[no-untyped-call]
-        self.config_init = self.parser.instantiate(config)  # everything except the model
+        with told("The data and the options of the run do not fit"):
+            self.config_init = self.parser.instantiate(config)  # everything except the model
         self.datamodule = self._get(self.config_init, "data")
         self.datamodule.check(subcommand)
-        self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
+        with told("The model cannot be built with these settings"):
+            self.model = self._get(self.parser.instantiate(model, instantiate_groups=False), "model")
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            check_resumable(checkpoint, self.model, training=subcommand == "fit")
+        if subcommand == "fit":
+            warn_of_encoders(self.model)
         self.trainer = self.instantiate_trainer()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        settings = told(f"{subcommand} cannot run with these settings", is_of_settings)
+        with settings, guarded(self.trainer, self._get(self.config, "ckpt_path")):
+            super()._run_subcommand(subcommand)
+
+
+@contextmanager
+def told(problem: str, concerned: Callable[[Exception], bool] = lambda error: True) -> Iterator[None]:
+    """Raises an error of what is built from the user's settings again as one sentence.
+
+    Args:
+        problem: How the sentence begins.
+        concerned: The errors that this is for; others, which are bugs, keep their traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if behind(error, StylezooError) is not None or isinstance(error, OSError) or not concerned(error):
+            raise
+        first: BaseException = error
+        while first.__cause__ is not None:  # the parser wraps what a constructor raises in a list of types
+            first = first.__cause__
+        reason = one_line(str(first) or type(first).__name__)
+        raise StylezooError(f"{problem}: {reason} (STYLEZOO_TRACEBACK=1 shows where.)") from error
+
+
+def is_of_settings(error: Exception) -> bool:
+    """Whether an error of a run is one of its settings: Lightning, an optimizer or a data loader has refused a value."""
+    if isinstance(error, MisconfigurationException):
+        return True
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and frames[-1].startswith(("lightning.", "torch.optim.", "torch.utils.data."))
+
+
+def int_before_float(hint: Any) -> Any:
+    """Returns a union with int before float, so that 1 stays one batch and does not become 1.0, all of them.
+
+    Python keeps one object for unions that differ in their order only, so that the order in Lightning's signatures depends
+    on what was imported before.
+
+    >>> int_before_float(float | int | None)
+    int | float | None
+    """
+    kinds = get_args(hint)
+    if (
+        get_origin(hint) not in (Union, UnionType)
+        or not {int, float} <= {*kinds}
+        or kinds.index(int) < kinds.index(float)
+    ):
+        return hint
+    others = [kind for kind in kinds if kind is not int]
+    return reduce(or_, [part for kind in others for part in ((int, float) if kind is float else (kind,))])
+
+
+PLACES = ("root", "download")
+"""Settings of a data set that say where its images are."""
+
+
+def with_own_folders(words: list[str]) -> list[str]:
+    """Returns options in which a data set that replaces another one looks for its images in a folder of its own.
+
+    The parser would keep the settings of the other one that the new one has, too: Synthetic would draw into COCO's folder.
+
+    Args:
+        words: The options of a command; those of recipes are laid over each other in their order.
+
+    Raises:
+        UsageError: If the new one is a folder and none is named.
+    """
+    pairs = list(options_with_values(words))
+    by_option = {
+        (choice.role, place)
+        for pair in pairs
+        if pair[0] != "--config"
+        for choice in _choices(*pair)
+        for place in choice.places
+    }
+    result: list[str] = []
+    classes: dict[str, str] = {}
+    homeless: dict[str, str] = {}
+    for option, value in pairs:
+        result.append(option if value is None else f"{option}={value}")
+        for role, name, places in _choices(option, value):
+            own = {place for place in PLACES if place in places or (role, place) in by_option}
+            if "root" in own:
+                homeless.pop(role, None)
+            if name is None:
+                continue
+            settings = _settings_of_data(name) if classes.get(role, name) != name else {}
+            for place in settings.keys() & {*PLACES} - own:
+                if settings[place].default is Parameter.empty:
+                    homeless[role] = name
+                else:
+                    default = settings[place].default
+                    result.append(
+                        f"--data.{role}.{place}={default if isinstance(default, str) else json.dumps(default)}"
+                    )
+            classes[role] = name
+    for role, name in homeless.items():
+        raise UsageError(f"{name} needs a folder of images: --data.{role}.root FOLDER.")
+    return result
+
+
+class _Choice(NamedTuple):
+    """What an option or a recipe says of a data set: its class, if it names one, and which of `PLACES` it gives."""
+
+    role: str
+    name: str | None
+    places: frozenset[str]
+
+
+def _choices(option: str, value: str | None) -> Iterator[_Choice]:
+    """Yields what an option, or the recipe that it names, says of the data sets."""
+    if value is None:
+        return
+    if option == "--config" and "://" not in value:
+        data = recipes.given(value).get("data")
+        for role, given in data.items() if isinstance(data, dict) else ():
+            if isinstance(given, str):
+                yield _Choice(role, given.rpartition(".")[2], frozenset())
+            elif isinstance(given, dict):
+                path, settings = given.get("class_path"), given.get("init_args", given)
+                yield _Choice(role, path and path.rpartition(".")[2], frozenset(settings))
+    elif match := re.fullmatch(r"--data\.(\w+)(?:\.class_path)?", option):
+        yield _Choice(match[1], value.rpartition(".")[2], frozenset())
+    elif match := re.fullmatch(r"--data\.(\w+)\.(?:init_args\.)?(\w+)", option):
+        yield _Choice(match[1], None, frozenset({match[2]}))
+
+
+def _settings_of_data(name: str) -> Mapping[str, Parameter]:
+    """Returns the own settings of a data set; none if there is no such class, which the parser reports."""
+    todo: list[type] = [Folder]
+    while todo:
+        cls = todo.pop()
+        if cls.__name__ == name:
+            return signature(cls).parameters
+        todo += cls.__subclasses__()
+    return {}

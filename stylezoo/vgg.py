@@ -13,10 +13,12 @@ interchangeable: loss weights are tuned to one of them, and a decoder trained on
 | caffe       | BGR, 0-255, minus the ImageNet mean | zeros   | max floor | Gatys, Johnson, texture nets, MSG-Net   |
 | random      | opponent colors                    | reflect | max ceil  | tests and the quickstart: no file at all |
 | slim        | ImageNet mean and std               | reflect | max ceil  | a quarter of the FLOPs, ships inside     |
+| thin        | ImageNet mean and std               | reflect | max ceil  | thin decoders; the slim encoder's file   |
 
 The slim flavor is the normalized VGG-19 distilled to half the channels (`stylezoo.training.slim_encoder`). Its convolutions run thin;
 1x1 maps with a ReLU lead from relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 back to VGG's channels, which are the only
-layers that it has. Loss weights and decoders of the normalized flavor keep their meaning on it.
+layers that it has. Loss weights and decoders of the normalized flavor keep their meaning on it. The thin flavor is the same
+network without these maps: all its layers have half of VGG's channels, and so have the decoders that are built for it.
 """
 
 from __future__ import annotations
@@ -37,13 +39,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stylezoo import weights as weight_files
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, unknown_name
 from stylezoo.tiling import tiled
 
 Features = dict[str, Tensor]
 """Named activations of one batch: {"relu4_1": (B, C, H, W), ...}."""
 
 Pooling = Literal["max", "avg", "avg_doubled"]
+
+SLIM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""The layers of the slim encoder that ships with the package."""
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVS_PER_BLOCK = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -93,6 +98,7 @@ FLAVORS = {
     ),
 }
 FLAVORS["slim"] = replace(FLAVORS["torchvision"], padding="reflect", ceil_mode=True)
+FLAVORS["thin"] = FLAVORS["slim"]
 
 
 def parse_name(name: str) -> tuple[int, str, int]:
@@ -106,13 +112,20 @@ def parse_name(name: str) -> tuple[int, str, int]:
     """
     match = re.fullmatch(rf"vgg(16|19)_({'|'.join(FLAVORS)})(?:/(\d+))?", name)
     wrong_divisor = match and match[3] and (match[2] != "random" or int(match[3]) not in (1, 2, 4, 8, 16))
-    if match is None or wrong_divisor or match[0] == "vgg16_slim":
-        names = ", ".join(f"vgg19_{flavor}" for flavor in FLAVORS)
-        raise StylezooError(
-            f"There is no encoder {name!r}: choose one of {names}, the same with vgg16 (but for slim), or a thinner"
-            " random one such as vgg19_random/4."
-        )
+    if match is None or wrong_divisor or match[0] in ("vgg16_slim", "vgg16_thin"):
+        others = "choose one of these, the same with vgg16 (but for slim and thin), or a narrower random one such as"
+        names = [*(f"vgg19_{flavor}" for flavor in FLAVORS), "vgg16_caffe", "vgg16_torchvision"]
+        raise unknown_name("There is no encoder", name, names, f"{others} vgg19_random/4:")
     return int(match[1]), match[2], int(match[3] or 1)
+
+
+def file_of(name: str) -> str:
+    """Returns the entry of the table of weights that an encoder reads: thin encoders have the slim one's.
+
+    >>> file_of("vgg19_thin"), file_of("vgg19_caffe")
+    ('vgg19_slim', 'vgg19_caffe')
+    """
+    return name.replace("_thin", "_slim")
 
 
 def conv_names(depth: int) -> list[str]:
@@ -129,7 +142,7 @@ class VGG(nn.Module):
         name: ``vgg{16,19}_{torchvision,normalised,caffe,random}``; see the table at the top of this file.
         weights: Any file of such weights (naoto0804's ``vgg_normalised.pth``, ``vgg19-d01eb7cb.pth``, LinearTransfer's
             ``vgg_r41.pth``, a stylezoo safetensors file ...). Files that stop early serve the layers they have.
-            None takes the flavor's own file: torchvision's through its API, slim's from the package, the others from
+            None takes the flavor's own file: torchvision's through its API, slim's and thin's from the package, the others from
             `stylezoo.weights.folder`. Or the tensors themselves, named as in `tensors`.
         last: The deepest layer that is built and loaded. None builds as many as the file has.
         padding: ``zeros`` or ``reflect`` instead of the flavor's own.
@@ -138,6 +151,7 @@ class VGG(nn.Module):
         pooling: ``max`` as trained, or ``avg`` (Gatys et al. 2016, section 2; Dumoulin et al. 2017), or ``avg_doubled``:
             averages times 2, about as large as maxima are (crowsonkb/style-transfer-pytorch@e7e2c71).
         ceil_mode: Whether pools round odd sizes up, instead of the flavor's own.
+        option: The setting that names ``weights``, for messages.
 
     Raises:
         StylezooError: If the name is unknown, or the weights do not reach ``last`` or do not fit.
@@ -154,6 +168,7 @@ class VGG(nn.Module):
         first_padding: Literal["zeros", "reflect", "replicate"] | None = None,
         pooling: Pooling = "max",
         ceil_mode: bool | None = None,
+        option: str = "encoder_weights",
     ) -> None:
         super().__init__()
         self.name = name
@@ -164,7 +179,7 @@ class VGG(nn.Module):
         self.ceil_mode = flavor.ceil_mode if ceil_mode is None else ceil_mode
 
         source = weights if isinstance(weights, str) else "its own"
-        tensors = self._read(name, weights, divisor)
+        tensors = self._read(name, weights, divisor, option)
         names = self._built(tensors, last, source)
         self.preprocess = nn.Conv2d(3, 3, 1)
         with torch.no_grad():
@@ -182,6 +197,7 @@ class VGG(nn.Module):
             mode = first_padding if first_padding and conv == "conv1_1" else self.padding
             self.convs[conv] = nn.Conv2d(channels, shape[0], 3, padding=1, padding_mode=mode)
             channels = shape[0]
+            check_convolution(tensors, conv, source)
         self.maps = nn.ModuleDict()  # from thin channels to VGG's, in the slim flavor alone
         if self.flavor == "slim":
             self._build_maps(tensors, names, last or "relu1_1", source)
@@ -191,13 +207,15 @@ class VGG(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def _read(self, name: str, weights: str | Mapping[str, Tensor] | None, divisor: int) -> Mapping[str, Tensor]:
+    def _read(
+        self, name: str, weights: str | Mapping[str, Tensor] | None, divisor: int, option: str
+    ) -> Mapping[str, Tensor]:
         """The weights by canonical name."""
         if isinstance(weights, Mapping):
             return weights
         if self.flavor == "random" and weights is None:
             return random_weights(self.depth, divisor)
-        tensors = canonical(weight_files.encoder_tensors(name, weights), self.depth)
+        tensors = canonical(weight_files.encoder_tensors(file_of(name), weights, option), self.depth)
         if not tensors:
             raise StylezooError(
                 f"{weights} holds no VGG weights: expected keys such as features.0.weight, 2.weight or conv1_1.weight."
@@ -383,6 +401,15 @@ class VGG(nn.Module):
         pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
         pooled = pool(x, 2, ceil_mode=self.ceil_mode)
         return 2 * pooled if self.pooling == "avg_doubled" else pooled
+
+
+def check_convolution(tensors: Mapping[str, Tensor], conv: str, source: str) -> None:
+    """Raises a StylezooError if a file has no bias for a convolution, or weights that are no floating-point numbers."""
+    weight, bias = tensors[f"{conv}.weight"], tensors.get(f"{conv}.bias")
+    if bias is None or bias.shape != weight.shape[:1]:
+        raise StylezooError(f"{conv} of {source} has no bias of {len(weight)} numbers: these are not VGG weights.")
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise StylezooError(f"{conv} of {source} does not hold floating-point numbers: these are not VGG weights.")
 
 
 def _block(layer: str) -> int:

@@ -1,34 +1,29 @@
-"""Weight files: the table of all files that the package knows, downloads, and readers.
+"""Weight files: the table of all files that the package knows, and downloads.
 
 `table` returns the content of ``pretrained/table.yaml``, the one list of networks at public addresses and of the files
 that ship with the package. Nothing is downloaded without being asked for: a missing file is an error that says how to
-get it. Public files are read with ``weights_only=True``, as safetensors or as npz; files that would have to execute code
-are refused.
+get it. `stylezoo.tensor_files` reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from safetensors import safe_open
 from torch import Tensor
 
-from stylezoo import legacy
 from stylezoo.download import cache_folder, fetch
-from stylezoo.errors import MissingFileError, StylezooError
-from stylezoo.quantization import dequantize
+from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
+from stylezoo.files import replacing
+from stylezoo.tensor_files import Tensors, read_metadata, read_tensors
 
-Tensors = dict[str, Tensor]
-"""Tensors by name."""
+__all__ = ["Tensors", "read_metadata", "read_tensors"]  # besides what is defined here
 
 PRETRAINED = Path(__file__).with_name("pretrained")
 """Folder of the weight files that ship with the package and of the table of all files."""
@@ -172,9 +167,8 @@ def write_table(table: Table) -> None:
             for name, file in getattr(table, kind).items()
         }
         parts.append(yaml.dump({kind: entries}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True))
-    temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join([comment, *parts]), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write("\n".join([comment, *parts]).encode())
     read_table.cache_clear()
 
 
@@ -215,12 +209,13 @@ def model_path(name: str) -> Path | None:
     return None
 
 
-def encoder_tensors(name: str, path: str | None = None) -> Tensors:
+def encoder_tensors(name: str, path: str | None = None, option: str = "encoder_weights") -> Tensors:
     """Reads the weights of an encoder under the names that its file gives them.
 
     Args:
         name: Name of an encoder of the table, such as ``vgg19_normalised``.
         path: Another file to read instead of the encoder's own.
+        option: The setting that names another file, for messages, such as ``loss_encoder_weights``.
 
     Returns:
         Tensors by name.
@@ -232,18 +227,18 @@ def encoder_tensors(name: str, path: str | None = None) -> Tensors:
     if path is not None:
         return read_tensors(path)
     if name not in table().encoders:
-        raise StylezooError(f"{name} has no file of its own: name one (encoder_weights), or choose another encoder.")
+        raise StylezooError(f"{name} has no file of its own: name one ({option}), or choose another encoder.")
     file = table().encoders[name]
     if not file.path.is_file():
+        setting = option.rpartition(".")[2]
+        options = f"{setting}=...; --{option if '.' in option else f'model.{option}'} PATH in fit"
+        if option == "encoder_weights":
+            options += ", --encoder_weights PATH in evaluate and reproduce"
         raise MissingFileError(
             f"The weights of {name} are not at {file.path}: fetch them with `python -m stylezoo download {name}`, or"
-            " name a file that you have (encoder_weights=...; --model.encoder_weights PATH in fit, --encoder_weights PATH in"
-            " evaluate and reproduce). The quickstart needs none: python -m stylezoo fit --config experiments/sanet.yaml"
-            " --config experiments/quickstart.yaml"
+            f" name a file that you have ({options}). The quickstart needs none: python -m stylezoo fit --config"
+            " experiments/sanet.yaml --config experiments/quickstart.yaml"
         )
-    if file.torchvision is not None:
-        state: Tensors = file.api.get_state_dict(map_location="cpu", check_hash=True)
-        return state
     return read_tensors(file.path)
 
 
@@ -260,70 +255,16 @@ def download(name: str) -> Path:
         StylezooError: If the table has no such file at a public address.
         DataError: If the address cannot be reached; the message says where to put the file by hand.
     """
-    files = {key: file for key, file in table().files.items() if file.file is None}
+    files = table().files
     if name not in files:
-        raise StylezooError(f"There is no file to download for {name!r}: choose one of {', '.join(files)}.")
+        public = [key for key, file in files.items() if file.file is None]
+        close = did_you_mean(name.lower().replace("-", "_"), files)
+        hint = f"did you mean {close!r}?" if close else f"choose one of {', '.join(public)}."
+        raise StylezooError(f"There is no file to download for {name!r}: {hint}")
     file = files[name]
-    if file.url is None:
-        file.api.get_state_dict(map_location="cpu", check_hash=True)
-    else:
-        fetch(file.url, file.path, sha256=file.sha256)
-    return file.path
-
-
-def read_tensors(path: str | Path) -> Tensors:
-    """Reads all tensors of a weight file.
-
-    Args:
-        path: A safetensors file (quantized tensors are dequantized), an ``.npz`` file, or a PyTorch state dict, bare or
-            under ``state_dict``, ``model`` or ``params``, with or without DataParallel's ``module.`` prefix.
-
-    Returns:
-        Tensors by name, on the CPU.
-
-    Raises:
-        MissingFileError: If the file does not exist.
-        StylezooError: If the file is none of these, or a pickle that would have to execute code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return dequantize({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on files of another kind, the readers raise anything from KeyError to struct.error
-        reason = str(error).strip().split("\n")[0]
-        raise StylezooError(
-            f"{path} cannot be read as weights ({reason}): expected safetensors, npz or a PyTorch state_dict that"
-            " loads with weights_only=True."
-        ) from error
-    for key in ("state_dict", "model", "params"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        kind = type(state).__name__
-        raise StylezooError(f"{path} holds a {kind}, not a state_dict of named tensors.")
-    return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Reads the metadata that the package writes into its safetensors files.
-
-    Args:
-        path: A safetensors file.
-
-    Returns:
-        The metadata (system, settings, encoders, data, license ...) under today's keys; empty if another program wrote
-        the file.
-    """
-    with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("stylezoo", "{}"))
-    return {legacy.RENAMED_METADATA.get(key, key): value for key, value in metadata.items()}
+    if file.file is not None:
+        raise StylezooError(f"{name} is part of the package: there is nothing to download.")
+    return fetch(file.url or file.api.url, file.path, sha256=file.sha256)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -74,7 +74,7 @@ assert stylezoo.list_models()[0] == "adain" and stylezoo.models and "stylize" in
         "2",
         "stylezoo: There is no option --stlye: did you mean --style? (See python -m stylezoo stylize --help.)",
         "2",
-        "stylezoo: --model, --content and --output must be given. (See python -m stylezoo stylize --help.)",
+        "stylezoo: --model and --output must be given. (See python -m stylezoo stylize --help.)",
         "2",
         "stylezoo: There is nothing to reproduce called 'alpha_swep': did you mean 'alpha_sweep'?",
         "1",
@@ -326,7 +326,8 @@ def test_errors_of_other_libraries_keep_their_traceback(monkeypatch: pytest.Monk
 
 
 def test_download_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose one of vgg19_normalised" in fails(["download", "vgg19_random"], capsys)
+    assert "choose one of vgg19_normalised" in fails(["download", "nothing"], capsys)
+    assert "did you mean 'vgg19_normalised'?" in fails(["download", "vgg19_normalized"], capsys)
 
 
 def test_parse_numbers() -> None:

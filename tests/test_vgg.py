@@ -170,19 +170,19 @@ def test_wrong_files(tmp_path: Path, reference: dict[int, nn.Module]) -> None:
         VGG("vgg16_caffe", to_file(reference[16], tmp_path / "odd.pth"))
 
 
-def test_torchvision_weights_come_through_its_api(
+def test_torchvision_weights_are_those_of_its_folder(
     reference: dict[int, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file in torch.hub's folder is the one that is loaded, and the hash check of downloads is asked for."""
-    path = weights.table().encoders["vgg16_torchvision"].path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_file(reference[16], path)
-    options = {}
-    enum = type(torchvision.models.VGG16_Weights.IMAGENET1K_V1)
-    original = enum.get_state_dict
-    monkeypatch.setattr(enum, "get_state_dict", lambda self, **kw: options.update(kw) or original(self, **kw))
+    """The file in torch.hub's folder is the one that is loaded; a download goes there, with the hash of its name."""
+    file = weights.table().encoders["vgg16_torchvision"]
+    asked = []
+    monkeypatch.setattr(weights, "fetch", lambda url, path, sha256: asked.append((url, path, sha256)))
+    weights.download("vgg16_torchvision")
+    url = "https://download.pytorch.org/models/vgg16-397923af.pth"
+    assert asked == [(url, file.path, "397923af")] and file.path.parent == Path(torch.hub.get_dir(), "checkpoints")
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    to_file(reference[16], file.path)
     net = VGG("vgg16_torchvision", last="relu1_2")
-    assert options["check_hash"] is True
     torch.testing.assert_close(net.tensors["conv1_1.weight"], reference[16][0].weight)
 
 
@@ -246,3 +246,14 @@ def test_no_layers_take_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     vgg = VGG("vgg19_random/8")
     monkeypatch.setattr(vgg, "_forward", lambda *_: pytest.fail("a pass for nothing"))
     assert vgg(torch.rand(1, 3, 32, 32), []) == {}
+
+
+def test_a_thin_encoder_is_the_slim_one_without_its_maps() -> None:
+    slim, thin = VGG("vgg19_slim", last="relu4_1"), VGG("vgg19_thin", last="relu4_1")
+    assert thin.channels["relu4_1"] == slim.channels["relu4_1"] // 2
+    image = torch.rand(1, 3, 32, 40)
+    features = thin(image, ["relu3_1", "conv4_1"])
+    assert features["relu3_1"].shape == (1, 128, 8, 10)
+    mapped = torch.relu(slim.maps["conv3_1"](features["relu3_1"]))
+    torch.testing.assert_close(mapped, slim(image, ["relu3_1"])["relu3_1"])
+    assert thin.continued(features["relu3_1"], "relu3_1", ["conv4_1"])["conv4_1"].equal(features["conv4_1"])

@@ -63,6 +63,7 @@ from torch.optim.optimizer import (
 
 import stylezoo
 from stylezoo import cli, inference, weights
+from stylezoo.images import read_image
 
 # --- Names: all that has to follow when the package renames something, up to the next such line. Names of runs stay. ---
 
@@ -579,7 +580,7 @@ def trained(command: Sequence[str], folder: Path, run: Run, resume: Path | None 
 
 def image_hash(path: Path) -> str:
     """Of an image's pixels."""
-    return sha256(np.asarray(Image.open(path)).tobytes())
+    return sha256(np.asarray(read_image(path)).tobytes())
 
 
 def file_hash(path: Path) -> dict[str, Any]:

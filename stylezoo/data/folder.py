@@ -11,12 +11,12 @@ from typing import Literal
 import lightning as L
 import torch
 
+from stylezoo.data.loader import Loader, ignore_stop_signals
 from stylezoo.data.stream import (
     DEFAULTS,
     Files,
     Framing,
     ImageStream,
-    Loader,
     Position,
     Resize,
     ResumableSampler,
@@ -38,21 +38,29 @@ QUICKSTART = (
 class ImageModule(L.LightningDataModule):
     """Base class of `Folder` and `Pairs`: the data loaders over the streams that a subclass defines."""
 
-    def __init__(self, batch_size: int, num_workers: int | None, seed: int, val_samples: int) -> None:
+    def __init__(
+        self, batch_size: int, num_workers: int | None, seed: int, val_samples: int, timeout: float = 300.0
+    ) -> None:
         """Initializes the data module.
 
         Args:
             batch_size: Samples per process, at least 1.
-            num_workers: Worker processes of a loader; None: the number of CPUs minus 1, at most 4.
-            seed: Seed of order, crops and flips.
-            val_samples: Largest number of validation samples.
+            num_workers: Worker processes of a loader, at least 0; None: the number of CPUs minus 1, at most 4.
+            seed: Seed of order, crops and flips, at least 0.
+            val_samples: Largest number of validation samples, at least 1.
+            timeout: Seconds after which workers that send nothing are replaced, more than 0.
 
         Raises:
-            StylezooError: If the batch size is less than 1.
+            StylezooError: If a value is out of its range.
         """
         super().__init__()
-        if batch_size < 1:
-            raise StylezooError(f"batch_size must be at least 1, not {batch_size}.")
+        minima = {"batch_size": (batch_size, 1), "num_workers": (num_workers or 0, 0), "seed": (seed, 0)}
+        for name, (value, least) in {**minima, "val_samples": (val_samples, 1)}.items():
+            if value < least:
+                raise StylezooError(f"{name} must be at least {least}, not {value}.")
+        if not 0 < timeout < float("inf"):
+            raise StylezooError(f"timeout must be more than 0 seconds, not {timeout}.")
+        self.timeout = timeout
         self.batch_size = batch_size
         self.num_workers = min(4, max(0, _cpus() - 1)) if num_workers is None else num_workers
         self.seed = seed
@@ -105,11 +113,34 @@ class ImageModule(L.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            timeout=self.timeout if self.num_workers else 0,
+            worker_init_fn=ignore_stop_signals,
         )
 
     def _place(self) -> tuple[int, int]:
         """Returns (rank, number of processes)."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def check_memory(batch_size: int, crops: Sequence[int | None]) -> None:
+    """Checks that the images of one batch can fit into the memory of the machine.
+
+    Args:
+        batch_size: Samples of the batch.
+        crops: Side of the crop of each role in pixels.
+
+    Raises:
+        StylezooError: If they need more than there is.
+    """
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = batch_size * sum(3 * 4 * (crop or 0) ** 2 for crop in crops)
+    if needed > there:
+        raise StylezooError(
+            f"A batch of {batch_size} with crop {max(crop or 0 for crop in crops)} needs {needed / 1e9:,.0f} GB for its"
+            f" images alone, and this machine has {there / 1e9:.0f} GB: lower batch_size or crop."
+        )
 
 
 def _cpus() -> int:
@@ -139,6 +170,7 @@ class Folder(ImageModule):
         num_workers: int | None = None,
         seed: int = 0,
         val_samples: int = 64,
+        timeout: float = 300.0,
     ) -> None:
         """Initializes the data module without reading any file.
 
@@ -157,11 +189,12 @@ class Folder(ImageModule):
             num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
             seed: Seed of order, crops and flips.
             val_samples: Largest number of validation images.
+            timeout: Seconds after which worker processes that send nothing are replaced.
 
         Raises:
             StylezooError: If a value is out of its range, or the crop larger than the size.
         """
-        super().__init__(batch_size, num_workers, seed, val_samples)
+        super().__init__(batch_size, num_workers, seed, val_samples, timeout)
         if not 0 <= holdout < 0.5:
             raise StylezooError(f"holdout is a share in [0, 0.5), not {holdout}.")
         self.root = Path(root).expanduser()
@@ -169,6 +202,7 @@ class Folder(ImageModule):
         self.framing = Framing(size, crop, resize, position, flip)
         if size is not None and crop is not None:  # otherwise what is inherited decides
             self.framing.inherit(DEFAULTS).check()
+        check_memory(batch_size, [crop])
         self.holdout = holdout
         self.option = "--data"  # prefix of this module's options in messages; `Pairs` sets --data.content, --data.style
         self._files: dict[Split, Files] = {}
@@ -270,8 +304,10 @@ class Folder(ImageModule):
         Raises:
             DataError: If there are none, or none can be read.
         """
-        for split in stage_splits(stage):
-            self._split(split).probe()
+        splits = [self._split(split) for split in stage_splits(stage)]
+        for files in splits:
+            files.probe()
+            files.fallback = splits[0] if files is not splits[0] else None  # a file that vanishes ends no training
 
     def teardown(self, stage: str) -> None:
         """Warns about the number of broken files."""
@@ -322,14 +358,26 @@ class Folder(ImageModule):
             ranks = sorted(range(len(names)), key=lambda index: _hash(names[index]))
             number = max(1, round(self.holdout * len(train))) if self.holdout and len(train) >= 3 else 0
             held: tuple[Split, ...] = ("val",) if "test" in splits else ("val", "test")
+            rest = iter(ranks[number * len(held) : -1])
+            out: set[int] = set()
             for position, split in enumerate(held):
                 chosen = ranks[position * number : (position + 1) * number] if number else ranks
+                while number and not any(is_readable(train[index]) for index in chosen):
+                    another = next(rest, None)  # what is held out must not all be broken
+                    if another is None:
+                        break
+                    chosen = [*chosen, another]
+                out |= set(chosen) if number else set()
                 splits[split] = [train[index] for index in sorted(chosen)]
-            out = set(ranks[: number * len(held)])
             splits["train"] = [path for index, path in enumerate(train) if index not in out]
         if "val" in splits:
             splits.setdefault("test", splits["val"])
         return splits
+
+
+def is_readable(path: Path) -> bool:
+    """Whether an image can be read."""
+    return Files([path], "").read(0, 1) is not None
 
 
 def stage_splits(stage: str) -> tuple[Split, ...]:

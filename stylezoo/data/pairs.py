@@ -1,6 +1,6 @@
 """Pairs of content and style images: the batches that style transfer trains on."""
 
-from stylezoo.data.folder import Folder, ImageModule, Split
+from stylezoo.data.folder import Folder, ImageModule, Split, check_memory
 from stylezoo.data.stream import Framing, ImageStream, Position, Resize
 
 
@@ -26,6 +26,7 @@ class Pairs(ImageModule):
         num_workers: int | None = None,
         seed: int = 0,
         val_samples: int = 64,
+        timeout: float = 300.0,
     ) -> None:
         """Initializes the data module without reading any file.
 
@@ -41,17 +42,19 @@ class Pairs(ImageModule):
             num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
             seed: Seed of order, pairing, crops and flips.
             val_samples: Largest number of validation pairs.
+            timeout: Seconds after which worker processes that send nothing are replaced.
 
         Raises:
             StylezooError: If a value is out of its range, or a crop larger than its size.
         """
-        super().__init__(batch_size, num_workers, seed, val_samples)
+        super().__init__(batch_size, num_workers, seed, val_samples, timeout)
         self.content = content
         self.style = style
         self.framing = Framing(size, crop, resize, position, flip)
         for role, module in self.modules().items():
             module.option = f"--data.{role}"
             module.framing.inherit(self.framing).check()
+        check_memory(batch_size, [module.framing.inherit(self.framing).crop for module in self.modules().values()])
 
     def modules(self) -> dict[str, Folder]:
         """Returns the joined data modules by role, "content" and, if there is one, "style"."""

@@ -6,6 +6,8 @@ depend only on the number of batches trained so far. Hence a resumed run continu
 and with any number of workers, and W processes with batch size B train on the samples of one process with W * B.
 """
 
+from __future__ import annotations
+
 import os
 import warnings
 import zlib
@@ -13,17 +15,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from stylezoo.download import DataError
 from stylezoo.errors import StylezooError
-from stylezoo.images import ImageError, read_image, to_tensor
+from stylezoo.images import read_image, to_tensor
 
 Resize = Literal["shorter", "squash"]
 Position = Literal["random", "center"]
@@ -48,7 +50,7 @@ class Framing:
     position: Position | None = None
     flip: bool | None = None
 
-    def inherit(self, other: "Framing") -> "Framing":
+    def inherit(self, other: Framing) -> Framing:
         """Returns a copy in which values that are None are those of another framing.
 
         Args:
@@ -132,6 +134,8 @@ class Files:
         self.label = label
         self.broken = torch.zeros(len(self.paths), dtype=torch.bool)
         self.broken.share_memory_()  # type: ignore[no-untyped-call]
+        self.fallback: Files | None = None
+        """What takes the place of these files if none of them can be read any more."""
         self._warned = False
 
     def __len__(self) -> int:
@@ -152,7 +156,7 @@ class Files:
             return None
         try:
             return read_image(self.paths[index], min_side)
-        except ImageError:
+        except (StylezooError, OSError):
             self.broken[index] = True
             return None
 
@@ -165,17 +169,18 @@ class Files:
         for index in range(len(self)):
             if self.read(index, 1) is not None:
                 return
-        raise DataError(f"None of the {len(self)} {self.label} can be read; the first one: {self._reason(0)}")
+        raise DataError(f"None of the {len(self)} {self.label} can be read; the first one: {self.reason(0)}")
 
     def warn(self) -> None:
         """Warns about the first broken file, once; for the main process, which counts further ones for `summary`."""
         if self._warned or not bool(self.broken.any()):
             return
         self._warned = True
-        reason = self._reason(int(self.broken.nonzero()[0]))
-        warnings.warn(
-            f"{reason} The next one takes its place; further broken {self.label} are counted, not named.", stacklevel=2
-        )
+        reason = self.reason(int(self.broken.nonzero()[0]))
+        following = f"The next one takes its place; further broken {self.label} are counted, not named."
+        if self.fallback is not None and bool(self.broken.all()):
+            following = f"There is no other one of this split, so {self.fallback.label} of training take its place."
+        warnings.warn(f"{reason} {following}", stacklevel=2)
 
     def summary(self) -> None:
         """Warns about the number of broken files at the end of a run, if there is more than the one already named."""
@@ -185,10 +190,11 @@ class Files:
             more = ", ..." if len(broken) > 5 else ""
             warnings.warn(f"{len(broken)} of {len(self)} {self.label} could not be read: {names}{more}.", stacklevel=2)
 
-    def _reason(self, index: int) -> str:
+    def reason(self, index: int) -> str:
+        """Says what is wrong with a broken file."""
         try:
             read_image(self.paths[index])
-        except ImageError as error:
+        except (StylezooError, OSError) as error:
             return str(error)
         return f"{self.paths[index]} could not be read a moment ago."
 
@@ -230,15 +236,35 @@ class ImageStream(Dataset[Tensor]):
         Raises:
             DataError: If no file can be read.
         """
-        n = len(self.files)
-        order = _permutation(n, self.seed, self.key, i // n if self.train else 0) if self.shuffle else None
-        for step in range(n):  # a broken file is replaced by the next one in the permutation
-            position = (i + step) % n
-            image = self.files.read(int(order[position]) if order is not None else position, self.framing.size)
+        for files, index in self._candidates(i):
+            image = files.read(index, self.framing.size)
             if image is not None:
                 rng = _generator(self.seed, self.key, 1, i) if self.train else None
                 return to_tensor(self.framing(image, rng))
-        raise DataError(f"None of the {n} {self.files.label} can be read any more.")
+        raise DataError(
+            f"None of the {len(self.files)} {self.files.label} can be read any more: {self.files.reason(0)}"
+        )
+
+    def source(self, i: int) -> str:
+        """Returns the path of the file that crop i is cut from."""
+        candidates = ((files, index) for files, index in self._candidates(i) if not files.broken[index])
+        files, index = next(candidates, (self.files, 0))
+        return files.paths[index]
+
+    def _candidates(self, i: int) -> Iterator[tuple[Files, int]]:
+        """Yields the file of sample i and what replaces it if it is broken: the next ones in the permutation."""
+        n = len(self.files)
+        order = _permutation(n, self.seed, self.key, i // n if self.train else 0) if self.shuffle else None
+        for position in range(i, i + n):
+            yield self.files, int(order[position % n]) if order is not None else position % n
+        fallback = self.files.fallback
+        for position in range(len(fallback) if fallback is not None else 0):
+            assert fallback is not None
+            yield fallback, (i + position) % len(fallback)
+
+    def warn(self) -> None:
+        """Warns about the first broken file, once; for the main process."""
+        self.files.warn()
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -292,6 +318,9 @@ class ResumableSampler(DistributedSampler[int]):
         self.length = length
         self.batch_size = batch_size
         self.trainer = trainer
+        self.skip: int | None = None
+        """How many samples of the current pass a new iteration leaves out; it starts with the run's progress otherwise."""
+        self._numbers = range(0)
 
     def __len__(self) -> int:
         """Returns the number of samples per epoch and process."""
@@ -299,12 +328,21 @@ class ResumableSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yields the sample numbers from the first batch that was not trained yet to the end of the epoch."""
+        if self.skip is not None:
+            skip, self.skip = self.skip, None
+            return iter(self._numbers[skip:])
         trained, position = _trained_batches(self.trainer)
         count = self.length - position * self.batch_size
         if count <= 0:
             count = self.length
         start = trained * self.batch_size * self.num_replicas + self.rank
-        return iter(range(start, start + count * self.num_replicas, self.num_replicas))
+        self._numbers = range(start, start + count * self.num_replicas, self.num_replicas)
+        return iter(self._numbers)
+
+    def numbers_of_batch(self, batch: int) -> range:
+        """Returns the sample numbers of a batch of this process, counted over the whole run from 0."""
+        start = batch * self.batch_size * self.num_replicas + self.rank
+        return range(start, start + self.batch_size * self.num_replicas, self.num_replicas)
 
 
 def _trained_batches(trainer: object) -> tuple[int, int]:
@@ -319,22 +357,3 @@ def _trained_batches(trainer: object) -> tuple[int, int]:
     progress = trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[attr-defined]
     epoch_over = progress.is_last_batch and progress.current.processed >= progress.current.ready
     return progress.total.processed, 0 if epoch_over else progress.current.completed
-
-
-class Loader(DataLoader[dict[str, Tensor]]):
-    """A DataLoader that reports broken files from the main process and has no state of its own."""
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        """Yields batches, {"content": (B, 3, H, W), ...}."""
-        assert isinstance(self.dataset, Samples)
-        for batch in super().__iter__():
-            for stream in self.dataset.streams.values():
-                stream.files.warn()
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns an empty state: `ResumableSampler` reads the trainer's counters. Without this method Lightning warns."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores nothing."""

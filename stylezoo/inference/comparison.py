@@ -13,7 +13,7 @@ from torch import Tensor
 from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError
 from stylezoo.images import ImageError, grid, read_image, to_image, to_tensor
-from stylezoo.inference.files import expand, report
+from stylezoo.inference.plan import expand, report
 from stylezoo.inference.stylizer import Stylizer
 from stylezoo.module import StyleModel
 
@@ -51,7 +51,7 @@ def read_images(patterns: Sequence[str], size: int) -> tuple[dict[str, Tensor], 
     if not found:
         raise errors[0]
     if errors:
-        report(*errors)
+        report("; ".join(map(str, errors)))
     return found, len(errors)
 
 
@@ -84,7 +84,9 @@ class Comparison:
                     if not torch.isfinite(output).all():
                         raise StylezooError(f"The output of {name} has values that are not finite.")
                 except FAILURES as error:
-                    report(f"{name}, {content} in the style of {style}:", str(error).split("\n")[0])
+                    report(
+                        f"{name}, {content} in the style of {style}: {str(error).splitlines()[0] if str(error) else error!r}"
+                    )
                     output, label = torch.ones_like(self.contents[content]), f"{name} (failed)"
                     self.failed += 1
                 self.cells[content, style].append((label, output))

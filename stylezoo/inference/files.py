@@ -1,82 +1,356 @@
-"""Files to files: every content of a folder in every style, in batches of one size, past files that cannot be read."""
+"""Files to files: every content of a folder in every style, in batches of one size, past files that cannot be used."""
 
 from __future__ import annotations
 
-import glob
+import gc
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
-from stylezoo.images import IMAGE_SUFFIXES, ImageError, list_images, write_image
-from stylezoo.inference.stylizer import Stylizer, load_image
+from stylezoo.checkpoints import load_model
+from stylezoo.controls import Controls
+from stylezoo.errors import StylezooError, is_out_of_memory
+from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
+from stylezoo.images.formats import shown
+from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
+from stylezoo.inference.regions import load_masks
+from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
 from stylezoo.module import Iteration, StyleModel
+
+CACHED_BYTES = 2**27
+"""Contents are held while they get one style after the other, until they take this much memory."""
+
+SECONDS_BETWEEN_LINES = 20.0
+"""Where there is no terminal to draw a progress bar on, lines tell the progress."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of other programs: 128 and the number of SIGINT."""
 
 
 def stylize_files(
-    jobs: Sequence[Job],
-    model: StyleModel,
-    stylizer_of: Callable[[tuple[str, ...]], Stylizer],
+    model: str,
+    request: Request,
+    plan: Plan,
+    controls: Controls,
     *,
-    size: int | None = None,
     batch_size: int = 4,
     preview: int = 25,
     quality: int = 95,
+    device: str = "auto",
 ) -> int:
-    """Stylizes and writes images. A file that cannot be read is reported and skipped.
+    """Loads a model, and stylizes and writes what is asked for.
 
     Args:
-        jobs: See `plan`.
+        model: What `load_model` takes.
+        request: Which images, and where to.
+        plan: What `make_plan` says of it.
+        controls: How.
+        batch_size: See `Run`, as for ``preview`` and ``quality``.
+        preview: Iterations between two previews.
+        quality: Of JPEG and WebP files.
+        device: Where to compute, see `find_device`.
+
+    Returns:
+        The exit code: 0, 1 if an image failed, `INTERRUPTED` after Ctrl-C.
+
+    Raises:
+        StylezooError: If nothing can be done, or the only image fails.
+    """
+    done: list[Job] = []
+    try:
+        target = find_device(device)
+        network = load_model(model).to(target)
+        plan = plan_for(network, request, plan)
+        check_model(network, controls, plan)
+        plan.report()
+        if not plan.jobs:
+            return plan.finish(request.output)
+        masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles)))
+        run = Run(
+            network,
+            partial(make_stylizer, network, controls, masks),
+            controls.size,
+            batch_size,
+            preview,
+            quality,
+            settings=recorded(network, controls),
+            alone=plan.total == 1,
+            done=done,
+        )
+        try:
+            run(plan.jobs)
+        finally:
+            if request.has_manifest:
+                write_manifest(request, [*plan.existing, *done], controls.alpha)
+    except KeyboardInterrupt:
+        report(f"stopped after {len(done)} of {plan.total} images: {request.output}", "stylezoo: ")
+        return INTERRUPTED
+    return plan.finish(request.output, len(done), run.failed)
+
+
+def plan_for(model: StyleModel, request: Request, plan: Plan) -> Plan:
+    """Returns the plan for the styles of a model, where it was made for others before the model was known."""
+    wanted: list[str] | None = None
+    if model.kind in ("multi", "single"):
+        wanted = model.expand_styles(list(request.style), lambda word: [word])
+    return plan if (wanted or None) == (plan.names or None) else make_plan(request, wanted)
+
+
+def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
+    """Checks that a model has the controls and the styles that are asked for.
+
+    Raises:
+        StylezooError: If it has not.
+    """
+    model.check_controls(controls.alpha, controls.tile)
+    check_style_size(model, controls.style_size)
+    for styles in dict.fromkeys(job.styles for job in plan.jobs):
+        if model.kind in ("multi", "single"):  # nothing is computed: the styles are in the model
+            for style in model.check_styles([model.read_style(style, load_style) for style in styles]):
+                model.encode_style(style)
+        elif not styles:
+            model.check_styles([])
+    plan.check_counts(controls.style_weights, 0)
+
+
+def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, styles: tuple[str, ...]) -> Stylizer:
+    """Reads and encodes the styles of an image."""
+    return Stylizer(
+        model,
+        load_styles(model, styles, controls.style_size),
+        alpha=controls.alpha,
+        style_weights=controls.style_weights,
+        preserve_color=controls.preserve_color,
+        masks=masks,
+        tile=controls.tile,
+    )
+
+
+def recorded(model: StyleModel, controls: Controls) -> dict[str, Any]:
+    """Returns how images are made, for their metadata: the model, the controls and the version of the package."""
+    from stylezoo import __version__  # the package is complete by now
+
+    named = {"model": model.tag or model.system, **asdict(controls)}
+    return {"version": __version__, **{name: value for name, value in named.items() if value is not None}}
+
+
+class Content(NamedTuple):
+    """A content image (3, H, W), and its opacity (1, H, W) if it has some."""
+
+    image: Tensor
+    alpha: Tensor | None
+
+
+@dataclass
+class Run:
+    """Stylizes and writes images; what cannot be read or stylized is reported and skipped.
+
+    Attributes:
         model: The model of the stylizers; one that optimizes gets one image at a time, which is written when it is done.
         stylizer_of: Returns a stylizer for the styles of a job.
         size: Short side in pixels to which contents are resized first.
-        batch_size: Number of images of one size that are stylized together.
+        batch_size: Number of images of one size that are stylized together; less where the memory does not suffice.
         preview: Iterations between two previews of a model that optimizes; 0 for none.
         quality: Of JPEG and WebP files, 1 to 100.
-
-    Returns:
-        The number of jobs that failed.
+        settings: How the images are made, for their metadata.
+        alone: Whether there is one image only, whose error is raised.
+        done: The images that are written.
+        failed: The number of images that are not.
+        bug: The first error that is none of the user's.
+        told: What was reported.
     """
-    batch_size = 1 if model.kind == "optimization" else batch_size
-    failed = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task("stylizing", total=len(jobs))
-        for styles, group in groupby(jobs, key=lambda job: job.styles):
-            pending = list(group)
+
+    model: StyleModel
+    stylizer_of: Callable[[tuple[str, ...]], Stylizer]
+    size: int | None = None
+    batch_size: int = 4
+    preview: int = 25
+    quality: int = 95
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    done: list[Job] = field(default_factory=list)
+    failed: int = 0
+    bug: Exception | None = None
+    told: set[str] = field(default_factory=set)
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        """Works through the jobs.
+
+        Raises:
+            Exception: After all of them, the first error that is none of the user's.
+        """
+        if self.model.kind == "optimization":
+            self.batch_size = 1
+        order = {styles: index for index, styles in enumerate(dict.fromkeys(job.styles for job in jobs))}
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), disable=not sys.stdout.isatty()) as progress:
+            log = Log(progress, progress.add_task("stylizing", total=len(jobs)), jobs)
+            for contents, block in self._blocks(jobs):
+                block.sort(key=lambda job: order[job.styles])
+                for styles, group in groupby(block, key=lambda job: job.styles):
+                    for _ in self._stylized(styles, list(group), contents, log):
+                        log.images(len(self.done) + self.failed)
+        if self.bug is not None:
+            raise self.bug
+
+    def _blocks(self, jobs: Sequence[Job]) -> Iterator[tuple[dict[Path, Content], list[Job]]]:
+        """Reads each content once, and yields as many as may be held at a time, with their jobs."""
+        jobs_of: dict[Path, list[Job]] = {}
+        for job in jobs:
+            jobs_of.setdefault(job.content, []).append(job)
+        contents: dict[Path, Content] = {}
+        block: list[Job] = []
+        for path, own in jobs_of.items():
+            with self._survives(own, shown(path)):
+                contents[path] = Content(*load_with_alpha(path, self.size))
+                height, width = contents[path].image.shape[-2:]
+                check_target(own[0].target, self.quality, (width, height))  # some formats have no images so large
+                block += own
+            if sum(content.image.nbytes for content in contents.values()) > CACHED_BYTES:
+                yield contents, block
+                contents, block = {}, []
+        if block:
+            yield contents, block
+
+    def _stylized(
+        self, styles: tuple[str, ...], group: list[Job], contents: dict[Path, Content], log: Log
+    ) -> Iterator[None]:
+        """Stylizes the jobs of one style, and yields after each batch."""
+        stylizer: Stylizer | None = None
+        with self._survives(group, f"style {', '.join(map(shown, styles))}"):
+            stylizer = self.stylizer_of(styles)
+        while stylizer is not None and group:
+            batch = self._batch(group, contents)
+            group = group[len(batch) :]
+            with shown_iterations(self.model, log, batch[0], self.preview):
+                self._stylize(stylizer, batch, contents)
+            yield
+
+    def _batch(self, group: list[Job], contents: dict[Path, Content]) -> list[Job]:
+        """Returns the first jobs whose contents have one size."""
+        shape, count = contents[group[0].content].image.shape, 1
+        while count < min(len(group), self.batch_size) and contents[group[count].content].image.shape == shape:
+            count += 1
+        return group[:count]
+
+    def _stylize(self, stylizer: Stylizer, batch: list[Job], contents: dict[Path, Content]) -> None:
+        """Stylizes and writes one batch; one that fails is tried again image by image, so that one spoils no other."""
+        images = [contents[job.content] for job in batch]
+        outputs: Tensor | None = None
+        if len(batch) == 1:
+            with self._survives(batch, shown(batch[0].content)):
+                outputs = stylizer(images[0].image.unsqueeze(0)).cpu()
+        else:
             try:
-                stylizer = stylizer_of(styles)
-            except ImageError as error:  # an unreadable style spoils its own images only
-                report(error, *(job.target for job in pending))
-                failed += len(pending)
-                progress.advance(task, len(pending))
-                continue
-            for batch in batches(pending, size, batch_size):
-                with shown_iterations(model, progress, batch[0][0].target, preview):
-                    failed += stylize_batch(stylizer, batch, quality)
-                progress.advance(task, len(batch))
-    return failed
+                outputs = stylizer(torch.stack([content.image for content in images])).cpu()
+            except Exception as error:  # noqa: BLE001 - each image is tried again, and its error reported
+                if is_out_of_memory(error):
+                    self.batch_size = len(batch) // 2
+        if outputs is not None:
+            for job, output, content in zip(batch, outputs, images, strict=True):
+                with self._survives([job], shown(job.target)):
+                    settings = {**self.settings, "styles": [Path(style).name for style in job.styles]}
+                    write_image(to_image(output, content.alpha), job.target, self.quality, job.content, settings)
+                    self.done.append(job)
+        elif len(batch) > 1:  # outside of the handler, whose error holds tensors
+            free_memory()
+            for job in batch:
+                self._stylize(stylizer, [job], contents)
+
+    @contextmanager
+    def _survives(self, jobs: Sequence[Job], name: str) -> Iterator[None]:
+        """Reports an error, for which these jobs fail, and goes on.
+
+        Args:
+            jobs: What cannot be done without the block.
+            name: What the block works on; the report begins with it.
+        """
+        try:
+            yield
+            return
+        except Exception as error:
+            self.failed += len(jobs)
+            reason = said(error, name)
+            if reason is None:
+                self.bug = self.bug or error
+                reason = f"{name}: {type(error).__name__}: {error}"
+            elif self.alone:
+                raise StylezooError(reason) from error
+            if reason not in self.told:  # a content may fail in the same way with every style
+                report(reason)
+            self.told.add(reason)
+        free_memory()
+
+
+def said(error: Exception, name: str) -> str | None:
+    """Returns an error as a sentence about a file; None if it is a bug.
+
+    Args:
+        error: What went wrong.
+        name: The file, or "style" and the file.
+    """
+    if isinstance(error, StylezooError):
+        reason = str(error)
+        if reason.startswith(name.removeprefix("style ")):  # the sentence is about the file already
+            return f"style {reason}" if name.startswith("style ") else reason
+        return f"{name}: {reason}"
+    if is_out_of_memory(error):
+        return f"{name}: There is not enough memory to read it: make it smaller."
+    return None
+
+
+def free_memory() -> None:
+    """Frees what an error has left behind, for the images that follow."""
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where CUDA is not in use
+
+
+@dataclass
+class Log:
+    """The progress bar; where there is no terminal, a line of text now and then."""
+
+    progress: Progress
+    task: TaskID
+    jobs: Sequence[Job]
+    last: float = field(default_factory=time.monotonic)
+
+    def images(self, count: int) -> None:
+        """Shows the number of images that are dealt with."""
+        self.progress.update(self.task, completed=count)
+        self.line(f"{count} of {len(self.jobs)} images")
+
+    def line(self, text: str) -> None:
+        """Writes a line to standard error, unless there is a bar or the last line was a moment ago."""
+        if self.progress.disable and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            report(text, "")
 
 
 @contextmanager
-def shown_iterations(model: StyleModel, progress: Progress, target: Path, every: int) -> Iterator[None]:
+def shown_iterations(model: StyleModel, log: Log, job: Job, every: int) -> Iterator[None]:
     """Shows the iterations of a system that optimizes, and the unfinished image in a file beside its target."""
     if model.kind != "optimization":
         yield
         return
-    task = progress.add_task(target.name, total=None)
-    preview = target.with_name(f"{target.stem}_preview{target.suffix}")
+    name = job.target.name
+    task = log.progress.add_task(name, total=None)
+    preview = preview_path(job.target, (other.target for other in log.jobs))
 
     def show(now: Iteration) -> None:
-        progress.update(task, completed=now.step, total=now.steps, description=f"{target.name}  loss {now.loss:.4g}")
+        log.progress.update(
+            task, completed=now.step, total=now.steps, description=f"{printable(name)}  loss {now.loss:.4g}"
+        )
+        log.line(f"{name}: iteration {now.step} of {now.steps}, loss {now.loss:.4g}")
         if every and now.step % every == 0 and now.step < now.steps:
             write_image(now.image, preview)
 
@@ -85,118 +359,5 @@ def shown_iterations(model: StyleModel, progress: Progress, target: Path, every:
         yield
     finally:
         model.on_iteration = None
-        progress.remove_task(task)
-    preview.unlink(missing_ok=True)  # an interrupted run leaves it
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to stylize: a content, the styles that go into it, and where it is written."""
-
-    content: Path
-    styles: tuple[str, ...]
-    target: Path
-
-
-def plan(content: list[str], styles: list[str], output: Path, together: bool, format: str) -> list[Job]:
-    """Returns what the command `stylize` has to do, ordered so that images of one style follow each other.
-
-    Args:
-        content: Files, folders or globs.
-        styles: Files, or names of trained styles.
-        output: An image file or a folder.
-        together: Whether all styles go into each image, instead of one image per style.
-        format: Suffix of the files in an output folder.
-
-    Raises:
-        ImageError: If a folder or glob holds no image, or many images were to go into one file.
-    """
-    contents = [item for pattern in content for item in expand(pattern)]
-    choices = [tuple(styles)] if together or not styles else [(style,) for style in styles]
-    single_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
-    if single_file:
-        if len(contents) * len(choices) != 1:
-            raise ImageError(
-                f"{len(contents) * len(choices)} images cannot go into one file {output}: give --output a folder."
-            )
-        return [Job(contents[0][0], choices[0], output)]
-    names = [(path, chosen, _name(relative, chosen)) for chosen in choices for path, relative in contents]
-    counts = Counter(name for _, _, name in names)
-    jobs = []
-    for path, chosen, name in names:
-        if counts[name] > 1:  # a.jpg beside a.png: their suffixes distinguish them
-            suffixes = "_".join(p.suffix.removeprefix(".") for p in (path, *map(Path, chosen)))
-            name = name.with_name(f"{name.name}_{suffixes}")
-        jobs.append(Job(path, chosen, output / name.with_name(f"{name.name}.{format}")))
-    for target, count in Counter(job.target for job in jobs).items():
-        if count > 1:
-            raise ImageError(f"{count} images would be written to {target}: write them into separate folders.")
-    return jobs
-
-
-def _name(relative: Path, styles: tuple[str, ...]) -> Path:
-    return relative.with_name("_".join([relative.stem, "stylized", *(Path(style).stem for style in styles)]))
-
-
-def expand(pattern: str) -> list[tuple[Path, Path]]:
-    """The images that a file name, folder or glob stands for, as (path, path below the folder).
-
-    Raises:
-        ImageError: If there are none. A single file is not checked here, but when it is read.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        found = [(file, file.relative_to(path)) for file in list_images(path)]
-    elif glob.has_magic(pattern) and not path.exists():
-        matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
-        found = [(file, Path(file.name)) for file in matches if file.suffix.lower() in IMAGE_SUFFIXES]
-    else:
-        found = [(path, Path(path.name))]
-    if not found:
-        raise ImageError(f"There is no image in {pattern}: expected files such as .jpg, .png or .webp.")
-    return found
-
-
-def batches(jobs: list[Job], size: int | None, batch_size: int) -> Iterator[list[tuple[Job, Tensor | ImageError]]]:
-    """Reads the contents and joins neighbors of one size; what cannot be read comes alone, as the error."""
-    batch: list[tuple[Job, Tensor | ImageError]] = []
-    for job in jobs:
-        image: Tensor | ImageError
-        try:
-            image = load_image(job.content, size)
-        except ImageError as error:
-            image = error
-        first = batch[0][1] if batch else image
-        together = isinstance(first, Tensor) and isinstance(image, Tensor) and first.shape == image.shape
-        if batch and (len(batch) == batch_size or not together):
-            yield batch
-            batch = []
-        batch.append((job, image))
-    if batch:
-        yield batch
-
-
-def stylize_batch(stylizer: Stylizer, batch: list[tuple[Job, Tensor | ImageError]], quality: int) -> int:
-    """Stylizes and writes one batch of `batches`, and returns how many of its images failed."""
-    images = [image for _, image in batch if isinstance(image, Tensor)]
-    if not images:
-        report(*(error for _, error in batch if isinstance(error, ImageError)))
-        return len(batch)
-    try:
-        outputs = stylizer(torch.stack(images)).cpu()
-    except (StylezooError, torch.OutOfMemoryError) as error:
-        report(error, *(job.content for job, _ in batch))
-        return len(batch)
-    failed = 0
-    for (job, _), output in zip(batch, outputs, strict=True):
-        try:
-            write_image(output, job.target, quality)
-        except ImageError as error:
-            report(error)
-            failed += 1
-    return failed
-
-
-def report(*what: object) -> None:
-    """Says on standard error what is skipped and why: the errors first, then the files they concern."""
-    print("skipped:", *what, file=sys.stderr)
+        log.progress.remove_task(task)
+        preview.unlink(missing_ok=True)

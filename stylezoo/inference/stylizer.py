@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -11,22 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import CONTROLS, PreserveColor
+from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor, blending_shares
 from stylezoo.docstrings import described
-from stylezoo.errors import StylezooError, check_choice
-from stylezoo.images import coral, keep_luminance, read_image, to_image, to_tensor
-from stylezoo.module import StyleModel, blending_shares
-
-ImageLike = str | Path | Image.Image | Tensor
-"""A file, a PIL image, or a tensor (3, H, W) or (1, 3, H, W), RGB in [0, 1]."""
+from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
+from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_style, load_with_alpha, to_image
+from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
+from stylezoo.module import StyleModel
 
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""
-
-SMALLEST_SIDE = 16
 
 
 class Stylizer:
@@ -40,11 +35,12 @@ class Stylizer:
         style_weights: None blends equally.
         preserve_color: Both are from Gatys et al. 2017 (arXiv:1606.05897); where the model takes no style image, ``coral``
             recolors the output.
-        masks: (K, H, W): each position takes the style whose map is largest there.
+        masks: (K, H, W), one map in [0, 1] per style: each position takes the style whose map is largest there, and the
+            content stays where all are black. The only map of a single style is the share of the stylized image.
         tile: None works on whole images.
 
     Raises:
-        StylezooError: If the controls do not fit each other or the model.
+        StylezooError: If the controls do not fit each other or the model, or a style does not fit into the memory.
     """
 
     def __init__(
@@ -58,50 +54,86 @@ class Stylizer:
         masks: Tensor | None = None,
         tile: int | None = None,
     ) -> None:
-        check_choice("preserve_color", preserve_color, PreserveColor)
-        if not (math.isfinite(alpha) and 0 <= alpha <= 1):
-            raise StylezooError(f"alpha is the strength of the style between 0 and 1, not {alpha}.")
-        if tile is not None and tile < 1:
-            raise StylezooError(f"tile is the side of a tile in pixels, for example 512, not {tile}.")
-        model.check_controls(alpha, tile)
-        styles = model.check_styles(styles)
+        controls = Controls(alpha, style_weights, preserve_color, tile=tile, has_masks=masks is not None)
+        model.check_controls(controls.alpha, controls.tile)
+        styles = model.check_styles(listed(styles))
         self.model = model.eval()
-        self.alpha, self.tile, self.preserve_color = alpha, tile, preserve_color
-        self.masks = masks if masks is None else masks.to(model.device)
-        self.weights = blending_shares(style_weights, len(styles))
-        images = [s.reshape(1, *s.shape[-3:]).to(model.device) for s in styles if is_image(s)]
+        self.alpha, self.tile, self.preserve_color = controls.alpha, controls.tile, preserve_color
+        self.masks = masks if masks is None else check_masks(masks, len(styles)).to(model.device)
+        self.weights = blending_shares(controls.style_weights, len(styles))
+        images = [self._on_device(s.reshape(-1, *s.shape[-3:]), "The style") for s in styles if is_image(s)]
         # Styles that are recolored depend on the content, all others are encoded once.
         self.recolored = images if preserve_color == "coral" else []
-        with torch.inference_mode():
+        with torch.inference_mode(), self._enough_memory("the styles", "style_size"):
             self.codes = [] if self.recolored else [model.encode_style(style, tile=tile) for style in images or styles]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
-        """Stylizes a batch of images of one size, (B, 3, H, W) -> (B, 3, H, W), RGB in [0, 1], on the model's device.
+        """Stylizes a batch of images of one size.
+
+        Args:
+            contents: (B, 3, H, W), RGB: uint8, or floats in [0, 1].
+
+        Returns:
+            (B, 3, H, W), clamped to [0, 1], on the model's device.
 
         Raises:
-            StylezooError: If the images are smaller than 16 pixels.
+            StylezooError: If the images are smaller than 16 pixels, no images in [0, 1], do not fit the masks or the
+                memory, or the model's output is not finite.
         """
-        contents = contents.to(self.model.device)
-        if min(contents.shape[-2:]) < SMALLEST_SIDE:
-            height, width = contents.shape[-2:]
+        contents = self._on_device(contents, "The batch of contents")
+        height, width = contents.shape[-2:]
+        if min(height, width) < SMALLEST_SIDE:
             raise StylezooError(
                 f"A content image of {width} x {height} pixels is too small: {SMALLEST_SIDE} are needed."
             )
+        if self.masks is not None:
+            check_cover(self.masks, contents)
+        images = "an image" if len(contents) == 1 else f"{len(contents)} images"
+        with self._enough_memory(f"{images} of {width} x {height} pixels", "size"):
+            output = self._stylized(contents)
+            if not bool(torch.isfinite(output).all()):
+                raise StylezooError(
+                    f"The output of {self.model.tag or self.model.system} is not finite: its weights are damaged, or do not"
+                    f" work in {str(output.dtype).removeprefix('torch.')}."
+                )
+            output = self._colored(output.clamp(0, 1), contents)
+            return output if self.masks is None else in_regions(output, contents, self.masks)
+
+    def _stylized(self, contents: Tensor) -> Tensor:
+        """Returns the output of the model, (B, 3, H, W), not clamped."""
         codes = self.codes
         if self.recolored:
             recolored = ([coral(image[0], content).clamp(0, 1) for content in contents] for image in self.recolored)
             codes = [self.model.encode_style(torch.stack(batch), tile=self.tile) for batch in recolored]
-        if self.masks is not None:
-            output = self.model.decode_regions(contents, codes, self.masks, self.alpha, tile=self.tile)
-        else:
-            output = self.model.decode(contents, codes, self.alpha, self.weights, tile=self.tile)
-        output = output.clamp(0, 1)
+        if self.masks is not None and len(codes) > 1:
+            return self.model.decode_regions(contents, codes, self.masks, self.alpha, tile=self.tile)
+        return self.model.decode(contents, codes, self.alpha, self.weights, tile=self.tile)
+
+    def _colored(self, output: Tensor, contents: Tensor) -> Tensor:
+        """Returns the output in the colors that were asked for."""
         if self.preserve_color == "luminance":
             return keep_luminance(output, contents)
         if self.preserve_color == "coral" and not self.recolored:
             return torch.stack([coral(o, c) for o, c in zip(output, contents, strict=True)]).clamp(0, 1)
         return output
+
+    def _on_device(self, images: Tensor, name: str) -> Tensor:
+        """Checks images, and returns them on the device of the model and in its precision."""
+        return check_batch(images, name).to(next(self.model.parameters()))
+
+    @contextmanager
+    def _enough_memory(self, what: str, control: str) -> Iterator[None]:
+        """Says what to do where the memory does not suffice."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, NotEnoughMemoryError) or not is_out_of_memory(error):
+                raise
+            ways = [f"resize to fewer pixels ({control}, --{control})"]
+            if self.model.supports_tiles and (self.tile is None or self.tile > 256):
+                ways.insert(0, f"work in tiles (tile, --tile {512 if self.tile is None else 256})")
+            raise NotEnoughMemoryError(f"There is not enough memory for {what}: {', or '.join(ways)}.") from error
 
 
 def is_image(style: Any) -> TypeGuard[Tensor]:
@@ -133,35 +165,51 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         model: A model, a file, or the name of weights (`stylezoo.load_model`).
 
     Returns:
-        An image of the content's size.
+        An image of the content's size, clamped to [0, 1] and rounded to 8 bits; of mode "RGBA" if the content has
+        transparent pixels, else "RGB".
 
     Raises:
         ImageError: If an image cannot be read.
-        StylezooError: If the controls do not fit.
+        StylezooError: If the controls do not fit, or the memory does not suffice.
         MissingFileError: If the model is not there.
     """
+    styles = listed(style)
+    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, masks is not None)
+    target = None if device is None else find_device(device)
+    image, opacity = load_with_alpha(content, controls.size)
+    maps = load_masks(listed(masks), max(1, len(styles)))
     if not isinstance(model, StyleModel):
         model = load_model(model)
-    if device is not None:
-        model = model.to(find_device(device))
-    styles, mask_list = _listed(style), _listed(masks)
+    if target is not None:
+        model = model.to(target)
     stylizer = Stylizer(
         model,
-        load_styles(model, styles, style_size),
-        alpha=alpha,
-        style_weights=style_weights,
+        load_styles(model, styles, controls.style_size),
+        alpha=controls.alpha,
+        style_weights=controls.style_weights,
         preserve_color=preserve_color,
-        masks=load_masks(mask_list, len(styles)),
-        tile=tile,
+        masks=maps,
+        tile=controls.tile,
     )
-    return to_image(stylizer(load_image(content, size).unsqueeze(0)))
+    return to_image(stylizer(image.unsqueeze(0)), opacity)
 
 
-def find_device(name: str | torch.device) -> str | torch.device:
-    """Returns the device of that name; ``auto`` is the accelerator if there is one, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+def find_device(name: str | torch.device) -> torch.device:
+    """Returns the device of that name; ``auto`` is the accelerator if there is one, else the CPU.
+
+    Raises:
+        StylezooError: If there is no such device, or it does not compute.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).add(1).item()
+    except Exception as error:  # RuntimeError, AssertionError and others, depending on the device
+        there = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise StylezooError(f"There is no device {str(name)!r} on this machine: it has {', '.join(there)}.") from error
+    return device
 
 
 def fingerprint(model: StyleModel) -> list[float]:
@@ -187,7 +235,8 @@ def fingerprint(model: StyleModel) -> list[float]:
 FINGERPRINT_TOLERANCE = 2e-3
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """Returns one thing, or several, or none (None), as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -198,44 +247,16 @@ def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int 
 
     Raises:
         ImageError: If an image cannot be read.
+        StylezooError: If there is a size, but the model takes no image.
     """
-    return [model.read_style(style, lambda image: load_image(image, size)) for style in styles]
+    check_style_size(model, size)
+    return [model.read_style(style, lambda image: load_style(image, size)) for style in styles]
 
 
-def load_image(source: ImageLike, size: int | None = None) -> Tensor:
-    """Reads an image as (3, H, W), its short side resized to ``size`` (bilinear, antialiased) unless that is None.
-
-    Raises:
-        ImageError: If a file cannot be read.
-        StylezooError: If a tensor has another shape.
-    """
-    if isinstance(source, Tensor):
-        if source.shape[-3:-2] != (3,) or source.ndim not in (3, 4) or (source.ndim == 4 and len(source) != 1):
-            raise StylezooError(f"An image is a tensor (3, H, W) or (1, 3, H, W), not {tuple(source.shape)}.")
-        tensor = source.reshape(source.shape[-3:]).float()
-    else:
-        image = source.convert("RGB") if isinstance(source, Image.Image) else read_image(source, min_side=size)
-        tensor = to_tensor(image)
-    if size is not None and min(tensor.shape[-2:]) != size:
-        tensor = transforms.resize(tensor, [size], antialias=True).clamp(0, 1)
-    return tensor
-
-
-def load_masks(masks: Sequence[ImageLike], count: int) -> Tensor | None:
-    """Reads region masks of ``count`` styles as (count, H, W); None if there are none.
-
-    Raises:
-        StylezooError: If the number or the sizes of the masks do not fit.
-    """
-    if not masks:
-        return None
-    maps = [load_image(mask).mean(0) for mask in masks]
-    if len(maps) == 1 and count == 2:
-        maps.append(1 - maps[0])
-    if len(maps) != count:
+def check_style_size(model: StyleModel, size: int | None) -> None:
+    """Raises a StylezooError if there is a size, but the model takes no style image."""
+    if size is not None and model.kind in ("multi", "single"):
         raise StylezooError(
-            f"There are {count} styles but {len(maps)} masks: give one mask per style (or one for two)."
+            f"{model.system} takes no style image that could be resized: leave style_size (--style_size) out. Its strokes"
+            " are larger, relative to the image, where the content is smaller (size, --size)."
         )
-    if len({m.shape for m in maps}) > 1:
-        raise StylezooError("The masks differ in size: they all cover the content, so make them equally large.")
-    return torch.stack(maps)

@@ -15,14 +15,12 @@ Paper and author's code (xunhuang1995/AdaIN-style@6d8ac28) differ from it:
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo.bases import FeatureTransferModel
-from stylezoo.errors import StylezooError
 from stylezoo.layers import MirroredDecoder, adain
 from stylezoo.losses import PerceptualLoss, mean_std
-from stylezoo.module import Blend, StyleCode
+from stylezoo.module import Blend, StyleCode, largest_map
 from stylezoo.registry import register
 from stylezoo.vgg import VGG
 
@@ -97,14 +95,7 @@ class AdaIN(FeatureTransferModel):
 
 
 def _adain_by_region(features: Tensor, codes: list[StyleCode], masks: Tensor) -> Tensor:
-    masks = masks if masks.ndim == 4 else masks.unsqueeze(0)
-    if masks.ndim != 4 or masks.shape[1] != len(codes) or masks.shape[0] not in (1, features.shape[0]):
-        raise StylezooError(
-            f"{len(codes)} styles need masks of shape ({len(codes)}, H, W) or (B, {len(codes)}, H, W),"
-            f" not {tuple(masks.shape)}."
-        )
-    masks = F.interpolate(masks.to(features), size=features.shape[-2:], mode="nearest")
-    region = masks.argmax(1, keepdim=True).expand(features.shape[0], 1, -1, -1)  # (B, 1, h, w)
+    region = largest_map(masks, len(codes), features)  # (B, 1, h, w)
     target = features
     for index, code in enumerate(codes):
         inside = (region == index).to(features)

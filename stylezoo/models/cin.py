@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from stylezoo import tensorflow
 from stylezoo.bases import TrainedStyles
 from stylezoo.checkpoints import load_model
-from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.images import list_images
 from stylezoo.layers import ConditionalTransformer, read_style
 from stylezoo.losses import PerceptualLoss
@@ -210,9 +210,13 @@ class CIN(TrainedStyles):
             style = torch.tensor([style])
         if not isinstance(style, Tensor) or style.ndim > 1 or not ((style >= 0) & (style < count)).all():
             asked = tuple(style.shape) if isinstance(style, Tensor) and style.ndim > 1 else style
-            raise StylezooError(
-                f"cin has no style {asked}: it has {count}, by number from 0 or by name: {', '.join(names)}."
+            close = did_you_mean(style, names, cutoff=0.5) if isinstance(style, str) else None
+            hint = (
+                f"did you mean {close!r}?"
+                if close
+                else f"it has {count}, by number from 0 or by name: {', '.join(names)}."
             )
+            raise StylezooError(f"cin has no style {asked}: {hint}")
         return style.reshape(-1).to(self.device)
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:

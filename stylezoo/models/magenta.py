@@ -37,10 +37,12 @@ from torchvision.ops import Conv2dNormActivation
 from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo import tensorflow
+from stylezoo.errors import StylezooError
 from stylezoo.layers import ConditionalTransformer
 from stylezoo.losses import PerceptualLoss, mean_variation
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
+from stylezoo.tensor_files import misfit
 from stylezoo.weights import Tensors
 
 REFERENCE = "magenta/magenta@526d3eb arbitrary_image_stylization"
@@ -241,9 +243,11 @@ class Magenta(StyleModel):
         self.predictor = StylePredictor(predictor)
         if predictor_weights is not None:
             features = self.predictor.features
-            features.load_state_dict(
-                tensorflow.read_classifier(predictor_weights, predictor, list(features.state_dict()))
-            )
+            tensors = tensorflow.read_classifier(predictor_weights, predictor, list(features.state_dict()))
+            problem = misfit(features.state_dict(), tensors)
+            if problem is not None:
+                raise StylezooError(f"{predictor_weights} does not fit {predictor}: {problem}.")
+            features.load_state_dict(tensors)
             self.hparams["predictor_weights"] = None  # done: the model loads without the file
         self.transformer = Transformer(width, padding, separable)
         self.perceptual = PerceptualLoss(content_layers, style_layers, style_loss=style_loss)

@@ -6,12 +6,15 @@ from stylezoo.training.callbacks import (
     Compile,
     ImageGrid,
     ImageWriter,
-    RunCheckpoint,
     RunProgressBar,
+    RunSummary,
 )
 from stylezoo.training.distillation import Distillation
+from stylezoo.training.finite import NonFiniteError
 from stylezoo.training.initialization import Initialization, LeastSquares
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
+from stylezoo.training.run import guarded
+from stylezoo.training.saving import RunCheckpoint, SavingError
 from stylezoo.training.slim_encoder import SlimEncoder
 from stylezoo.training.training import Training
 
@@ -24,10 +27,14 @@ __all__ = [
     "ImageWriter",
     "Initialization",
     "LeastSquares",
+    "NonFiniteError",
     "OptimizerSettings",
     "PreconditionedAdam",
     "RunCheckpoint",
     "RunProgressBar",
+    "RunSummary",
+    "SavingError",
     "SlimEncoder",
     "Training",
+    "guarded",
 ]

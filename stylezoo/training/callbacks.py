@@ -10,29 +10,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import rich
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelSummary, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.progress import TaskID
+from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import Iteration, StyleModel
-
-
-class RunCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints, and one more after the last step of a run: ``last.ckpt`` is what it came to, also where
-    ``every_n_train_steps`` does not divide its steps, and where ``max_time`` stops it."""
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        over = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if over and self.save_last and self._last_global_step_saved != trainer.global_step:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+from stylezoo.training.loggers import warn_once
 
 
 class RunProgressBar(RichProgressBar):
@@ -40,7 +31,7 @@ class RunProgressBar(RichProgressBar):
     not of the epoch. Where the output is no terminal, a line every ``seconds_per_line`` seconds instead."""
 
     def __init__(self, seconds_per_line: float = 20.0) -> None:
-        super().__init__(refresh_rate=4, leave=True)
+        super().__init__(refresh_rate=4, leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
         self.seconds_per_line = seconds_per_line
         self._started = self._last_line = 0.0
         self._first_step = 0
@@ -91,6 +82,31 @@ class RunProgressBar(RichProgressBar):
         remaining = f", {timedelta(seconds=round(left))} left" if total != float("inf") else ""
         loss = trainer.progress_bar_metrics.get("loss", float("nan"))
         return f"step {trainer.global_step}/{total}  loss {loss:.4g}  {timedelta(seconds=round(elapsed))}{remaining}"
+
+
+class RunSummary(ModelSummary):
+    """A table of the submodules and the number of their parameters; Lightning's, without the operations it cannot count."""
+
+    @staticmethod
+    def summarize(
+        summary_data: list[tuple[str, list[str]]],
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        total_training_modes: dict[str, int],
+        total_flops: int,
+        **summarize_kwargs: Any,
+    ) -> None:
+        columns = {title: values for title, values in summary_data if title not in ("FLOPs", " ")}
+        table = Table(*columns, caption_justify="left")
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        rich.get_console().print(table)
+        rest = total_parameters - trainable_parameters
+        rich.get_console().print(
+            f"{trainable_parameters:,} parameters are trained, {rest:,} are not ({model_size:,.0f} MB in all)",
+            highlight=False,
+        )
 
 
 class ImageGrid(Callback):
@@ -145,7 +161,10 @@ class ImageGrid(Callback):
         columns = [*self._batch.values(), output.float().cpu()]
         sheet = grid([list(row) for row in zip(*columns, strict=True)])
         for logger in trainer.loggers:
-            log_grid(logger, sheet, trainer.global_step)
+            try:
+                log_grid(logger, sheet, trainer.global_step)
+            except Exception as error:  # noqa: BLE001 - a logger may raise anything, and training goes on
+                warn_once(logger, error)
 
 
 def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:

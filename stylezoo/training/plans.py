@@ -77,7 +77,8 @@ class Plan:
 
     def mirror(self) -> VGG:
         """Returns the network whose convolutions the targets name: one of the decoder's widths."""
-        return self.model.loss_encoder
+        encoder = self.model._modules.get("encoder")
+        return encoder if isinstance(encoder, VGG) and encoder.flavor == "thin" else self.model.loss_encoder
 
 
 def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.training.distillation import Distillation
+from stylezoo.training.finite import FiniteGuard
 from stylezoo.training.initialization import Initialization, measure_preconditioners
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
 from stylezoo.training.plans import Plan, plan_of
@@ -38,6 +40,8 @@ class Training(Callback):
         loss_encoder_weights: A file for it; None takes its own.
         freeze: Submodules that are not trained, such as ``[predictor]``; their batch norms keep their statistics too.
         batch_norm_momentum: Share of a batch in the running statistics of batch norms; None keeps the system's.
+        skip_nonfinite: Number of steps whose loss or gradient may be infinite or not a number: they change nothing, and a
+            warning names their images. One more stops the run, by default the first.
     """
 
     def __init__(
@@ -49,13 +53,18 @@ class Training(Callback):
         loss_encoder_weights: str | None = None,
         freeze: list[str] | None = None,
         batch_norm_momentum: float | None = None,
+        skip_nonfinite: int = 0,
     ) -> None:
+        if skip_nonfinite < 0:
+            raise StylezooError(f"skip_nonfinite must be at least 0, not {skip_nonfinite}.")
         self.initialization, self.optimizer, self.objective = initialization, optimizer, objective
         self.loss_encoder, self.loss_encoder_weights = loss_encoder, loss_encoder_weights
         self.freeze, self.batch_norm_momentum = freeze or [], batch_norm_momentum
         self.kept: Collection[str] = ()
         """Names of the tensors that came from another model (``fit --start``): they are not initialized."""
         self._resumed = False
+        self._guard = FiniteGuard(skip_nonfinite)
+        self._given: list[dict[str, Any]] = []  # settings of the optimizer as the recipe has them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attaches the options to the model.
@@ -99,10 +108,44 @@ class Training(Callback):
             return measure_preconditioners(plan, shared_images(trainer, self.optimizer.crops))
         return None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remembers the settings of the optimizer, which a checkpoint is about to replace."""
+        self._given = [
+            {name: value for name, value in group.items() if name != "params"}
+            for optimizer in trainer.optimizers
+            for group in optimizer.param_groups
+        ]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives a resumed run the learning rate and the other settings of its recipe."""
+        if self._resumed:
+            restore_settings(trainer, self._given)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keeps frozen submodules in eval mode."""
         for part in self._frozen(pl_module):
             part.eval()
+        self._guard.before_batch(pl_module)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Takes note of the loss."""
+        self._guard.before_backward(loss)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Stops the run, or skips the step, if loss or gradient are not finite."""
+        self._guard.before_step(trainer, pl_module, optimizer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says how many steps were skipped."""
+        self._guard.report()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the number of skipped steps."""
+        return {"skipped": self._guard.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the number of skipped steps."""
+        self._guard.skipped = state_dict["skipped"]
 
     def _frozen(self, model: LightningModule) -> list[nn.Module]:
         parts = dict(model.named_children())
@@ -110,6 +153,32 @@ class Training(Callback):
             if name not in parts:
                 raise StylezooError(f"freeze must name submodules of the model ({', '.join(parts)}), got {name!r}.")
         return [parts[name] for name in self.freeze]
+
+
+def restore_settings(trainer: Trainer, given: list[dict[str, Any]]) -> None:
+    """Sets what an optimizer has from a checkpoint to what the recipe says, and prints what that changes.
+
+    Args:
+        trainer: A run that is resumed.
+        given: The settings of each group of parameters, before the checkpoint was loaded.
+    """
+    changed: dict[str, str] = {}
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    for group, settings in zip(groups, given, strict=True):
+        first, second = group.get("initial_lr", group["lr"]), settings.get("initial_lr", settings["lr"])
+        if first != second:
+            changed["learning rate"] = f"{second:g} instead of {first:g}"
+            group["lr"] = group["lr"] * second / first if first else second
+        for name, value in settings.items():
+            if name not in ("lr", "initial_lr") and group.get(name) != value:
+                changed[name] = f"{value} instead of {group.get(name)}"
+        group.update({name: value for name, value in settings.items() if name != "lr"})
+    for config in trainer.lr_scheduler_configs:
+        if changed and hasattr(config.scheduler, "base_lrs"):
+            config.scheduler.base_lrs = [group["initial_lr"] for group in config.scheduler.optimizer.param_groups]
+    if changed:
+        words = ", ".join(f"{name} {values}" for name, values in changed.items())
+        rank_zero_info(f"The run goes on with other settings than its checkpoint: {words}.")
 
 
 def some_images(data: LightningDataModule, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 import stylezoo
 from stylezoo import StyleModel, registry
 from stylezoo.errors import StylezooError
-from stylezoo.images import keep_luminance, read_image, to_tensor, write_image
+from stylezoo.images import keep_luminance, read_image, to_image, to_tensor, write_image
 from stylezoo.inference import PreserveColor, Stylizer, load_image, load_masks
 from stylezoo.models.adain import AdaIN
 
@@ -108,8 +108,66 @@ def test_masks(adain: AdaIN, tmp_path: Path) -> None:
         load_masks([left.expand(3, -1, -1)] * 3, 2)
     with pytest.raises(ValueError, match="differ in size"):
         load_masks([torch.ones(3, 4, 4), torch.ones(3, 5, 4)], 2)
-    with pytest.raises(ValueError, match="sanet cannot stylize regions with different styles"):
-        Stylizer(thin_model("sanet"), [STYLE, STYLE], masks=torch.stack([left, 1 - left]))(CONTENT[None])
+
+
+@pytest.mark.parametrize("name", [n for n in stylezoo.list_models() if registry.get(n).kind != "single"])
+def test_masks_work_with_every_system_of_several_styles(name: str) -> None:
+    """Each region has its style, the photo stays where every mask is black, and masks may have another scale."""
+    few = {"iterations": 2} if registry.get(name).kind == "optimization" else {}
+    model = thin_model(name, **few)
+    for parameter in model.parameters():  # trained styles are alike before training
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter)
+    styles = model.example_styles(STYLE[None])[:2]
+    styles = styles if len(styles) == 2 else [STYLE, 1 - STYLE]
+    masks = torch.zeros(2, 80, 112)
+    masks[0, :, :64], masks[1, :, 64:96] = 1, 1
+    output = Stylizer(model, styles, masks=masks)(CONTENT[None])[0]
+    assert torch.equal(output[..., 48:], CONTENT[..., 48:])
+    if name == "adain":  # which mixes them in the features, see its own test
+        return
+    for style, columns in zip(styles, (slice(0, 32), slice(32, 48)), strict=True):
+        alone = Stylizer(model, [style])(CONTENT[None])[0]
+        torch.testing.assert_close(output[..., columns], alone[..., columns], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adain", "johnson"])
+def test_outside_of_the_mask_of_one_style_the_photo_stays(name: str) -> None:
+    model = thin_model(name)
+    styles = [STYLE] if name == "adain" else []
+    mask = torch.zeros(3, 40, 56)
+    mask[..., :24], mask[..., 24:32] = 1, 0.5
+    image = to_tensor(stylezoo.stylize(CONTENT, styles, model, masks=mask))
+    whole = to_tensor(stylezoo.stylize(CONTENT, styles, model))
+    assert float((image - CONTENT)[..., 32:].abs().max()) <= 0.5 / 255 + 1e-6
+    assert torch.equal(image[..., :24], whole[..., :24])
+    half = (CONTENT + whole)[..., 24:32] / 2
+    assert float((image[..., 24:32] - half).abs().max()) <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("masks", "count", "message"),
+    [
+        ([torch.zeros(3, 8, 8)], 1, "Style 1 has no region: its mask is black everywhere"),
+        ([torch.ones(3, 8, 8), torch.full((3, 8, 8), 0.01)], 2, "Style 2 has no region"),
+        ([torch.ones(3, 8, 8)], 2, "Style 2 has no region"),  # one for two: white is the first style's
+        ([torch.ones(3, 8, 8)] * 2, 1, "1 styles but 2 masks"),
+        ([torch.ones(3, 8, 8)], 3, "3 styles but 1 masks"),
+        (["nowhere.png"], 1, "nowhere.png does not exist"),
+    ],
+)
+def test_masks_that_say_nothing_are_refused(masks: list[object], count: int, message: str) -> None:
+    with pytest.raises(StylezooError, match=message):
+        load_masks(masks, count)  # type: ignore[arg-type]
+
+
+def test_masks_of_another_shape_are_refused(adain: AdaIN) -> None:
+    with pytest.raises(StylezooError, match="masks have 56 x 20 pixels and the content has 56 x 40"):
+        Stylizer(adain, [STYLE], masks=torch.ones(1, 20, 56))(CONTENT[None])
+    with pytest.raises(StylezooError, match=r"shape \(2, H, W\) or \(B, 2, H, W\), not \(1, 40, 56\)"):
+        Stylizer(adain, [STYLE, STYLE], masks=torch.ones(1, 40, 56))
+    with pytest.raises(StylezooError, match="give only one of them"):
+        stylezoo.stylize(CONTENT, [STYLE, STYLE], adain, masks=torch.ones(3, 40, 56), style_weights=[1, 2])
 
 
 def test_trained_styles_by_number_and_name() -> None:
@@ -133,11 +191,25 @@ def test_trained_styles_by_number_and_name() -> None:
         ({"style": None}, "adain takes any image as style: give at least one"),
         ({"alpha": 1.5}, "alpha is the strength of the style between 0 and 1, not 1.5"),
         ({"alpha": float("nan")}, "between 0 and 1, not nan"),
+        *[
+            ({"alpha": value}, "alpha is the strength of the style between 0 and 1, not")
+            for value in (True, "1", None, [1])
+        ],
+        *[({"tile": value}, "tile is the side of a tile in pixels") for value in (-8, 8.5, True, "512", float("inf"))],
+        *[({"size": value}, "size is the short side in pixels") for value in (0, -1, 8, 3_000_000, 20.0, True, "64")],
+        *[({"style_size": value}, "style_size is the short side in pixels") for value in (0, 3_000_000, True, [1])],
+        *[({"style_weights": w}, "style_weights is a list of finite numbers") for w in ("1", 1.0, [True], [math.nan])],
+        ({"style_weights": [0.0]}, r"style weights \[0.0\] sum to 0"),
+        ({"device": "nonsense"}, "There is no device 'nonsense' on this machine: it has auto, cpu"),
+        ({"device": "meta"}, "There is no device 'meta'"),
+        ({"device": "cuda:99"}, "There is no device 'cuda:99'"),
+        *[({"style": value}, "An image is a") for value in (1, True, np.int64(1), 2.5)],
         ({"preserve_color": "lab"}, "preserve_color must be 'none', 'coral' or 'luminance', got 'lab'"),
         ({"style_weights": [1, 2]}, "1 styles but 2 style weights"),
         ({"content": torch.rand(3, 8, 40)}, "40 x 8 pixels is too small: 16 are needed"),
         ({"content": torch.rand(1, 40, 40)}, r"\(3, H, W\) or \(1, 3, H, W\), not \(1, 40, 40\)"),
         ({"content": "nowhere.jpg"}, "nowhere.jpg does not exist"),
+        ({"content": "nowhere.jpg", "model": "adian"}, "nowhere.jpg does not exist"),  # what is cheap comes first
         ({"model": "adian"}, "did you mean 'adain'"),
     ],
 )
@@ -244,3 +316,75 @@ def test_tiles_are_refused_where_they_would_not_be_exact() -> None:
         Stylizer(thin_model("johnson"), tile=64)
     with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, not 0"):
         Stylizer(thin_model("adain"), [STYLE], tile=0)
+
+
+def test_numbers_of_numpy_are_numbers(adain: AdaIN) -> None:
+    expected = Stylizer(adain, [STYLE, 1 - STYLE], alpha=0.5, style_weights=[1, 3])(CONTENT[None])
+    weights = np.array([1, 3], np.float32)
+    stylizer = Stylizer(adain, [STYLE, 1 - STYLE], alpha=np.float32(0.5), style_weights=weights, tile=np.int64(512))  # type: ignore[arg-type]
+    assert torch.equal(stylizer(CONTENT[None]), expected)
+
+
+@pytest.mark.parametrize("name", ["adain", "stytr2", "johnson"])
+def test_outputs_are_clamped_where_it_is_promised(name: str) -> None:
+    """Stylizer, stylize and predict clamp; the model itself does not, since losses need the gradient."""
+    model = thin_model(name)
+    for parameter in model.parameters():
+        parameter.data *= 3
+    content, styles = (
+        torch.rand(1, 3, 32, 32),
+        [torch.rand(3, 32, 32)] if registry.get(name).kind == "arbitrary" else [],
+    )
+    model.eval()
+    batch = {"content": content, **({"style": styles[0][None]} if styles else {})}
+    with torch.no_grad():
+        raw, predicted = model(**batch), model.predict_step(batch, 0)
+    assert float(raw.min()) < 0 or float(raw.max()) > 1
+    for output in (Stylizer(model, styles)(content), predicted):
+        torch.testing.assert_close(output, raw.clamp(0, 1))
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    model = thin_model("adain")
+    next(model.decoder.parameters()).data.fill_(math.nan)  # type: ignore[union-attr, operator]
+    with pytest.raises(StylezooError, match="output of adain is not finite: its weights are damaged"):
+        Stylizer(model, [STYLE])(CONTENT[None])
+
+
+def test_a_style_size_needs_a_style_image() -> None:
+    for name, style in (("cin", 0), ("johnson", None)):
+        with pytest.raises(StylezooError, match=f"{name} takes no style image that could be resized"):
+            stylezoo.stylize(CONTENT, style, thin_model(name), style_size=64)
+
+
+def test_extreme_styles_are_not_enlarged(adain: AdaIN) -> None:
+    """The short side of 1 x 300 pixels would make the long one 76,800."""
+    with pytest.raises(StylezooError, match="1 x 300"):
+        stylezoo.stylize(CONTENT, torch.rand(3, 300, 1), adain, style_size=256)
+
+
+def test_transparency_comes_back(adain: AdaIN) -> None:
+    alpha = Image.new("L", (56, 40), 255)
+    alpha.paste(0, (0, 0, 20, 20))
+    content = to_image(CONTENT)
+    content.putalpha(alpha)
+    output = stylezoo.stylize(content, STYLE, adain)
+    assert output.mode == "RGBA" and np.array_equal(np.asarray(output.getchannel("A")), np.asarray(alpha))
+    assert stylezoo.stylize(CONTENT, STYLE, adain).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_lack_of_memory_says_what_to_do(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> Tensor:
+        raise error
+
+    for name, advice in (
+        ("adain", r"work in tiles \(tile, --tile 512\), or resize to fewer pixels"),
+        ("johnson", "resize"),
+    ):
+        model = thin_model(name)
+        monkeypatch.setattr(model, "decode", fails)
+        with pytest.raises(StylezooError, match=f"not enough memory for an image of 56 x 40 pixels: {advice}"):
+            Stylizer(model, [STYLE] if name == "adain" else [])(CONTENT[None])

@@ -105,12 +105,6 @@ def test_training_in_float64(parity: Parity) -> None:
         assert values[name].item() == pytest.approx(value, rel=1e-9), name
 
 
-def test_the_two_encoders_must_be_told_apart() -> None:
-    files = [shared(f"weights/microast/{part}_iter_160000.pth.tar") for part in PARTS]
-    with pytest.raises(ValueError, match=r"fits content_encoder and style_encoder of microast.*say which one it is"):
-        stylezoo.import_checkpoint("microast", files)
-
-
 def test_released_weights_stylize() -> None:
     """Outputs keep the drawing of the photograph and take the colors of the painting."""
     model, (content, styles) = released(), images()

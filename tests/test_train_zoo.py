@@ -1,0 +1,100 @@
+"""The queue of `make train-zoo`: which run is next, what a turn does, and what is kept of it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import load_module
+
+ROOT = Path(__file__).parents[1]
+zoo = load_module("train_zoo", ROOT / "tools" / "train_zoo.py")
+
+
+def turn(run, distance, seconds=3600):
+    return {"run": run, "distance": str(distance), "seconds": str(seconds)}
+
+
+def run_of(name="a", **entry):
+    return zoo.Run(name, ["recipe.yaml"], 60, **entry)
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ([], "urgent"),
+        ([turn("urgent", 1.5)], "other"),  # a run without a measure counts as twice its target
+        ([turn("urgent", 1.1), turn("other", 4.0)], "other"),
+        ([turn("urgent", 3.0), turn("other", 1.0)], "urgent"),
+        ([turn("urgent", 1.5, 36000), turn("other", 1.5, 60)], "other"),  # the hours that it has had count
+    ],
+)
+def test_the_next_turn_goes_to_what_is_furthest_from_its_target(log, expected):
+    assert zoo.next_run([run_of("other"), run_of("urgent", priority=2)], log).name == expected
+
+
+def test_a_turn_resumes_the_newest_checkpoint(tmp_path):
+    run = run_of(options={"data.flip": True, "model.lr": 0.1}, start="adain")
+    first = zoo.command_of(run, tmp_path, ["data.yaml"], None)
+    assert first[first.index("--start") + 1] == "adain"
+    assert first[first.index("--data.flip") + 1] == "true"
+    for number in (0, 1):
+        folder = tmp_path / "a" / f"version_{number}" / "checkpoints"
+        folder.mkdir(parents=True)
+        torch.save({"global_step": number}, folder / "last.ckpt")
+    newest = zoo.newest_checkpoint(tmp_path / "a")
+    assert zoo.steps_of(newest) == 1
+    again = zoo.command_of(run, tmp_path, [], newest)
+    assert again[again.index("--ckpt_path") + 1] == str(newest)
+    assert "--start" not in again
+    zoo.keep_newest(tmp_path / "a", newest)
+    assert list(tmp_path.glob("a/*/checkpoints/*")) == [newest]
+
+
+def test_a_turn_is_stopped_by_a_signal_when_there_is_a_checkpoint(tmp_path):
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('stopped', flush=True)))\n"
+        "time.sleep(2); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    )
+    saved, output = tmp_path / "saved", tmp_path / "output.txt"
+    seconds = zoo.take_turn([sys.executable, "-c", code, str(saved)], 1, output, saved.exists)
+    assert 2 <= seconds < 120
+    assert output.read_text() == "stopped\n"
+
+
+def test_a_turn_that_ends_by_itself_is_over(tmp_path):
+    assert zoo.take_turn([sys.executable, "-c", "print('done')"], 600, tmp_path / "output.txt") < 120
+
+
+def test_the_log_is_what_was_appended(tmp_path):
+    row = dict.fromkeys(zoo.COLUMNS, "x")
+    for _ in range(2):
+        zoo.append(tmp_path / "log.csv", row)
+    assert zoo.read_log(tmp_path / "log.csv") == [row, row]
+    assert zoo.read_log(tmp_path / "none.csv") == []
+
+
+def test_medians_of_ratios_are_taken_per_pair(tmp_path, monkeypatch):
+    def measured(models, content, style, output, **options):
+        output.mkdir()
+        for name, values in {"reference": (1.0, 2.0, 0.0), "run": (3.0, 2.0, 7.0)}.items():
+            lines = [f"0,c,{value}" for value in values]
+            (output / f"{name}.csv").write_text("\n".join(["pair,content,style_loss", *lines]))
+
+    monkeypatch.setattr(zoo, "evaluate", measured)
+    judge = zoo.Judge("photos", "paintings", "reference", None, 3)
+    assert zoo.measure(run_of(target={"style_loss": 1.2}), Path("x"), tmp_path / "measured", judge) == {
+        "style_loss": 2.0
+    }
+    assert zoo.measure(run_of(), Path("x"), tmp_path / "measured", judge) == {}
+
+
+def test_the_plan_names_recipes_that_exist():
+    plan = yaml.safe_load((ROOT / "tools" / "train_zoo.yaml").read_text())
+    for name, entry in plan["runs"].items():
+        run = zoo.Run(name, **{"seconds": plan["seconds"], **entry})
+        assert all((ROOT / recipe).is_file() for recipe in run.recipes)
+        assert run.name.partition(".")[0] in run.recipes[0]

@@ -1,0 +1,269 @@
+"""Trains the models that ship, one turn after another on one core, and resumes where it was stopped: ``make train-zoo``.
+
+A plan (tools/train_zoo.yaml) names the runs. Each has ``recipes`` (overlays in order), ``options`` of `fit`, a ``priority``,
+and a ``target``: ratios of its losses to those of the reference model, medians over held-out pairs. After each turn the
+run is measured; the next turn goes to the run that is furthest from its target, weighed by its priority and by the hours
+that it has had. A run without a measure counts as twice its target.
+
+Checkpoints and logs are in one folder outside of the tree:
+
+    FOLDER/log.csv              a line per turn: command, steps, seconds, measured ratios; model cards are written from it
+    FOLDER/NAME/version_N/      Lightning's folder of a turn, with its checkpoints; only the newest is kept
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+import yaml
+
+from stylezoo.evaluation import evaluate
+
+COLUMNS = ("run", "finished", "first_step", "last_step", "seconds", "distance", "measured", "command")
+UNMEASURED = 2.0
+
+
+@dataclass
+class Run:
+    """An entry of the plan.
+
+    Attributes:
+        name: Tag that the model will have, which is also the name of its folder.
+        recipes: Recipe and overlays, in order.
+        options: Options of `fit` by name.
+        priority: Weight in the choice of the next turn.
+        seconds: Length of a turn.
+        target: Largest ratios of losses to those of the reference model, by metric.
+        start: Model whose weights the first turn starts from.
+    """
+
+    name: str
+    recipes: list[str]
+    seconds: int
+    options: dict[str, Any] = field(default_factory=dict)
+    priority: float = 1.0
+    target: dict[str, float] = field(default_factory=dict)
+    start: str | None = None
+
+
+def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
+    """Returns the run that is furthest from its target: priority * log(distance) / (1 + hours)."""
+
+    def gain(run: Run) -> float:
+        turns = [row for row in log if row["run"] == run.name]
+        hours = sum(float(row["seconds"]) for row in turns) / 3600
+        distance = float(turns[-1]["distance"]) if turns else UNMEASURED
+        return run.priority * max(math.log(distance), 0.01) / (1 + hours)  # what reached its target still gets turns
+
+    return max(runs, key=gain)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest checkpoint of a run, or None."""
+    found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return found[-1] if found else None
+
+
+def steps_of(checkpoint: Path | None) -> int:
+    """Returns the number of optimizer steps of a checkpoint; 0 for None."""
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["global_step"])
+
+
+def command_of(run: Run, folder: Path, overlays: list[str], checkpoint: Path | None) -> list[str]:
+    """Returns the command of a turn."""
+    words = [sys.executable, "-m", "stylezoo", "fit"]
+    for config in (*run.recipes, *overlays):
+        words += ["--config", config]
+    for name, value in run.options.items():
+        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    words += ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1", "--data.num_workers", "0"]
+    words += [
+        "--trainer.logger",
+        "CSVLogger",
+        "--trainer.logger.save_dir",
+        str(folder),
+        "--trainer.logger.name",
+        run.name,
+    ]
+    if checkpoint is not None:
+        words += ["--ckpt_path", str(checkpoint)]
+    elif run.start is not None:
+        words += ["--start", run.start]
+    return words
+
+
+def take_turn(command: list[str], seconds: int, output: Path, is_saved: Callable[[], bool] = lambda: True) -> float:
+    """Trains for some seconds, stops the run by SIGTERM, which leaves a checkpoint, and returns the seconds that it took.
+
+    Args:
+        command: The command line.
+        seconds: Length of the turn.
+        output: File to which the output is appended.
+        is_saved: Whether there is a checkpoint of this turn; a turn is not stopped before, since an initialization can
+            take longer than a turn on a busy machine.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    with output.open("ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        stand_back(process.pid)
+        try:
+            while process.poll() is None and (time.monotonic() - started < seconds or not is_saved()):
+                time.sleep(1)
+        finally:  # also where the queue itself is stopped
+            process.terminate()
+            process.wait(600)
+    return time.monotonic() - started
+
+
+def stand_back(process: int) -> None:
+    """Lets everything else on the machine come first, on Linux."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, process, 19)
+        # Linux shares time among sessions before it shares it among the processes of each
+        Path(f"/proc/{process}/autogroup").write_text("19")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How runs are measured: folders of held-out photos and paintings, the reference model, and the VGG of the losses."""
+
+    content: str
+    style: str
+    reference: str
+    encoder_weights: str | None
+    pairs: int
+
+
+def measure(run: Run, checkpoint: Path, output: Path, judge: Judge) -> dict[str, float]:
+    """Returns medians over pairs of the run's losses divided by those of the reference model, by metric."""
+    if not run.target:
+        return {}
+    models = {"reference": judge.reference, "run": str(checkpoint)}
+    rmtree(output, ignore_errors=True)
+    evaluate(
+        models,
+        judge.content,
+        judge.style,
+        output,
+        pairs=judge.pairs,
+        metrics=list(run.target),
+        encoder_weights=judge.encoder_weights,
+    )
+    values = {name: read_values(output / f"{name}.csv") for name in models}
+    return {
+        metric: statistics.median(
+            own / other
+            for own, other in zip(values["run"][metric], values["reference"][metric], strict=True)
+            if other > 0
+        )
+        for metric in run.target
+    }
+
+
+def read_values(path: Path) -> dict[str, list[float]]:
+    """Reads the values per pair of a model, by metric."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [float(row[key]) for row in rows] for key in rows[0] if key.endswith("_loss")}
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Reads the turns that were taken."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Appends a turn to the log."""
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def keep_newest(folder: Path, checkpoint: Path) -> None:
+    """Removes the checkpoints of earlier turns."""
+    for other in folder.glob("version_*/checkpoints"):
+        if other != checkpoint.parent:
+            rmtree(other)
+
+
+def train(runs: list[Run], folder: Path, overlays: list[str], judge: Judge, turns: int | None) -> None:
+    """Takes turns until it is stopped, or until there were so many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = 0
+    while turns is None or taken < turns:
+        run = next_run(runs, read_log(folder / "log.csv"))
+        before = newest_checkpoint(folder / run.name)
+        (folder / run.name).mkdir(exist_ok=True)
+        command = command_of(run, folder, overlays, before)
+        print(time.strftime("%H:%M"), run.name, "from step", steps_of(before), flush=True)
+        place = folder / run.name
+        seconds = take_turn(
+            command, run.seconds, place / "output.txt", lambda place=place, old=before: newest_checkpoint(place) != old
+        )
+        after = newest_checkpoint(folder / run.name)
+        if after is None or after == before:
+            raise SystemExit(f"{run.name} left no new checkpoint: see {folder / run.name / 'output.txt'}")
+        keep_newest(folder / run.name, after)
+        ratios = measure(run, after, folder / run.name / "measured", judge)
+        distance = max((ratios[metric] / run.target[metric] for metric in run.target), default=UNMEASURED)
+        append(
+            folder / "log.csv",
+            {
+                "run": run.name,
+                "finished": time.strftime("%Y-%m-%d %H:%M"),
+                "first_step": steps_of(before),
+                "last_step": steps_of(after),
+                "seconds": round(seconds),
+                "distance": round(distance, 4),
+                "measured": " ".join(f"{metric}={ratio:.3f}" for metric, ratio in ratios.items()),
+                "command": " ".join(command[3:]),
+            },
+        )
+        taken += 1
+
+
+def main() -> None:
+    """Reads the options."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--plan", default=str(Path(__file__).with_suffix(".yaml")), help="YAML file with the runs")
+    parser.add_argument("--folder", default="runs/zoo", help="where checkpoints and the log are")
+    parser.add_argument("--overlay", nargs="*", default=[], help="recipes laid over all runs: data and weights")
+    parser.add_argument("--content", required=True, help="folder of photos whose held-out images are measured")
+    parser.add_argument("--style", required=True, help="folder of paintings whose held-out images are measured")
+    parser.add_argument("--reference", required=True, help="model, by name or file, to whose losses the ratios are")
+    parser.add_argument("--encoder_weights", help="file of vgg19_normalised, which measures; its own if left out")
+    parser.add_argument("--turns", type=int, help="number of turns; until it is stopped if left out")
+    options = parser.parse_args()
+    plan = yaml.safe_load(Path(options.plan).read_text())
+    runs = [Run(name, **{"seconds": plan["seconds"], **entry}) for name, entry in plan["runs"].items()]
+    judge = Judge(options.content, options.style, options.reference, options.encoder_weights, plan["pairs"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    train(runs, Path(options.folder), options.overlay, judge, options.turns)
+
+
+if __name__ == "__main__":
+    main()
