@@ -76,9 +76,12 @@ def failing(folders: dict[str, Path]) -> Failing:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (None, "its output has values that are not finite (NaN or infinity)"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore"), "can't allocate memory"),
-        (MemoryError(), "MemoryError"),
+        (None, "is not finite"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore"),
+            "memory for an image of 32 x 32",
+        ),
+        (MemoryError(), "memory for an image of 32 x 32"),
     ],
     ids=["nan", "runtime", "memory"],
 )
@@ -95,10 +98,7 @@ def test_a_model_that_fails_on_one_image(
     assert mean(summary, "adain") == (pytest.approx(sum(others) / 4), 4)
     assert mean(summary, "content (unchanged)") == (pytest.approx(1), 6)
     (sentence,) = remarks(out)
-    assert (
-        sentence.startswith("adain failed on 2 of 6 pairs")
-        and f"b.png in the style of x.png ({reason})"[-20:] in sentence
-    )
+    assert sentence.startswith("adain failed on 2 of 6 pairs") and "b.png in the style of x.png (" in sentence
     assert reason in sentence and sentence in (out / "summary.md").read_text()
     failed = json.loads((out / "adain.failed.json").read_text())
     assert [(entry["content"], entry["style"]) for entry in failed] == [("b.png", "x.png"), ("b.png", "y.png")]
@@ -112,7 +112,7 @@ def test_a_model_that_fails_on_every_pair(folders: dict[str, Path], tmp_path: Pa
     for parameter in broken.decoder.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"^broken failed on all 6 pairs: its output has values that are not finite"):
+    with pytest.raises(ValueError, match=r"^broken failed on all 6 pairs: The output of adain is not finite"):
         evaluate({"broken": broken, "whole": thin_model("adain")}, **folders, output=out, **SMALL)
     assert "| whole |" in (out / "summary.md").read_text() and not list(out.glob("broken*"))
     evaluate({"broken": thin_model("adain")}, **folders, output=out, **SMALL)
