@@ -146,9 +146,9 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 
     controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
     check_run(batch_size, preview, quality)
+    _check_model(model)
     if not output:
         raise StylezooError("--output has no name: give an image file or a folder.")
-    _check_model(model)
     request = Request(
         content or [],
         style or [],
