@@ -19,7 +19,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from stylezoo import __version__, catalog, files, legacy, recipes, usage
-from stylezoo.commands import COMMANDS, OPTION_NAMES
+from stylezoo.commands import COMMANDS, OPTION_NAMES, POSITIONAL
 from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 from stylezoo.usage import UsageError, behind, explained, see, unknown_option
 
@@ -281,8 +281,8 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
     """Turns a function's signature into options.
 
     Lists of strings take several values (``--style a.jpg b.jpg``), lists of numbers one (``1,2,1``), booleans none
-    (``--list``), and a parameter called ``name`` is given without an option (``reproduce alpha_sweep``). `OPTION_NAMES`
-    has options that are not called like their parameters.
+    (``--list``), and those of `POSITIONAL` are given without an option (``reproduce alpha_sweep``). `OPTION_NAMES` has
+    options that are not called like their parameters.
     """
     descriptions = {param.arg_name: param.description for param in _doc(function).params}
     numbers = number_lists(function)
@@ -291,7 +291,7 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
         kind, text, option = parameter.annotation, descriptions[name], f"--{OPTION_NAMES.get(name, name)}"
         required = parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
-        if name == "name":
+        if name in POSITIONAL:
             parser.add_argument(name, type=str, nargs=None if required else "?", help=text)
         elif kind in (list[str], list[str] | None):
             parser.add_argument(option, dest=name, nargs="+", type=str, required=required, default=default, help=text)

@@ -407,15 +407,101 @@ def _list_studies(name: str | None) -> None:
         _print_table(("setting", "default", "what it means"), rows, 240)
 
 
+def compare(
+    content: list[str],
+    style: list[str],
+    output: str,
+    models: list[str] | None = None,
+    size: int = 256,
+    columns: int = 5,
+    device: str = "auto",
+) -> int:
+    """Draw what several models make of the same images on one sheet, with their names.
+
+    One content and one style give a sheet of all models; several give a row per pair. An image that cannot be read, and a
+    model that fails, are reported and left out; the exit code is 1 if there was one.
+
+    Args:
+        content: Contents: files, folders or globs.
+        style: Styles: files, folders or globs. Models of given styles show the one of the same name, or their first.
+        output: The image file to write.
+        models: Names of weights, model files or checkpoints; all models on this machine that take any image as style if
+            left out (`python -m stylezoo list --pretrained --kind arbitrary`).
+        size: Long side of the images in pixels.
+        columns: Images in a row where there is one pair.
+        device: Where to compute: auto, cpu, cuda, mps ...
+    """
+    for name, value, lowest in (("size", size, 32), ("columns", columns, 1)):
+        if value < lowest:
+            raise StylezooError(f"{name} must be {lowest} or more, not {value}.")
+    from stylezoo import checkpoints, registry
+    from stylezoo.images import IMAGE_SUFFIXES, write_image
+    from stylezoo.inference.comparison import compare as run
+    from stylezoo.inference.comparison import read_images
+    from stylezoo.inference.stylizer import find_device
+
+    if Path(output).suffix.lower() not in IMAGE_SUFFIXES:
+        raise StylezooError(f"--output is an image file such as sheet.png, not {output}.")
+    for name in models or []:
+        checkpoints.find_model(name)
+    (contents, broken), (styles, more) = read_images(content, size), read_images(style, size)
+    names = models or registry.list_models("arbitrary", pretrained=True)
+    comparison = run(names, contents, styles, str(find_device(device)))
+    write_image(comparison.sheet(columns), output)
+    failed = broken + more + comparison.failed
+    print(f"{len(names)} models, {len(contents)} contents, {len(styles)} styles, {failed} failed: {output}")
+    return 1 if failed else 0
+
+
+def train_style(
+    painting: str,
+    output: str,
+    content: str | None = None,
+    run: str | None = None,
+    minutes: float = 10.0,
+    steps: int | None = None,
+    style_size: int | None = None,
+    resume: bool = False,
+) -> int:
+    """Train a network for the style of one image, in minutes on a CPU, without downloads.
+
+    This is `fit` with the recipes johnson.yaml and own_style.yaml, whose losses are those of the encoder that ships. The
+    result is a model file for `stylize --model`, which needs no --style.
+
+    Args:
+        painting: The image whose style is learned.
+        output: The model file to write, X.safetensors.
+        content: Folder of photos to train on; procedural ones if left out.
+        run: Folder of the runs version_0, version_1 ... with checkpoints, losses and images of their progress; runs/X if
+            left out.
+        minutes: When to stop at the latest, in minutes of training.
+        steps: When to stop, in optimizer steps; those of the recipe if left out.
+        style_size: Pixels to which the longer side of the painting is resized; smaller gives finer strokes. That of the
+            recipe if left out.
+        resume: Continue the last training in that folder, for as many minutes, up to that number of steps.
+    """
+    from stylezoo.own_style import train_style as train
+
+    folder = train(painting, output, content, run, minutes, steps, style_size, resume)
+    print(f"{output}: stylize with it (python -m stylezoo stylize --model {output} --content ... --output ...)")
+    print(f"The run is in {folder}: the same command with --resume continues it.")
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
     "import": import_weights,
     "download": download,
+    "compare": compare,
+    "train-style": train_style,
     "evaluate": evaluate,
     "reproduce": reproduce,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""
+
+POSITIONAL = ("name", "painting")
+"""Parameters of commands that are given without an option."""
 
 OPTION_NAMES = {"list_studies": "list", "settings": "set"}
 """{parameter of a command: its option}, where the option is the name of a builtin."""

@@ -9,6 +9,7 @@ import inspect
 import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin, get_type_hints
@@ -18,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
 from stylezoo.errors import StylezooError, unknown_name
+from stylezoo.files import replacing
 from stylezoo.images import to_image
 from stylezoo.legacy import warn
 
@@ -343,17 +345,15 @@ def write(study: Study, result: StudyResult, output: Path, settings: Mapping[str
     for suffix, figure in result.figures.items():
         files[f"{study.name}{suffix and '_'}{suffix}.png"] = as_png(figure)
     files[f"{study.name}.md"] = as_markdown(study, result, list(files), settings, made_by).encode()
-    output.mkdir(parents=True, exist_ok=True)
-    parts = {output / file: output / f".{file}.part" for file in files}
     try:
-        for part, data in zip(parts.values(), files.values(), strict=True):
-            part.write_bytes(data)
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-    return list(parts)
+        with ExitStack() as opened:  # all are complete before the first one replaces an older file
+            for name, data in files.items():
+                opened.enter_context(replacing(output / name)).write(data)
+    except OSError as error:
+        raise StylezooError(
+            f"The results cannot be written to {output} ({error.strerror or error}): choose another folder."
+        ) from error
+    return [output / name for name in files]
 
 
 def as_csv(rows: Sequence[Row]) -> str:

