@@ -37,7 +37,6 @@ from torch.optim import LBFGS, Adam, Optimizer
 from stylezoo.controls import SMALLEST_SIDE
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
-from stylezoo.layers import SMALLEST_SIDE
 from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
 from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
