@@ -321,7 +321,7 @@ def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     assert "[adain.slim](adain.md)" in (tmp_path / "docs" / "README.md").read_text()
 
     publish.main(
-        trained("adain", pictures, tmp_path, "--model.encoder=vgg19_slim", "--model.lr=0.1"),
+        trained("adain", pictures, tmp_path, "--model.encoder=vgg19_slim", "--model.lr=0.01"),
         "adain.slim",
         Path("adain.yaml"),
         "others",

@@ -265,7 +265,7 @@ def test_a_recipe_of_the_user(tmp_path: Path) -> None:
         ("model: {class_path: Gatys, init_args: {iterations: many}}", "does not fit gatys: .*iterations.*int"),
         ("model: {class_path: SANet}", "recipe to train sanet"),
         ("model: {class_path: Nobody}", "is no recipe"),
-        ("- 1", "is no recipe"),
+        ("- 1", "must be a mapping of sections"),
     ):
         recipe.write_text(text)
         with pytest.raises(ValueError, match=message):
