@@ -280,6 +280,10 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     """
     for model in models:
         _check_model(model.partition("=")[2] if "=" in model and not Path(model).exists() else model)
+    from stylezoo.images import folder_images
+
+    for folder in (content, style):
+        folder_images(folder)
     from lightning.pytorch.utilities import rank_zero_only
 
     from stylezoo.evaluation import evaluate as run

@@ -20,7 +20,7 @@ from stylezoo.data.stream import Framing
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.evaluation.tables import Pair
 from stylezoo.files import open_regular
-from stylezoo.images import MAX_PIXELS, ImageError, list_images, read_image, to_tensor
+from stylezoo.images import MAX_PIXELS, ImageError, folder_images, read_image, to_tensor
 from stylezoo.inference import SMALLEST_SIDE
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -167,11 +167,7 @@ def digest_pairs(content: Path, style: Path, pairs: list[Pair]) -> str:
 
 def _image_names(folder: Path) -> list[str]:
     """The images of a folder, relative to it."""
-    names = [path.relative_to(folder).as_posix() for path in list_images(folder)]
-    if not names:
-        problem = "There is no image in" if folder.is_dir() else "There is no folder"
-        raise StylezooError(f"{problem} {folder}: give a folder with files such as .jpg, .png or .webp.")
-    return names
+    return [path.relative_to(folder).as_posix() for path in folder_images(folder)]
 
 
 def _image_paths(content: Path, style: Path, pairs: list[Pair]) -> list[Path]:

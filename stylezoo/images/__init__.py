@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stylezoo.images.color import coral, keep_luminance
     from stylezoo.images.formats import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, written_formats
-    from stylezoo.images.reading import list_images, read_image
+    from stylezoo.images.reading import folder_images, list_images, read_image
     from stylezoo.images.tensors import (
         ImageLike,
         check_batch,
@@ -28,6 +28,7 @@ __all__ = [
     "check_batch",
     "check_target",
     "coral",
+    "folder_images",
     "grid",
     "keep_luminance",
     "list_images",
@@ -50,6 +51,7 @@ _MODULES = {
     "check_batch": "tensors",
     "check_target": "writing",
     "coral": "color",
+    "folder_images": "reading",
     "grid": "tensors",
     "keep_luminance": "color",
     "list_images": "reading",

@@ -315,3 +315,16 @@ def _special_files(folder: str) -> set[str]:
 def _warn_of_folder(error: OSError) -> None:
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         warnings.warn(f"{shown(error.filename)} {problem(error)}: its images are left out.", stacklevel=4)
+
+
+def folder_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Lists all images in a folder as `list_images` does.
+
+    Raises:
+        ImageError: If there is no such folder, or no image in it.
+    """
+    images = list_images(folder)
+    if not images:
+        problem = "There is no image in" if os.path.isdir(folder) else "There is no folder"
+        raise ImageError(f"{problem} {shown(folder)}: give a folder with files such as .jpg, .png or .webp.")
+    return images
