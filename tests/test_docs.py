@@ -14,7 +14,7 @@ def test_every_test_that_a_page_names_exists(page):
     defined = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for name in [path.stem, *re.findall(r"^def (test_\w+)", path.read_text(), flags=re.M)]
+        for name in [path.stem, *re.findall(r"^def (test_\w+)", path.read_text(), flags=re.MULTILINE)]
     }
     assert names <= defined
     assert all((ROOT / path).is_file() for path in re.findall(r"`(tests/[\w/]+\.py)", text))
