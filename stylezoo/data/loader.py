@@ -67,13 +67,22 @@ class WorkerBatches(_MultiProcessingDataLoaderIter):
                     raise SIGTERMException
                 if time.monotonic() - started > self._timeout:
                     raise WorkerLost(f"the workers sent nothing for {self._timeout:g} seconds")
-        except RuntimeError as error:
-            if all(worker.is_alive() for worker in self._workers):
+        except (RuntimeError, EOFError, OSError) as error:
+            codes = self._exit_codes()
+            if not codes:
                 raise
-            codes = sorted({w.exitcode for w in self._workers if w.exitcode is not None})
             raise WorkerLost(f"a worker process ended with code {', '.join(map(str, codes))}") from error
         finally:
             self._waiting_since = None
+
+    def _exit_codes(self) -> list[int]:
+        """Returns the exit codes of workers that have ended; one whose connection broke may take a moment."""
+        deadline = time.monotonic() + POLL
+        while True:
+            codes = sorted({worker.exitcode for worker in self._workers if worker.exitcode is not None})
+            if codes or time.monotonic() > deadline:
+                return codes
+            time.sleep(0.01)
 
     def is_stuck(self) -> bool:
         """Whether the main process waits for a worker in a way that no timeout of torch ends."""
