@@ -74,11 +74,12 @@ def fuzz(fuzzer: Fuzzer, seconds: float, seed: int) -> tuple[int, Failure | None
     rng = random.Random(seed)
     examples = fuzzer.examples()
     names = sorted(examples)
-    end, count = time.monotonic() + seconds, 0
+    count = 0
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
         for name in names:  # unbroken
             if problem := attempt(fuzzer, Path(folder, name), examples[name], sound=True):
                 return count, Failure(name, examples[name], problem)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             name = rng.choice(names)
             content = mutate(examples[name], examples[rng.choice(names)], rng)
