@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="of the moments and signals; random by default")
     options = parser.parse_args(arguments)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, and their children do
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}: {options.steps} steps, {options.kills} kills", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +75,7 @@ def soak(folder: Path, steps: int, kills: int, rng: random.Random) -> None:
         reached = next((step for step in run.steps() if step >= moment), steps)
         time.sleep(rng.random() * 0.3)
         (os.killpg if group else os.kill)(run.process.pid, number)
-        code = run.process.wait(timeout=120)
+        code = run.wait()
         expected = -number if number == signal.SIGKILL else 128 + number
         finished = code == 0 and reached >= steps - 5
         check(finished or code == expected, f"{name} at step {reached} ended with code {code}", run)
@@ -101,6 +104,14 @@ class Run:
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def wait(self) -> int:
+        """Returns the exit code of a process that should be ending; one that does not shows where it is."""
+        try:
+            return self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            return self.process.wait()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -151,7 +162,13 @@ def start(folder: Path, name: str, steps: int, workers: int, resume: Path | None
     }
     command = [sys.executable, "-m", "stylezoo", "fit", f"--config={experiments / 'adain.yaml'}"]
     command += [f"--config={experiments / 'ema.yaml'}", *(f"--{key}={value}" for key, value in options.items())]
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **os.environ, "COLUMNS": "200"}
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONPATH": str(ROOT),
+        **os.environ,
+        "COLUMNS": "200",
+    }
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return Run(subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True, **pipes))
 
@@ -186,7 +203,7 @@ def equal(one: Any, other: Any) -> bool:
 def check(holds: bool, message: str, run: Run) -> None:
     """Ends with a message and the last lines of a run unless something holds."""
     if not holds:
-        raise SystemExit("\n".join([*run.lines[-25:], f"FAILED: {message}"]))
+        raise SystemExit("\n".join([*run.lines[-60:], f"FAILED: {message}"]))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,28 +48,46 @@ class WorkerBatches(_MultiProcessingDataLoaderIter):
 
     def __init__(self, loader: Loader) -> None:
         self._owner = loader
+        self._waiting_since: float | None = None
         super().__init__(loader)
+        threading.Thread(target=watch, args=(weakref.ref(self),), daemon=True, name="data_watch").start()
         if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGCHLD)
             if getattr(handler, "__module__", "").startswith("torch.utils.data"):
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _try_get_data(self, timeout: float = 0.0) -> tuple[bool, Any]:
-        started = time.monotonic()
-        while True:
-            try:
+        self._waiting_since = started = time.monotonic()
+        try:
+            while True:
                 success, data = super()._try_get_data(POLL)  # type: ignore[no-untyped-call]
-            except RuntimeError as error:
-                if all(worker.is_alive() for worker in self._workers):
-                    raise
-                codes = sorted({w.exitcode for w in self._workers if w.exitcode is not None})
-                raise WorkerLost(f"a worker process ended with code {', '.join(map(str, codes))}") from error
-            if success:
-                return success, data
-            if self._owner.is_stopped():
-                raise SIGTERMException
-            if time.monotonic() - started > self._timeout:
-                raise WorkerLost(f"the workers sent nothing for {self._timeout:g} seconds")
+                if success:
+                    return success, data
+                if self._owner.is_stopped():
+                    raise SIGTERMException
+                if time.monotonic() - started > self._timeout:
+                    raise WorkerLost(f"the workers sent nothing for {self._timeout:g} seconds")
+        except (RuntimeError, EOFError, OSError) as error:
+            codes = self._exit_codes()
+            if not codes:
+                raise
+            raise WorkerLost(f"a worker process ended with code {', '.join(map(str, codes))}") from error
+        finally:
+            self._waiting_since = None
+
+    def _exit_codes(self) -> list[int]:
+        """Returns the exit codes of workers that have ended; one whose connection broke may take a moment."""
+        deadline = time.monotonic() + POLL
+        while True:
+            codes = sorted({worker.exitcode for worker in self._workers if worker.exitcode is not None})
+            if codes or time.monotonic() > deadline:
+                return codes
+            time.sleep(0.01)
+
+    def is_stuck(self) -> bool:
+        """Whether the main process waits for a worker in a way that no timeout of torch ends."""
+        since = self._waiting_since
+        return since is not None and time.monotonic() - since > self._timeout + 2 * POLL
 
     def _shutdown_workers(self) -> None:
         if not self._shutdown:
@@ -79,6 +98,23 @@ class WorkerBatches(_MultiProcessingDataLoaderIter):
         for worker in self._workers:
             if worker.is_alive():
                 worker.kill()
+
+
+def watch(reference: weakref.ref[WorkerBatches]) -> None:
+    """Kills the workers of an iterator that is stuck, as long as there is one.
+
+    A batch is sent as a file descriptor, which its worker hands over when it is asked: one that was stopped in between
+    never answers, and the question has no timeout. Once the worker is dead it fails.
+    """
+    while True:
+        time.sleep(POLL)
+        batches = reference()
+        if batches is None or batches._shutdown:
+            return
+        if batches.is_stuck():
+            for worker in batches._workers:
+                worker.kill()
+        del batches
 
 
 def is_halted(process: int | None) -> bool:

@@ -243,14 +243,16 @@ def test_tensorboard(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_leaves_a_loadable_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    """Sent to the whole group, workers included, as schedulers and `timeout` do."""
     arguments = command(pictures, tmp_path, "--trainer.max_steps=100000", "--trainer.val_check_interval=100000")
-    process = subprocess.Popen([sys.executable, "-m", "stylezoo", *arguments], cwd=tmp_path)
+    workers = [argument.replace("num_workers=0", "num_workers=2") for argument in arguments]
+    process = subprocess.Popen([sys.executable, "-m", "stylezoo", *workers], cwd=tmp_path, start_new_session=True)
     metrics = tmp_path / "adain" / "version_0" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
     checkpoint = tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt"
     model = stylezoo.load_model(checkpoint)
     assert isinstance(model, StyleModel)
