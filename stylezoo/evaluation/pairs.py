@@ -100,7 +100,7 @@ def draw_pairs(content: Path, style: Path, protocol: Protocol) -> Drawn:
     while True:
         drawn = _draw(images[0], images[1], protocol, skipped)
         for path in _image_paths(content, style, drawn):
-            reason = None if path in read else _unusable(path, protocol.size)
+            reason = None if path in read else unusable(path, protocol.size)
             read.add(path)
             if reason is not None:
                 skipped[path] = reason
@@ -131,8 +131,8 @@ def _draw(contents: list[str], styles: list[str], protocol: Protocol, skipped: d
     return [(contents[number % len(contents)], styles[number // len(contents)]) for number in numbers]
 
 
-def _unusable(path: Path, size: int) -> str | None:
-    """Says why an image cannot be used, or returns None."""
+def unusable(path: Path, size: int) -> str | None:
+    """Says why an image cannot be used with a short side of ``size`` pixels, or returns None."""
     try:
         width, height = read_image(path, min_side=1).size
     except (ImageError, MemoryError) as error:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stylezoo.checkpoints import create_model
-from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
 from stylezoo.module import Iteration, StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
@@ -69,11 +68,6 @@ def adain_loss_vs_iterations(
         style_loss: Style statistic that is measured, and minimized by Gatys et al. and ``single``.
         style_weight: Weight of the style loss for these two.
     """
-    if iterations < 1 or images < 1:
-        raise StylezooError(f"iterations and images are 1 or more, not {iterations} and {images}.")
-    networks = setup.networks()
-    photos = setup.photos(images)
-    styles = setup.paintings(max(1, images // 5) if paintings is None else paintings)
     shared = _losses_to_minimize(setup, style_loss, style_weight)
     own: dict[str, Any] = {
         "init": init,
@@ -83,6 +77,9 @@ def adain_loss_vs_iterations(
         "seed": setup.seed,
     }
     gatys = create_model("gatys", **shared, **own).to(device())
+    networks = setup.networks()
+    photos = setup.photos(images)
+    styles = setup.paintings(max(1, images // 5) if paintings is None else paintings)
     pairs = [(p.unsqueeze(0), s.unsqueeze(0)) for s in styles for p in photos]
     curve = _mean_curve(gatys, pairs, iterations)
     photo_style = _logarithms([_losses(gatys, c, *_on_device(c, s)) for c, s in pairs])[0]

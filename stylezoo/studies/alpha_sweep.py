@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, study
 from stylezoo.studies.material import ContentStyleLosses, image_columns, stylized
@@ -36,8 +35,6 @@ def alpha_sweep(
         setup: The models and pairs, see `stylezoo.studies.setups.PairSetup`.
         alphas: Number of values of alpha.
     """
-    if alphas < 2:
-        raise StylezooError(f"alphas is a number of values from 0 to 1, at least 2, not {alphas}.")
     networks = setup.networks()
     contents, styles = setup.first_pairs()
     losses = ContentStyleLosses(setup.measuring(networks))

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from stylezoo.errors import StylezooError, unknown_name
+from stylezoo import registry
+from stylezoo.checkpoints import find_model
+from stylezoo.errors import StylezooError, check_choice, check_number, did_you_mean, unknown_name
 from stylezoo.files import replacing
-from stylezoo.images import to_image
+from stylezoo.images import list_images, to_image
+from stylezoo.inference.plan import check_folder
 from stylezoo.legacy import warn
 
 if TYPE_CHECKING:
@@ -51,6 +54,39 @@ COMMON_SETTINGS = (
 
 RENAMED_SETTINGS = {"pictures": "images", "system": "systems"}
 """{former name of a setting: its name}. Former names are accepted with a DeprecationWarning."""
+
+_COUNT, _WEIGHT = (1, 10**9, "a whole number from 1 up"), (0, 1e30, "a finite number from 0 up")
+_SIDE = (32, 8192, "a side in pixels from 32 to 8192")
+
+RANGES: dict[str, tuple[float, float, str]] = {
+    "alphas": (2, 1000, "a number of values from 0 to 1, at least 2"),
+    "batch_size": _COUNT,
+    "cfsd_pairs": _COUNT,
+    "content_weight": _WEIGHT,
+    "crop": _SIDE,
+    "examples": (1, 10**9, "a number of pairs from 1 to images"),
+    "images": (1, 10**9, "a number of images or pairs, at least 1"),
+    "initializations": _COUNT,
+    "iterations": _COUNT,
+    "lr": (1e-12, 1e3, "a learning rate greater than 0"),
+    "paintings": _COUNT,
+    "rounds": (1, 10**6, "a list of whole numbers from 1 up"),
+    "runs": _COUNT,
+    "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+    "side": (2, 100, "a number of images from 2 to 100"),
+    "size": _SIDE,
+    "steps": _COUNT,
+    "style_weight": _WEIGHT,
+    "styles": (2, 10**6, "a number of paintings, at least 2"),
+    "width": (0.01, 16, "a factor from 0.01 to 16"),
+}
+"""{number among the settings of studies: (smallest value, largest value, what it is)}, the same in all studies."""
+
+SYSTEMS = {"systems": "arbitrary", "single": "single"}
+"""{setting that names systems: the kind that they have to be of}, see `stylezoo.controls.Kind`."""
+
+FOLDERS = {"content": "photos", "style": "paintings"}
+"""{setting that names a folder of images: what they show}."""
 
 
 def published(name: str, provenance: Provenance, by: str = "paper") -> str:
@@ -123,6 +159,41 @@ class Setting:
             return parser.parse_args([f"--value={value}"]).value
         except ArgumentError:
             raise StylezooError(f"{self.name} takes {inspect.formatannotation(self.type)}, not {text!r}.") from None
+
+    def check(self, value: Any) -> None:
+        """Checks a value: the range of a number, choices, names of systems and models, and whether a folder has images.
+
+        Raises:
+            StylezooError: If it is out of range, unknown, or a folder without images.
+        """
+        if value is None and type(None) in get_args(self.type):
+            return
+        several = get_origin(self.type) is tuple
+        if several and not isinstance(value, (list, tuple)):
+            raise StylezooError(f"{self.name} is a list of values, not {value!r}.")
+        for one in value if several else [value]:
+            self._check(one)
+
+    def _check(self, value: Any) -> None:
+        if self.name in RANGES:
+            low, high, meaning = RANGES[self.name]
+            check_number(self.name, value, meaning, low, high, whole=self.type is not float)
+        elif self.name in SYSTEMS:
+            kind, wanted = registry.get(value).kind, SYSTEMS[self.name]
+            if kind != wanted:
+                known = ", ".join(registry.list_models(wanted))  # type: ignore[arg-type]
+                raise StylezooError(
+                    f"{self.name} takes systems of the kind {wanted} ({known}), not {value}: it is {kind}."
+                )
+        elif self.name == "models" and value not in registry.systems():
+            find_model(value)
+        elif self.name in FOLDERS and not list_images(value):
+            shows = FOLDERS[self.name]
+            raise StylezooError(
+                f"There is no image in {value}: give --{self.name} a folder of {shows}, or leave it out."
+            )
+        elif get_origin(self.type) is Literal:
+            check_choice(self.name, value, self.type)
 
 
 @dataclass(frozen=True)
@@ -202,16 +273,37 @@ class Study:
         """Checks that the study has settings of these names.
 
         Raises:
-            StylezooError: If it lacks one; the message lists the settings that the study has.
+            StylezooError: If it lacks one; the message names similar settings, or else those that the study has.
         """
-        unknown = [name for name in names if name not in self.settings]
+        known = self.settings
+        unknown = [name for name in names if name not in known]
         if unknown:
-            raise StylezooError(
-                f"{self.name} takes no {' or '.join(unknown)}: its settings are {', '.join(self.settings)}."
-            )
+            close = [word for name in unknown if (word := did_you_mean(name, known)) is not None]
+            guess = f"did you mean {' and '.join(map(repr, close))}?" if len(close) == len(unknown) else None
+            hint = guess or f"its settings are {', '.join(known)}."
+            raise StylezooError(f"{self.name} takes no {' or '.join(unknown)}: {hint}")
+
+    def check_values(self, settings: Mapping[str, Any]) -> None:
+        """Checks names and values of settings, see `Setting.check`; this reads no image and loads no model.
+
+        Raises:
+            StylezooError: If one is wrong.
+        """
+        self.check(settings)
+        for name, setting in self.settings.items():
+            if name in settings:
+                setting.check(settings[name])
+        trains = "systems" in settings and "single" not in self.settings
+        if trains and not settings["systems"] and not settings.get("models"):
+            raise StylezooError(f"{self.name} needs a system to train (systems), or models that are trained (models).")
 
     def __call__(self, **settings: Any) -> StudyResult:
-        """Runs the study with these settings; the others have their defaults."""
+        """Runs the study with these settings; the others have their defaults.
+
+        Raises:
+            StylezooError: If a setting is wrong, before anything is loaded or trained.
+        """
+        self.check_values(settings)
         arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         for name, parameter in inspect.signature(self.function).parameters.items():
             if is_dataclass(parameter.default):
@@ -288,11 +380,13 @@ def run(name: str, output: str | Path, *, charts_only: bool = False, **settings:
         The result and the files.
 
     Raises:
-        StylezooError: If there is no such study or setting, or matplotlib is missing.
+        StylezooError: If there is no such study, a setting is wrong, nothing can be written to the folder, or matplotlib is
+            missing; all this is known before anything is loaded or trained.
     """
     chosen = get(name)
     settings = chosen.current_names(settings)
-    chosen.check(settings)
+    chosen.check_values(settings)
+    check_folder(Path(output))
     new_figure(1, 1)  # a missing matplotlib is reported before the training, not after it
     result = chosen(**settings)
     if charts_only:

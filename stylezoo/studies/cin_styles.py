@@ -44,10 +44,8 @@ def cin_styles(
         setup: The training, see `stylezoo.studies.setups.TrainingSetup`; size is also the long side of the paintings.
         styles: Number of styles N.
     """
-    if styles < 2:
-        raise StylezooError(f"styles is a number of paintings, at least 2, not {styles}.")
     material = setup.material()
-    files = list(dict.fromkeys(material.style_file(setup.seed + number) for number in range(styles)))
+    files = material.style_files(setup.seed, styles, setup.size)
     if len(files) < styles:
         raise StylezooError(
             f"There are {len(files)} paintings for {styles} styles: give more (--style), or fewer styles."

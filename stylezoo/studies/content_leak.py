@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
 from stylezoo.metrics import ssim
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, study
@@ -38,8 +37,6 @@ def content_leak(
         rounds: After how many rounds the outputs are measured; 20 is the paper's last.
     """
     rounds = tuple(sorted({1, *rounds}))
-    if rounds[0] < 1:
-        raise StylezooError(f"rounds are numbers from 1 up, not {rounds[0]}.")
     networks = setup.networks()
     network = setup.measuring(networks)
     present(network, ["relu4_1"])

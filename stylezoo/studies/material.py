@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.data.synthetic import Subject
 from stylezoo.errors import StylezooError
-from stylezoo.images import grid, list_images, read_image, to_tensor
+from stylezoo.evaluation.pairs import unusable
+from stylezoo.images import grid, read_image, to_tensor
+from stylezoo.inference.plan import report
 from stylezoo.losses import PerceptualLoss
 from stylezoo.module import StyleModel
 from stylezoo.training.callbacks import RunProgressBar
@@ -70,10 +72,30 @@ class Material:
         """Returns the files of the ``photos`` or the ``paintings``, in order; see `paintings` for ``held_out``."""
         return _files(_folder(self.content if kind == "photos" else self.style, kind), held_out)
 
-    def style_file(self, index: int) -> Path:
-        """Returns the file of one painting, for systems that learn a single style."""
+    def probe(self, size: int) -> None:
+        """Checks that there is an image of either kind to measure with, which a long training should not wait for.
+
+        Args:
+            size: The short side of the images in pixels.
+
+        Raises:
+            StylezooError: If no image of one kind can be used.
+        """
+        kinds: tuple[Subject, Subject] = ("photos", "paintings")
+        for kind in kinds:
+            usable(self.files(kind), 1, size, tell=False)
+
+    def style_files(self, first: int, count: int, size: int) -> list[Path]:
+        """Returns the files of paintings for systems that learn given styles; those that cannot be used are left out.
+
+        Args:
+            first: Index of the first one, which is counted around the end.
+            count: The number of paintings; fewer are returned if there are not that many.
+            size: Their short side in pixels.
+        """
         files = _files(_folder(self.style, "paintings"), held_out=False)
-        return files[index % len(files)]
+        first %= len(files)
+        return usable([*files[first:], *files[:first]], count, size)
 
     def train(
         self, system: str, steps: int, callbacks: Sequence[Callback] = (), *, with_styles: bool = True, **settings: Any
@@ -215,9 +237,6 @@ def image_columns(*columns: Sequence[Tensor] | Tensor) -> Tensor:
 def _folder(path: str | None, kind: Subject) -> Folder:
     if path is None:
         return Synthetic(kind, COUNT, holdout=HOLDOUT)
-    if not list_images(path):
-        option = {"photos": "--content", "paintings": "--style"}[kind]
-        raise StylezooError(f"There is no image in {path}: give {option} a folder of {kind}, or leave it out.")
     return Folder(path, holdout=HOLDOUT)
 
 
@@ -229,7 +248,47 @@ def _files(folder: Folder, held_out: bool) -> list[Path]:
 
 
 def _squares(folder: Folder, count: int, size: int, held_out: bool) -> Tensor:
-    return torch.stack([square(path, size) for path in _files(folder, held_out)[:count]])
+    return torch.stack([square(path, size) for path in usable(_files(folder, held_out), count, size)])
+
+
+def usable(files: Sequence[Path], count: int, size: int, tell: bool = True) -> list[Path]:
+    """Returns the first files that can be used, without the others before them.
+
+    Args:
+        files: Paths of images.
+        count: The number of files; fewer are returned if there are not that many.
+        size: The short side that the images are resized to, in pixels.
+        tell: Whether the images that are left out are named on the error stream.
+
+    Raises:
+        StylezooError: If none can be used.
+    """
+    found: list[Path] = []
+    reasons: dict[Path, str] = {}
+    for path in files:
+        if len(found) == count:
+            break
+        reason = unusable(path, size)
+        if reason is None:
+            found.append(path)
+        else:
+            reasons[path] = reason
+    if tell:
+        tell_skipped(reasons.values())
+    check_left(found, reasons)
+    return found
+
+
+def tell_skipped(reasons: Iterable[str]) -> None:
+    """Names images that are left out on the error stream."""
+    for reason in reasons:
+        report(f"{reason}.")
+
+
+def check_left(files: Sequence[Path], reasons: Mapping[Path, str]) -> None:
+    """Raises an error if no image is left because none can be used."""
+    if not files:
+        raise StylezooError(f"None of the {len(reasons)} images can be used: {next(iter(reasons.values()))}.")
 
 
 def square(path: Path, size: int) -> Tensor:

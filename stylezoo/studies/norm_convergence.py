@@ -80,7 +80,7 @@ def norm_convergence(*, setup: TrainingSetup = TrainingSetup(), runs: int = 2) -
     for run in range(runs):
         material = setup.material(run)
         held_out = material.photos(setup.images, setup.size)
-        style = str(material.style_file(material.seed))
+        style = str(*material.style_files(material.seed, 1, setup.size))
         for norm in NORMS:
             print(f"run {run + 1} of {runs}, {norm} normalization: {steps} steps")
             curve = Curve(held_out, every)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from stylezoo.data.synthetic import Subject
 from stylezoo.errors import StylezooError
+from stylezoo.evaluation.pairs import unusable
 from stylezoo.metrics import identify
 from stylezoo.module import StyleModel
-from stylezoo.studies.material import Material, device, square, stylized
+from stylezoo.studies.material import Material, check_left, device, square, stylized, tell_skipped
 from stylezoo.vgg import VGG
 
 IDENTITY, STYLE_COPY = "(content unchanged)", "(style copied)"
@@ -55,14 +56,16 @@ def random_pairs(material: Material, count: int, size: int, held_out: bool) -> I
         held_out: Whether only images are drawn that no training uses.
 
     Raises:
-        StylezooError: If ``count`` is less than 1.
+        StylezooError: If no image can be used.
     """
-    _check(count)
-    sides = []
-    for number, kind in enumerate(SIDES):  # a generator per side, so that the first pairs do not depend on the count
-        generator = torch.Generator().manual_seed(2 * material.seed + number)
-        sides.append(_drawn(material.files(kind, held_out), count, generator))
-    return ImagePairs(list(zip(*sides, strict=True)), size)
+
+    def draw(sides: Sequence[list[Path]]) -> list[tuple[Path, Path]]:
+        # a generator per side, so that the first pairs do not depend on the count
+        generators = (torch.Generator().manual_seed(2 * material.seed + number) for number in range(2))
+        photos, paintings = (_drawn(files, count, g) for files, g in zip(sides, generators, strict=True))
+        return list(zip(photos, paintings, strict=True))
+
+    return ImagePairs(_settled(material, held_out, size, draw), size)
 
 
 def product_pairs(material: Material, count: int, size: int, held_out: bool) -> ImagePairs:
@@ -75,20 +78,40 @@ def product_pairs(material: Material, count: int, size: int, held_out: bool) -> 
         held_out: Whether only images are taken that no training uses.
 
     Raises:
-        StylezooError: If ``count`` is less than 1.
+        StylezooError: If no image can be used.
     """
-    _check(count)
-    photos, paintings = (material.files(kind, held_out) for kind in SIDES)
-    files = [(photo, painting) for photo in photos for painting in paintings]
-    if count < len(files):
-        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(material.seed))
-        files = [files[index] for index in sorted(order[:count].tolist())]
-    return ImagePairs(files, size)
+
+    def draw(sides: Sequence[list[Path]]) -> list[tuple[Path, Path]]:
+        photos, paintings = sides
+        files = [(photo, painting) for photo in photos for painting in paintings]
+        if count < len(files):
+            order = torch.randperm(len(files), generator=torch.Generator().manual_seed(material.seed))
+            files = [files[index] for index in sorted(order[:count].tolist())]
+        return files
+
+    return ImagePairs(_settled(material, held_out, size, draw), size)
 
 
-def _check(count: int) -> None:
-    if count < 1:
-        raise StylezooError(f"images is a number of pairs, at least 1, not {count}.")
+def _settled(
+    material: Material,
+    held_out: bool,
+    size: int,
+    draw: Callable[[Sequence[list[Path]]], list[tuple[Path, Path]]],
+) -> list[tuple[Path, Path]]:
+    """Draws pairs, again without the images that cannot be used until all can; these are named on the error stream."""
+    sides = [material.files(kind, held_out) for kind in SIDES]
+    read: set[Path] = set()
+    while True:
+        pairs = draw(sides)
+        new = sorted({path for pair in pairs for path in pair} - read)
+        read.update(new)
+        broken = {path: reason for path in new if (reason := unusable(path, size)) is not None}
+        if not broken:
+            return pairs
+        tell_skipped(broken.values())
+        sides = [[path for path in files if path not in broken] for files in sides]
+        for files in sides:
+            check_left(files, broken)
 
 
 def _drawn(files: list[Path], count: int, generator: torch.Generator) -> list[Path]:

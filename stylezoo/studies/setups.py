@@ -78,7 +78,7 @@ class ModelSetup:
             {label: model}, in eval mode.
 
         Raises:
-            StylezooError: If a model takes no style images.
+            StylezooError: If a model takes no style images, or no image to measure with can be used.
         """
         found: dict[str, StyleModel] = {}
         for name in self.models:
@@ -91,6 +91,7 @@ class ModelSetup:
             found[label if label not in found else name] = model.to(device())
         if self.models:
             return found
+        self.material.probe(self.size)
         for system in self.systems:
             print(f"{system}: {self.steps} steps of {self.batch_size} pairs, {self.crop} x {self.crop} pixels")
             # One statistic for all: the systems' own differ, and the one with eps outside the root is not comparable.

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from stylezoo import registry
 from stylezoo.checkpoints import load_model, save_model
-from stylezoo.errors import StylezooError
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Provenance, Row, StudyResult, Value, new_figure, published
 from stylezoo.studies.material import Material, device, encoder_by_its_name
@@ -104,13 +103,8 @@ def speed_table(paper: Paper, setup: SpeedSetup) -> StudyResult:
     Args:
         paper: The published side.
         setup: The systems and images.
-
-    Raises:
-        StylezooError: If there is no round, or the images are smaller than 32 pixels.
     """
     size, rounds = setup.size, setup.images
-    if rounds < 1 or (size is not None and size < 32):
-        raise StylezooError(f"A speed table takes 1 image or more, not {rounds}, of 32 pixels or more, not {size}.")
     sizes = paper.sizes if size is None else (size,)
     methods, contenders = _contenders(paper, setup.models)
     load = os.getloadavg()[0]

@@ -89,7 +89,8 @@ def upsampling_checkerboard(
         crop: Side of training crops.
         initializations: Number of seeds that untrained networks are measured with.
     """
-    network = {"style_image": str(setup.material().style_file(setup.seed)), **setup.network}
+    (style,) = setup.material().style_files(setup.seed, 1, setup.size)
+    network = {"style_image": str(style), **setup.network}
     photos = setup.material().photos(setup.images, setup.size)
     rows = [_row("(photos)", "-", [checkerboard(_inner(photos))])]
     shown = [photos]

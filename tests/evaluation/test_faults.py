@@ -158,11 +158,12 @@ def test_a_metric_that_is_not_defined(
 def test_broken_images_are_left_out(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cut and empty files and strips among the images: the pairs are drawn without them, and the exit code says so."""
+    """Cut and empty files, strips and pipes among the images: the pairs are drawn without them, and the exit code says so."""
     whole = (folders["content"] / "a.png").read_bytes()
     (folders["content"] / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folders["style"] / "empty.jpg").touch()
     write_image(torch.rand(3, 1, 40_000), folders["style"] / "strip.png")
+    os.mkfifo(folders["style"] / "pipe.png")  # not even listed: opening it would wait for a writer
     settings = {**SMALL, "size": 100}
     evaluate([], **folders, output=tmp_path / "out", pairs=5, **settings)
     said = capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_product_of_photos_and_paintings(pictures: Path) -> None:
 
 @pytest.mark.parametrize("name", ["balanced_loss", "loss_distributions", "stytr2_losses", "styleid"])
 def test_no_pairs(name: str, study: Any) -> None:
-    with pytest.raises(ValueError, match="images is a number of pairs, at least 1, not 0"):
+    with pytest.raises(ValueError, match="images is a number of images or pairs, at least 1, not 0"):
         study(name, images=0, models=(), steps=10**9)  # known before anything is trained
 
 

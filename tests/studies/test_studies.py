@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import csv
 import inspect
+import math
+import os
 import shlex
+import shutil
+import signal
 import sys
+import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
 from conftest import thin_model
+from lightning.pytorch import Callback
 from PIL import Image
 
 from stylezoo import studies
 from stylezoo.checkpoints import save_model
 from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
+from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
-from stylezoo.studies.base import COMMON_SETTINGS, Setting, Study, StudyResult, as_latex, command, write
+from stylezoo.studies.base import COMMON_SETTINGS, RANGES, Setting, Study, StudyResult, as_latex, command, write
 from stylezoo.studies.material import Material, encoder_by_its_name
+from stylezoo.studies.pairs import product_pairs, random_pairs
 from stylezoo.studies.style_interpolation import bilinear
 from stylezoo.studies.upsampling_checkerboard import added, checkerboard
 
@@ -345,7 +353,15 @@ def test_name_needs_no_option(small_model: Path, folder: Path, tmp_path: Path) -
         ({"name": "levels", "output": "x", "models": ["a.safetensors"]}, "no model file a.safetensors"),
         (
             {"name": "content_leak", "output": "x", "settings": ["round=3"]},
-            "takes no round: its settings are content.*rounds",
+            "takes no round: did you mean 'rounds'",
+        ),
+        (
+            {"name": "adain_loss_vs_iterations", "output": "x", "settings": ["iteratons=3"]},
+            "takes no iteratons: did you mean 'iterations'",
+        ),
+        (
+            {"name": "levels", "output": "x", "settings": ["zzz=3"]},
+            "takes no zzz: its settings are content, style, models",
         ),
         ({"name": "content_leak", "output": "x", "settings": ["rounds=a"]}, r"rounds takes tuple\[int, ...\], not 'a'"),
         ({"name": "content_leak", "output": "x", "settings": ["rounds"]}, "as NAME=VALUE, such as rounds=1,5,10,20"),
@@ -359,6 +375,136 @@ def test_one_clear_sentence(
     with pytest.raises((ValueError, OSError), match=message):
         COMMANDS["reproduce"](**arguments)
     assert not any(tmp_path.iterdir())
+
+
+WHOLE = RANGES.keys() - {"lr", "style_weight", "content_weight", "width"}
+
+
+def test_every_number_has_a_range_that_has_its_default() -> None:
+    for name, registered in studies.studies().items():
+        for setting in registered.settings.values():
+            if any(number in (setting.type, *get_args(setting.type)) for number in (int, float)):
+                assert setting.name in RANGES, (name, setting.name)
+            setting.check(setting.default)
+
+
+def test_numbers_out_of_range_get_one_sentence() -> None:
+    """Whatever study they are given to, and before anything is loaded or trained."""
+    every = {setting.name: (setting, of) for of in studies.studies().values() for setting in of.settings.values()}
+    assert RANGES.keys() <= every.keys()
+    for name, (low, _, _) in RANGES.items():
+        setting, of = every[name]
+        wrong: list[Any] = [-1, 10**40, math.nan, math.inf, True, "3"]
+        wrong += [2.5] if name in WHOLE else []
+        wrong += [0] if low > 0 else []
+        for value in wrong:
+            with pytest.raises(StylezooError, match=rf"^{name} is an? .*, not .*\.$"):
+                setting.check((value,) if name == "rounds" else value)
+        with pytest.raises(StylezooError, match=f"^{name} is"):
+            of(**{name: (-1,) if name == "rounds" else -1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"systems": ("adain", "sannet")}, "did you mean 'sanet'"),
+        (
+            {"systems": ("adain", "johnson")},
+            "systems takes systems of the kind arbitrary .*, not johnson: it is single",
+        ),
+        ({"systems": "adain"}, "systems is a list of values, not 'adain'"),
+        ({"single": "adain"}, "single takes systems of the kind single .*, not adain: it is arbitrary"),
+        ({"init": "photo"}, "init must be 'noise' or 'content', got 'photo'"),
+        ({"style": "nowhere"}, "There is no image in nowhere: give --style a folder of paintings"),
+        ({"style": __file__}, "There is no image in .*: give --style a folder of paintings"),
+        ({"encoder": "vgg19_slmi"}, "vgg19_slmi"),
+        ({"style_loss": "meanstd"}, "meanstd"),
+    ],
+)
+def test_mistakes_are_told_before_the_training(
+    settings: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylezoo.studies.material.Trainer", None)
+    with pytest.raises(ValueError, match="needs a system to train"):
+        studies.get("levels")(systems=())
+    with pytest.raises(ValueError, match=message):
+        studies.get("adain_loss_vs_iterations")(**{"content": str(folder), "style": str(folder), **settings})
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_the_output_is_checked_before_the_training(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylezoo.studies.material.Trainer", None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StylezooError, match="Cannot write to the folder"):
+        studies.run("levels", tmp_path / "file" / ("x" if place == "below a file" else ""))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def broken(folder: Path, tmp_path: Path) -> Path:
+    """The images of ``folder`` and files that are none, in every split."""
+    target = tmp_path / "broken"
+    shutil.copytree(folder, target)
+    whole = (folder / "00.png").read_bytes()
+    for number in range(12):
+        (target / f"!cut{number}.png").write_bytes(whole[: len(whole) // 2])
+        (target / f"!empty{number}.jpg").touch()
+    write_image(torch.rand(3, 1, 40_000), target / "!strip.png")
+    os.mkfifo(target / "!pipe.png")
+    return target
+
+
+def test_broken_images_end_no_study(
+    small_model: Path, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are named and the next ones take their places."""
+    material = Material(str(broken), str(broken))
+    assert len(material.style_files(0, 20, 100)) == 20 and len(material.style_files(3, 2, 100)) == 2
+    assert len(material.photos(20, 100, held_out=False)) == 20
+    assert "skipped: " in capsys.readouterr().err
+    for draw, count in (
+        (lambda: random_pairs(material, 60, 100, False), 60),
+        (lambda: product_pairs(material, 5000, 100, False), 400),
+    ):
+        pairs = draw()
+        said = capsys.readouterr().err
+        assert len(pairs) == count and not any(path.name.startswith("!") for pair in pairs.files for path in pair)
+        assert all(line.startswith("skipped: ") for line in said.splitlines())
+        assert all(said.count(f"!{name}") == 1 for name in ("cut3.png", "empty7.jpg", "strip.png"))
+    settings = {**PAIRED, "images": 2, "content": str(broken), "style": str(broken), "systems": ("adain",)}
+    with warnings.catch_warnings(action="ignore"):
+        result, _ = studies.run("levels", tmp_path / "out", **settings)
+    assert len(result.rows) == 2
+
+
+def test_only_broken_images(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"no image")
+    material = Material(str(tmp_path), str(tmp_path))
+    for use in (lambda: material.photos(2, 32), lambda: random_pairs(material, 2, 32, False)):
+        with pytest.raises(StylezooError, match="^None of the . images can be used: "):
+            use()
+
+
+def test_ctrl_c_keeps_older_results(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopping(Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("stylezoo.studies.material.RunProgressBar", Stopping)
+    (tmp_path / "levels.csv").write_text("older")
+    words = ["reproduce", "levels", "--output", str(tmp_path), "--content", str(folder), "--style", str(folder)]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "--set", "systems=adain", "encoder=vgg19_random/8", "--size", "48", "--crop", "32"])
+    finally:
+        signal.signal(signal.SIGINT, handler)  # the Trainer ignores further signals
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stylezoo: stopped"
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 def test_single_style_models_are_refused(folder: Path, tmp_path: Path) -> None:
