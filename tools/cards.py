@@ -29,6 +29,7 @@ import stylezoo
 from stylezoo import quantization, registry, weights
 from stylezoo.evaluation.evaluate import model_key
 from stylezoo.evaluation.store import IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
+from stylezoo.files import replacing
 from stylezoo.images import grid, write_image
 from stylezoo.legacy import moved_to_training, upgrade_settings
 from stylezoo.module import StyleModel
@@ -286,9 +287,11 @@ def main(output: Path = Path("docs/models"), results: Path = Path("results")) ->
     for path in [*output.glob("*.md"), *output.glob("*.jpg")]:  # of systems that do not ship any more
         if path.stem not in by_system:
             path.unlink()
-    for system, tags in sorted(by_system.items()):
-        (output / f"{system}.md").write_text(card(system, tags, found, output))
-    (output / "README.md").write_text(index(os.path.relpath(results / "README.md", output)))
+    pages = {f"{system}.md": card(system, tags, found, output) for system, tags in sorted(by_system.items())}
+    pages["README.md"] = index(os.path.relpath(results / "README.md", output))
+    for name, text in pages.items():
+        with replacing(output / name) as file:
+            file.write(text.encode())
     print(f"{len(by_system)} cards, {len(weights.table().models)} weights: {output}")
 
 

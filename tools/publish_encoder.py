@@ -22,6 +22,7 @@ from jsonargparse import auto_cli
 from safetensors.torch import save
 
 from stylezoo import weights
+from stylezoo.files import replacing
 from stylezoo.vgg import VGG
 from stylezoo.weights import write_table
 
@@ -70,7 +71,8 @@ def install(encoder: VGG, card: dict[str, Any]) -> weights.WeightFile:
     content = save(tensors, metadata={"stylezoo": json.dumps(card)})
     table = weights.table()
     file = replace(table.encoders[NAME], sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-    file.path.write_bytes(content)
+    with replacing(file.path) as opened:
+        opened.write(content)
     table.encoders[NAME] = file
     write_table(table)
     return file

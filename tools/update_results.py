@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import shlex
@@ -26,6 +27,7 @@ import stylezoo
 from stylezoo import studies, weights
 from stylezoo.evaluation.evaluate import evaluate, model_key
 from stylezoo.evaluation.store import read_settings
+from stylezoo.files import replacing
 from stylezoo.images import list_images
 from stylezoo.studies.base import RENAMED_SETTINGS, command
 from stylezoo.studies.timing import machine
@@ -225,11 +227,14 @@ def forget_old(results: Path, models: dict[str, dict[str, str]], planned: dict[s
             continue
         for tag in stored["models"].keys() - kept:
             (folder / f"{tag}.csv").unlink(missing_ok=True)
-        (folder / "settings.json").write_text(json.dumps({**stored, "models": kept}, indent=2) + "\n")
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, next(iter(models.values())), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(models.values())
+        with replacing(folder / "settings.json") as file:
+            file.write((json.dumps({**stored, "models": kept}, indent=2) + "\n").encode())
+    table = io.StringIO()
+    writer = csv.DictWriter(table, next(iter(models.values())), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(models.values())
+    with replacing(path) as file:
+        file.write(table.getvalue().encode())
 
 
 def measure(folder: Path, models: list[str], style: str, wanted: dict[str, Any]) -> None:
@@ -308,7 +313,8 @@ def index(results: Path, skipped: list[str]) -> None:
         ),
         *skipped,
     ]
-    (results / "README.md").write_text("\n\n".join(lines) + "\n")
+    with replacing(results / "README.md") as file:
+        file.write(("\n\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from stylezoo.data.drawing import VERSION, draw_painting, draw_photo, paintings,
 from stylezoo.data.folder import Folder, Split
 from stylezoo.download import DataError, cache_folder
 from stylezoo.errors import StylezooError
+from stylezoo.files import replacing
 
 Subject = Literal["photos", "paintings"]
 
@@ -144,9 +145,5 @@ class Synthetic(Folder):
 
 def _draw_file(kind: Subject, index: int, resolution: int, seed: int, path: Path) -> None:
     """Draws one image into a file, which gets its name when it is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draw(kind, index, resolution, seed).save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        draw(kind, index, resolution, seed).save(file, format="PNG")

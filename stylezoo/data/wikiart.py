@@ -7,6 +7,7 @@ from typing import Any
 
 from stylezoo.data.folder import QUICKSTART, Folder, Split, first_file, listed_images
 from stylezoo.download import DataError, checksum, extract, fetch
+from stylezoo.files import replacing
 from stylezoo.images import list_images
 
 URL = "http://web.fsktm.um.edu.my/~cschan/source/ICIP2017"
@@ -95,7 +96,8 @@ class WikiArt(Folder):
         archive = fetch(f"{URL}/{name}", self.root / name)
         record = archive.with_name(name + ".sha256")
         if not record.exists():
-            record.write_text(f"{checksum(archive)}  {name}\n")
+            with replacing(record) as file:
+                file.write(f"{checksum(archive)}  {name}\n".encode())
         return archive
 
     def _images_root(self) -> Path:
