@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
 from stylezoo.controls import SMALLEST_SIDE, Kind, blending_shares
-from stylezoo.errors import MissingFileError, StylezooError, check_choice
+from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number
 from stylezoo.layers import mirrored
 from stylezoo.losses import PerceptualLoss
 from stylezoo.vgg import SLIM_LAYERS, VGG, Features
@@ -174,7 +174,8 @@ class StyleModel(LightningModule):
         term X.
 
         Raises:
-            StylezooError: If a setting with a ``Literal`` type is none of its choices.
+            StylezooError: If a setting with a ``Literal`` type is none of its choices, or a weight or rate is negative or not
+                finite.
         """
         super().__init__()
         frame = inspect.currentframe()
@@ -659,6 +660,8 @@ def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None
         elif choices is None and not has_type(settings[name], hint):
             expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
             raise StylezooError(f"{name} of {model.system} must be {expected}, got {settings[name]!r}.")
+        if name in ("lr", "lr_decay") or name.endswith("_weight"):
+            check_number(name, settings[name], "a finite number from 0 up", 0)
 
 
 def has_type(value: Any, hint: Any) -> bool:

@@ -10,16 +10,14 @@ the second largest, and so on (sort matching). Encoder, decoder and training are
 Deviations: the numbers are those of YBZh/EFDM@80e26bd, but for
 - the output's size: the content's own, where the reference rounds up to a multiple of 8 (ours is its top-left crop);
 - styles of another size than the content, which the reference refuses (it crops both to one size): see `quantiles`;
-- ties, half of all values after a ReLU: the reference's sort leaves their order to the machine, and an area of one color
-  gets all style values of its ranks in that order, which shows as stripes. Here equal content values get the mean of
-  these style values. ``ties: ranked`` is the reference with a stable sort, from the top left to the bottom right;
+- ties, half of all values after a ReLU: the reference's sort leaves their order to the machine, ours is stable, so that
+  equal content values are ranked from the top left to the bottom right. In areas of one color, where that would be seen as
+  stripes, they get the mean of the style values of their ranks instead;
 - speed: the style is sorted once and for all (the code), and a content once, where the reference sorts both and then
   the content's ranks. The result is the same, bit by bit.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +29,6 @@ from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
 from stylezoo.vgg import VGG
-
-Ties = Literal["averaged", "ranked"]
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
@@ -57,28 +53,41 @@ def quantiles(ordered: Tensor, count: int) -> Tensor:
     return F.interpolate(ordered, size=count, mode="linear", align_corners=False)
 
 
-def match_distribution(content: Tensor, ordered: Tensor, ties: Ties = "averaged") -> Tensor:
+def match_distribution(content: Tensor, ordered: Tensor) -> Tensor:
     """Exact feature distribution matching: the content's ranks with the style's values, channel by channel.
 
     Args:
         content: Features (B, C, H, W).
         ordered: `sorted_values` of the style, (B or 1, C, H*W).
-        ties: See `EFDM`.
 
     Returns:
-        (B, C, H, W). Its gradient is handed to the content unchanged (ArbitraryStyleTransfer/function.py).
+        (B, C, H, W). Its gradient is handed to the content unchanged (ArbitraryStyleTransfer/function.py). Positions with
+        the same features get the same: the mean of what the ties between them get.
     """
     flat = at_least_float32(content).flatten(2)
     values, ranking = flat.detach().sort(stable=True)
     ordered = ordered.to(flat).expand_as(flat)
-    if ties == "averaged":
-        ordered = averaged_ties(values, ordered)
     matched = torch.empty_like(flat).scatter_(-1, ranking, ordered)
+    alike = repeated(flat.detach())
+    if alike.any():
+        level = torch.empty_like(flat).scatter_(-1, ranking, averaged_ties(values, ordered))
+        matched = torch.where(alike.unsqueeze(1), level, matched)
     return (flat + (matched - flat.detach())).reshape(content.shape)
 
 
+def repeated(features: Tensor) -> Tensor:
+    """Whether the features of a position are those of another position, too, in all channels: (B, C, N) -> (B, N)."""
+    bits = (features.float() + 0.0).view(torch.int32).long()  # of -0.0 those of 0.0
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1], 1), generator=generator).to(bits.device)
+    keys, place = (bits * factors).sum(1).sort()  # integers wrap around, in any order of summation alike
+    same = keys.diff() == 0
+    alike = F.pad(same, (1, 0)) | F.pad(same, (0, 1))
+    return torch.empty_like(alike).scatter_(-1, place, alike)
+
+
 def averaged_ties(values: Tensor, ordered: Tensor) -> Tensor:
-    """Replaces numbers whose ranks belong to equal values by their mean; the others stay as they are, bit by bit.
+    """Replaces numbers whose ranks belong to equal values by their mean.
 
     >>> averaged_ties(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([2.0, 4.0, 9.0])).tolist()
     [3.0, 3.0, 9.0]
@@ -87,8 +96,7 @@ def averaged_ties(values: Tensor, ordered: Tensor) -> Tensor:
         values: In ascending order, (..., N).
         ordered: Numbers by rank, (..., N).
     """
-    steps = values.diff(dim=-1, prepend=values[..., :1]) != 0
-    group = steps.cumsum(-1)  # equal values are one group
+    group = (values.diff(dim=-1, prepend=values[..., :1]) != 0).cumsum(-1)
     sums, counts = torch.zeros_like(ordered), torch.zeros_like(ordered)
     sums.scatter_add_(-1, group, ordered)
     counts.scatter_add_(-1, group, torch.ones_like(ordered))
@@ -112,15 +120,12 @@ class EFDM(FeatureTransferModel):
     Args:
         content_weight: Weight of the content loss at relu4_1, against the matched features.
         style_loss: ``efdm``, `distribution_loss`, or a name of `stylezoo.losses.STYLE_STATISTICS`.
-        ties: What equal content values get: the ``averaged`` style values of their ranks, so that areas of one color stay
-            that, or each its own, ``ranked`` by position as in the reference.
     """
 
     def __init__(
         self,
         content_weight: float = 1.0,
         style_weight: float = 10.0,
-        ties: Ties = "averaged",
         style_loss: str = "efdm",
         style_layers: dict[str, float] = LAYERS,
         lr: float = 1e-4,
@@ -133,7 +138,6 @@ class EFDM(FeatureTransferModel):
         self.decoder = MirroredDecoder(self.encoder.channels)
         measure = distribution_loss if style_loss == "efdm" else style_loss
         self.perceptual = PerceptualLoss({"relu4_1": 1.0}, style_layers, style_loss=measure)
-        self.ties = ties
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the sorted values of the style's relu4_1 features, (B, 512, positions)."""
@@ -144,11 +148,9 @@ class EFDM(FeatureTransferModel):
         features = self.features(content, tile)
         count = features.shape[-2] * features.shape[-1]
         ordered = style.sum(lambda code: quantiles(code["sorted"], count))
-        matched = match_distribution(features, ordered, self.ties)
-        output: Tensor = self.decoder(alpha * matched + (1 - alpha) * features, tile)
+        output: Tensor = self.decoder(alpha * match_distribution(features, ordered) + (1 - alpha) * features, tile)
         return output
 
     def match(self, content: Tensor, style: Tensor) -> Tensor:
         """Returns the content's features with the style's values, see `match_distribution`."""
-        ordered = quantiles(sorted_values(style), content.shape[-2] * content.shape[-1])
-        return match_distribution(content, ordered, self.ties)
+        return match_distribution(content, quantiles(sorted_values(style), content.shape[-2] * content.shape[-1]))

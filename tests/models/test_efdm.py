@@ -123,6 +123,23 @@ def test_blending_codes_blends_matched_features() -> None:
     torch.testing.assert_close(model.decode(content, codes, weights=[1, 3]), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_areas_of_one_color_stay_that() -> None:
+    """Ties that are ranked by position would be stripes; all other positions keep the reference's numbers."""
+    generator = torch.Generator().manual_seed(0)
+    content, style = torch.randn(2, 1, 16, 24, 20, generator=generator).relu().unbind()
+    content[..., :9, :], content[..., 15:, :] = content[..., :1, :1], content[..., :1, :1].clone()
+    ordered = sorted_values(style)
+    matched, flipped = (match_distribution(x, ordered) for x in (content, content.flip(-2)))
+    bars = torch.cat([matched[..., :9, :], matched[..., 15:, :], flipped[..., :9, :]], -2)
+    assert torch.equal(bars, bars[..., :1, :1].expand_as(bars))
+    assert torch.equal(matched[..., 9:15, :], as_published(content, style)[..., 9:15, :])
+    assert (bars[..., 0, 0].mean() - matched.mean()).abs() < 3 * matched.std()
+    white, painting = torch.ones(1, 3, 64, 64), torch.rand(1, 3, 64, 64, generator=generator)
+    with torch.no_grad():
+        output = small()(white, painting)
+    assert output.std((-2, -1)).max() < 1e-3
+
+
 def test_unknown_style_loss() -> None:
     with pytest.raises(ValueError, match="There is no loss 'efdn': choose one of mean_std"):
         small(style_loss="efdn")
