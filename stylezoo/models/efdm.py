@@ -77,10 +77,10 @@ def match_distribution(content: Tensor, ordered: Tensor) -> Tensor:
 
 def repeated(features: Tensor) -> Tensor:
     """Whether the features of a position are those of another position, too, in all channels: (B, C, N) -> (B, N)."""
-    bits = (features.float() + 0.0).view(torch.int32).long()  # of -0.0 those of 0.0
+    whole = (features.double() * 2.0**32).long()
     generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1], 1), generator=generator).to(bits.device)
-    keys, place = (bits * factors).sum(1).sort()  # integers wrap around, in any order of summation alike
+    factors = torch.randint(-(2**63), 2**63 - 1, (whole.shape[1], 1), generator=generator).to(whole.device)
+    keys, place = (whole * factors).sum(1).sort()  # integers wrap around, in any order of summation alike
     same = keys.diff() == 0
     alike = F.pad(same, (1, 0)) | F.pad(same, (0, 1))
     return torch.empty_like(alike).scatter_(-1, place, alike)
