@@ -78,7 +78,13 @@ class Moments:
     @cached_property
     def covariance_root(self) -> Tensor:
         """Its matrix square root, which `wasserstein_loss` needs of a style again and again."""
-        return square_root(self.covariance)
+        root = square_root(self.covariance)
+        if (
+            not root.isfinite().all()
+        ):  # one color: rounding leaves negative eigenvalues, with which the iteration diverges
+            values, vectors = torch.linalg.eigh(self.covariance.double())
+            root = ((vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT).to(root)
+        return root
 
     def __getitem__(self, index: Tensor | slice) -> Moments:
         """Some of the styles: numbers (B,), or a slice."""
@@ -222,14 +228,27 @@ def wasserstein_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     (|m_o - m_s|^2 + tr(S_o + S_s - 2 (S_s^(1/2) S_o S_s^(1/2))^(1/2))) / C with 1e-4 on the diagonals of both
     covariances: crowsonkb/style-transfer-pytorch@e7e2c71 StyleLossW2.
     """
-    style = style if isinstance(style, Moments) else Moments.of(style)
     with without_autocast(output):
-        mean = mean_std(output)[0]
-        covariance = _covariance(mean, gram(output) / _positions(output))
-        root = style.covariance_root
+        mean, covariance = _mean_and_covariance(output)
+        if isinstance(style, Moments):
+            style_mean, style_covariance, root = style.mean, style.covariance, style.covariance_root
+        else:
+            style_mean, style_covariance = _mean_and_covariance(style)
+            root = square_root(style_covariance)
         crossed = square_root(root @ covariance @ root)
-        traces = (style.covariance + covariance - 2 * crossed).diagonal(dim1=-2, dim2=-1)
-    return F.mse_loss(mean, style.mean) + traces.mean()
+        traces = (style_covariance + covariance - 2 * crossed).diagonal(dim1=-2, dim2=-1)
+    return F.mse_loss(mean, style_mean) + traces.mean()
+
+
+def _mean_and_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (B, C, 1, 1) and covariance with 1e-4 on the diagonal, (B, C, C), of features.
+
+    Means are subtracted first: of an image of one color the difference of two moments is rounding alone, and may be negative.
+    """
+    x = at_least_float32(x)
+    mean = x.mean((2, 3), keepdim=True)
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return mean, gram(x - mean) / _positions(x) + 1e-4 * identity
 
 
 def _covariance(mean: Tensor, second_moment: Tensor) -> Tensor:

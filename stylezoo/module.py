@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +24,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
 from stylezoo.controls import SMALLEST_SIDE, Kind, blending_shares
-from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number
+from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number, unknown_name
 from stylezoo.layers import mirrored
 from stylezoo.losses import PerceptualLoss
-from stylezoo.vgg import SLIM_LAYERS, VGG, Features
+from stylezoo.vgg import SLIM_LAYERS, VGG, Features, conv_names
 from stylezoo.weights import Tensors
 
 StyleCode = dict[str, Tensor]
@@ -50,6 +51,19 @@ COMMON_SETTINGS = {
     "loss_encoder_weights": "A file for it; None takes its own.",
 }
 """Descriptions of settings that most systems have: `stylezoo.registry.register` adds them to the docstrings of systems."""
+
+
+_POSITIVE = ("a finite number greater than 0", math.nextafter(0, 1))
+_NOT_NEGATIVE = ("a finite number from 0 up", 0)
+_SHARE = ("a number from 0 up to 1, without 1", 0, math.nextafter(1, 0))
+RANGES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("channels", "heads", "layers", "lr_gamma", "lr_step_size", "ngf", "style_size", "width"), _POSITIVE
+    ),
+    **dict.fromkeys(("blocks", "lr", "lr_decay", "negative_slope", "noise", "seed", "warmup", "weight"), _NOT_NEGATIVE),
+    **dict.fromkeys(("average", "betas", "dropout"), _SHARE),
+}
+"""Meaning and range of numeric settings by name, as `check_number` takes them; ``weight`` is that of losses and layers."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +188,8 @@ class StyleModel(LightningModule):
         term X.
 
         Raises:
-            StylezooError: If a setting with a ``Literal`` type is none of its choices, or a weight or rate is negative or not
-                finite.
+            StylezooError: If a setting with a ``Literal`` type is none of its choices, a number is out of the range of
+                `RANGES`, or a layer is unknown.
         """
         super().__init__()
         frame = inspect.currentframe()
@@ -660,8 +674,24 @@ def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None
         elif choices is None and not has_type(settings[name], hint):
             expected = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
             raise StylezooError(f"{name} of {model.system} must be {expected}, got {settings[name]!r}.")
-        if name in ("lr", "lr_decay") or name.endswith("_weight"):
-            check_number(name, settings[name], "a finite number from 0 up", 0)
+        check_range(name, settings[name])
+
+
+def check_range(name: str, value: Any) -> None:
+    """Raises a StylezooError if a number of a setting is out of the range of settings of that name, or a layer unknown."""
+    if name.endswith("_layers") and isinstance(value, Mapping):
+        known = [conv.replace("conv", kind) for conv in conv_names(19) for kind in ("relu", "conv")]
+        if not value:
+            raise StylezooError(f"{name} names no layer: give at least one with its weight, such as relu4_1: 1.0.")
+        for layer in value:
+            if layer not in known:
+                raise unknown_name(f"{name}: there is no VGG layer", layer, known, "the layers are")
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            ending = "weight" if name.endswith(("_weight", "_layers")) else name
+            check_number(name, number, *RANGES.get(ending, ("a finite number",)))
 
 
 def has_type(value: Any, hint: Any) -> bool:

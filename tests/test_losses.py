@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo import losses
-from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, PerceptualLoss, gram, mean_std
+from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, Moments, PerceptualLoss, gram, mean_std
 
 OUTPUT = torch.rand(2, 5, 6, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 STYLE = torch.rand(2, 5, 6, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 2
@@ -173,3 +173,18 @@ def test_perceptual_loss_composes_weighted_layers() -> None:
 def test_unknown_losses_name_the_known(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="There is no loss '.*': (choose one of|did you mean)"):
         PerceptualLoss({}, {}, **settings)
+
+
+@pytest.mark.parametrize("name", STYLE_STATISTICS)
+def test_images_of_one_color_have_finite_losses_and_gradients(name: str) -> None:
+    """As contents and as styles, also as moments: rounding must not pass for a negative variance."""
+    generator = torch.Generator().manual_seed(0)
+    varied, color = torch.rand(2, 32, 6, 7, generator=generator), torch.rand(2, 32, 1, 1, generator=generator)
+    for scale in (0.0, 1.0, 300.0):
+        flat = (scale * color).expand_as(varied)
+        for output, style in ((varied * scale, flat), (flat, varied * scale), (flat, flat.flip(1)), (flat, flat)):
+            for target in (style, Moments.of(style)):
+                image = output.clone().requires_grad_()
+                loss = STYLE_STATISTICS[name](image, target)
+                (gradient,) = torch.autograd.grad(loss, image)
+                assert loss.isfinite() and gradient.isfinite().all(), scale

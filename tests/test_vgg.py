@@ -239,7 +239,7 @@ def test_public_files(parity: Callable[[str], Case]) -> None:
 
 
 def test_flavor_table_is_complete() -> None:
-    assert set(vgg.FLAVORS) == {"torchvision", "normalised", "caffe", "random", "slim"}
+    assert set(vgg.FLAVORS) == {"torchvision", "normalised", "caffe", "random", "slim", "thin"}
 
 
 def test_no_layers_take_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:

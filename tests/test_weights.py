@@ -17,7 +17,7 @@ from conftest import ROOT, THIN, thin_model
 from safetensors.torch import load_file, save_file
 
 import stylezoo
-from stylezoo import quantization, registry, weights
+from stylezoo import catalog, quantization, registry, weights
 from stylezoo.cli import main
 from stylezoo.download import checksum
 from stylezoo.evaluation import evaluate
@@ -369,6 +369,7 @@ def test_public_models_are_downloaded_first(publish: ModuleType, monkeypatch: py
         return Path(shutil.copy(weights.PRETRAINED / "far.safetensors", path))
 
     monkeypatch.setattr(weights, "fetch", fetched)
+    monkeypatch.setattr(catalog, "weight_files", lambda: list(weights.table().files))
     main(["download", "johnson.far"])
     assert stylezoo.load_model("johnson").system == "johnson"
     assert stylezoo.list_models("single", pretrained=True) == ["johnson.far"]

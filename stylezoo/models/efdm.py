@@ -68,10 +68,8 @@ def match_distribution(content: Tensor, ordered: Tensor) -> Tensor:
     values, ranking = flat.detach().sort(stable=True)
     ordered = ordered.to(flat).expand_as(flat)
     matched = torch.empty_like(flat).scatter_(-1, ranking, ordered)
-    alike = repeated(flat.detach())
-    if alike.any():
-        level = torch.empty_like(flat).scatter_(-1, ranking, averaged_ties(values, ordered))
-        matched = torch.where(alike.unsqueeze(1), level, matched)
+    level = torch.empty_like(flat).scatter_(-1, ranking, averaged_ties(values, ordered))
+    matched = torch.where(repeated(flat.detach()).unsqueeze(1), level, matched)
     return (flat + (matched - flat.detach())).reshape(content.shape)
 
 

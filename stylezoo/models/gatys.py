@@ -40,7 +40,7 @@ from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
 from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names, parse_name
+from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names
 
 REFERENCE = "leongatys/PytorchNeuralStyleTransfer@be6c8e2"
 CONTENT_LAYERS = {"relu4_2": 1.0}
@@ -156,7 +156,7 @@ class Gatys(StyleModel):
         self.hparams["betas"] = list(betas)
         self.settings = Settings(**{field.name: self.hparams[field.name] for field in fields(Settings)})
         self.perceptual = PerceptualLoss(content_layers, style_layers, content_loss, style_loss)
-        order = conv_names(parse_name(encoder)[0])
+        order = conv_names(19)  # VGG-16 lacks some
         deepest = max(self.perceptual.layers, key=lambda layer: order.index(layer.replace("relu", "conv")))
         self.encoder = VGG(encoder, encoder_weights, last=deepest, pooling=pooling, first_padding=first_padding)
         self._deepest = deepest

@@ -85,7 +85,9 @@ class PreconditionedAdamOptimizer(Optimizer):
         super().__init__([*groups, *([{"params": [*self.others]}] if others else [])], {"lr": lr, "betas": betas})
         for conv, matrix in zip(convs, preconditioners, strict=True):
             if matrix is not None:
-                self.state[conv.weight]["preconditioner"] = matrix.to(conv.weight)
+                self.state[conv.weight]["preconditioner"] = matrix.to(
+                    conv.weight
+                ).contiguous()  # as in a checkpoint, to the last bit
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state; of the preconditioners, most of it, the triangles that are not zero, (D (D + 1) / 2,)."""

@@ -56,7 +56,8 @@ class StopOnSignal(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.received is not None and isinstance(error, SIGTERMException):
-            print(f"stylezoo: {self._farewell()}", file=sys.stderr, flush=True)
+            if self.trainer.is_global_zero:
+                print(f"stylezoo: {self._farewell()}", file=sys.stderr, flush=True)
             raise SystemExit(128 + self.received) from None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -143,3 +143,15 @@ def test_areas_of_one_color_stay_that() -> None:
 def test_unknown_style_loss() -> None:
     with pytest.raises(ValueError, match="There is no loss 'efdn': choose one of mean_std"):
         small(style_loss="efdn")
+
+
+def test_a_traced_model_knows_areas_of_one_color() -> None:
+    """Whatever the content that it was traced with."""
+    generator = torch.Generator().manual_seed(0)
+    photo, letterboxed, style = torch.rand(3, 1, 3, 64, 64, generator=generator).unbind()
+    letterboxed[..., :40, :] = 1.0
+    model = small().requires_grad_(False)
+    with torch.no_grad():
+        code = model.encode_style(style)
+        traced = torch.jit.trace(lambda content: model.decode(content, code), photo)
+        torch.testing.assert_close(traced(letterboxed), model.decode(letterboxed, code))

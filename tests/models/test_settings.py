@@ -82,3 +82,29 @@ def test_old_names_of_settings_work_with_a_warning(tmp_path: Path) -> None:
         model = stylezoo.import_checkpoint("johnson", [tmp_path / "johnson.pth"], encoder="vgg16_random/8", width=0.25)
     assert model.hparams["loss_encoder"] == "vgg16_random/8"
     assert {Path(warning.filename).name for w in (caught, loaded, imported) for warning in w} == {Path(__file__).name}
+
+
+@pytest.mark.parametrize("name", systems())
+def test_numbers_out_of_range_are_one_sentence(name: str) -> None:
+    hints = get_type_hints(systems()[name].__init__)
+    layers = {"relu4_1": 1.0}
+    wrong: dict[str, list[Any]] = {
+        "content_weight": [float("nan"), float("inf"), -1.0],
+        "lr": [float("nan"), float("inf"), -1e-3],
+        "lr_decay": [float("nan"), -1.0],
+        "width": [0.0, -1.0],
+        "ngf": [0],
+        "heads": [0],
+        "blocks": [-1],
+        "dropout": [1.0, -0.1, float("nan")],
+        "betas": [(0.9, 1.0)],
+        "style_layers": [{}, {"relu4_1": float("nan")}, {"relu4_1": -1.0}, layers | {"relu4_9": 1.0}, {"": 1.0}],
+        "content_layers": [{}, {"relu9_1": 1.0}],
+    }
+    for setting, values in wrong.items():
+        for value in values if setting in hints else []:
+            with pytest.raises(StylezooError, match=rf"^{setting}(:| is| names) ") as error:
+                thin_model(name, **{setting: value})
+            assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    with pytest.raises(StylezooError, match=r"^style_layers: there is no VGG layer 'relu4_9': did you mean 'relu4_\d'"):
+        thin_model("adain", style_layers={"relu4_9": 1.0})
