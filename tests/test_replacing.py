@@ -1,6 +1,7 @@
 """Files are replaced whole or not at all, and only regular files are read."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from stylezoo.files import open_regular, problem, replacing
 
@@ -100,3 +102,14 @@ def test_only_regular_files_are_opened(tmp_path):
             open_regular(path)
         assert problem(error.value) == expected
     assert time.monotonic() - started < 1
+
+
+def test_the_package_writes_files_in_one_place() -> None:
+    """Not by the calls that empty a file before they fill it, nor do the tools whose files are published."""
+    tools = [ROOT / "tools" / f"{name}.py" for name in ("cards", "publish_encoder", "update_results")]
+    for path in [*(ROOT / "stylezoo").rglob("*.py"), *tools]:
+        source = path.read_text()
+        assert ".write_text(" not in source and ".write_bytes(" not in source, path
+        opened = re.search(r"""open\((["']w|.*, ["']w)""", source)
+        # the function itself, an empty file that tries a folder, and a temporary file that is renamed
+        assert not opened or path.name in ("files.py", "run_folder.py", "download.py"), path

@@ -425,10 +425,13 @@ def test_mistakes_are_told_before_the_training(
     settings: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stylezoo.studies.material.Trainer", None)
-    with pytest.raises(ValueError, match="needs a system to train"):
-        studies.get("levels")(systems=())
     with pytest.raises(ValueError, match=message):
         studies.get("adain_loss_vs_iterations")(**{"content": str(folder), "style": str(folder), **settings})
+
+
+def test_a_study_without_models_and_systems() -> None:
+    with pytest.raises(StylezooError, match="levels needs a system to train"):
+        studies.get("levels")(systems=())
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file"])
