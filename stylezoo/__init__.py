@@ -10,9 +10,9 @@ output = model(content, style)                              # (B, 3, H, W), RGB:
 PyTorch and Lightning, which take seconds to import, are imported when the first of these names is used.
 """
 
-import importlib
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stylezoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
@@ -34,29 +34,17 @@ __all__ = [
     "stylize",
 ]
 
-_MODULES = {
-    "StyleModel": "module",
-    "StylezooError": "errors",
-    "create_model": "checkpoints",
-    "import_checkpoint": "checkpoints",
-    "list_models": "registry",
-    "load_model": "checkpoints",
-    "save_model": "checkpoints",
-    "stylize": "inference",
-}
-"""{public name: the module that defines it}."""
-
 if not TYPE_CHECKING:  # type checkers know the names above, and no others
-
-    def __getattr__(name: str) -> Any:
-        """Imports a public name, or a module of the package, when it is first used (PEP 562)."""
-        if name in _MODULES:
-            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-            globals()[name] = value
-            return value
-        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
-            return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "StyleModel": ".module",
+            "StylezooError": ".errors",
+            "create_model": ".checkpoints",
+            "import_checkpoint": ".checkpoints",
+            "list_models": ".registry",
+            "load_model": ".checkpoints",
+            "save_model": ".checkpoints",
+            "stylize": ".inference",
+        },
+    )

@@ -1,7 +1,8 @@
 """Reading and writing of images as RGB in [0, 1], color preservation, and contact sheets."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stylezoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylezoo.images.color import coral, keep_luminance
@@ -42,37 +43,29 @@ __all__ = [
     "written_formats",
 ]
 
-_MODULES = {
-    "ALPHA_SUFFIXES": "writing",
-    "IMAGE_SUFFIXES": "formats",
-    "ImageError": "formats",
-    "ImageLike": "tensors",
-    "MAX_PIXELS": "formats",
-    "check_batch": "tensors",
-    "check_target": "writing",
-    "coral": "color",
-    "folder_images": "reading",
-    "grid": "tensors",
-    "keep_luminance": "color",
-    "list_images": "reading",
-    "load_image": "tensors",
-    "load_style": "tensors",
-    "load_with_alpha": "tensors",
-    "read_image": "reading",
-    "to_image": "tensors",
-    "to_tensor": "tensors",
-    "write_image": "writing",
-    "written_formats": "formats",
-}
-"""{public name: the module that defines it}."""
-
-
 if not TYPE_CHECKING:  # type checkers know the names above, and no others
-
-    def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used (PEP 562): some of them import PyTorch."""
-        if name in _MODULES:
-            value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-            globals()[name] = value
-            return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ALPHA_SUFFIXES": ".writing",
+            "IMAGE_SUFFIXES": ".formats",
+            "ImageError": ".formats",
+            "ImageLike": ".tensors",
+            "MAX_PIXELS": ".formats",
+            "check_batch": ".tensors",
+            "check_target": ".writing",
+            "coral": ".color",
+            "folder_images": ".reading",
+            "grid": ".tensors",
+            "keep_luminance": ".color",
+            "list_images": ".reading",
+            "load_image": ".tensors",
+            "load_style": ".tensors",
+            "load_with_alpha": ".tensors",
+            "read_image": ".reading",
+            "to_image": ".tensors",
+            "to_tensor": ".tensors",
+            "write_image": ".writing",
+            "written_formats": ".formats",
+        },
+    )

@@ -1,10 +1,10 @@
 """From a model to images: `Stylizer` for batches, `stylize` for one image."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from stylezoo import legacy
 from stylezoo.controls import SMALLEST_SIDE, PreserveColor
+from stylezoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylezoo.images import ImageLike, load_image
@@ -32,30 +32,27 @@ __all__ = [
     "stylize",
 ]
 
-_MODULES = {
-    "FINGERPRINT_TOLERANCE": ".stylizer",
-    "ImageLike": "..images",
-    "Style": ".stylizer",
-    "Stylizer": ".stylizer",
-    "fingerprint": ".stylizer",
-    "load_image": "..images",
-    "load_masks": ".regions",
-    "load_styles": ".stylizer",
-    "stylize": ".stylizer",
-}
-"""{public name: the module that has it}."""
-
 _RENAMED = {"Painter": "Stylizer", "Picture": "ImageLike", "load_picture": "load_image"}
 
 if not TYPE_CHECKING:  # type checkers know the names above, and no others
+    _get, __dir__ = lazy_names(
+        __name__,
+        {
+            "FINGERPRINT_TOLERANCE": ".stylizer",
+            "ImageLike": "..images",
+            "Style": ".stylizer",
+            "Stylizer": ".stylizer",
+            "fingerprint": ".stylizer",
+            "load_image": "..images",
+            "load_masks": ".regions",
+            "load_styles": ".stylizer",
+            "stylize": ".stylizer",
+        },
+    )
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name when it is first used (PEP 562): most of them import PyTorch."""
+        """Imports a public name when it is first used, also by its former name."""
         if name in _RENAMED:
             legacy.warn(f"stylezoo.inference.{name}", _RENAMED[name])
             name = _RENAMED[name]
-        if name in _MODULES:
-            value = getattr(importlib.import_module(_MODULES[name], __name__), name)
-            globals()[name] = value
-            return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _get(name)

@@ -69,20 +69,8 @@ class AdaIN(FeatureTransferModel):
         """Stylizes each region of the content with a style of its own (section 7.3, spatial control).
 
         As in xunhuang1995/AdaIN-style@6d8ac28 test.lua ``-mask``: masks are resized (nearest) to the features, and the
-        content's statistics are those of the region.
-
-        Args:
-            content: (B, 3, H, W), RGB in [0, 1].
-            codes: One per region.
-            masks: (K, H, W) or (B, K, H, W), one map per code; each position takes the code whose map is largest there.
-            alpha: Strength, 0 to 1.
-            tile: See `decode`.
-
-        Returns:
-            (B, 3, H, W), not clamped.
-
-        Raises:
-            StylezooError: If masks and codes do not fit.
+        content's statistics are those of the region. Arguments, result and errors are those of
+        `StyleModel.decode_regions`.
         """
         content, codes = self.check_inputs(content, codes)
         features = self.features(self.pad(content), tile)

@@ -200,7 +200,7 @@ class CIN(TrainedStyles):
 
     def _numbers(self, style: Any) -> Tensor:
         """Numbers of styles as (B,) on the model's device, from a number, a name or such a tensor."""
-        count, names = len(self.styles), self.styles
+        count, names, asked = len(self.styles), self.styles, style
         if isinstance(style, str):
             if style in names:
                 style = names.index(style)
@@ -209,8 +209,9 @@ class CIN(TrainedStyles):
         if isinstance(style, int) and not isinstance(style, bool):
             style = torch.tensor([style])
         if not isinstance(style, Tensor) or style.ndim > 1 or not ((style >= 0) & (style < count)).all():
-            asked = tuple(style.shape) if isinstance(style, Tensor) and style.ndim > 1 else style
-            close = did_you_mean(style, names, cutoff=0.5) if isinstance(style, str) else None
+            if isinstance(asked, Tensor):
+                asked = asked.tolist() if asked.ndim < 2 else f"of shape {tuple(asked.shape)}"
+            close = did_you_mean(asked, names, cutoff=0.5) if isinstance(style, str) else None
             hint = (
                 f"did you mean {close!r}?"
                 if close
