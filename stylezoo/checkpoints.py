@@ -119,8 +119,12 @@ def build(cls: type[StyleModel], settings: Mapping[str, Any], source: str | Path
             raise StylezooError(f"{cls.system} has no setting {name!r} ({source}): {hint}")
     try:
         return cls(**settings)
-    except StylezooError:
+    except MissingFileError:
         raise
+    except StylezooError as error:
+        if not isinstance(source, Path):
+            raise
+        raise StylezooError(f"{cls.system} cannot be built with the settings of {source}: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StylezooError(f"{cls.system} cannot be built with the settings of {source}: {reason}.") from error

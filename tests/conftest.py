@@ -26,8 +26,9 @@ if CPU == "baseline":
 
 import torch
 
-# A shell that starts a program in the background lets it ignore Ctrl-C, and so would all processes that tests start.
+# A program that a shell starts in the background ignores Ctrl-C, one under nohup SIGHUP, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import stylezoo
 from stylezoo import StyleModel

@@ -63,7 +63,8 @@ class WorkerBatches(_MultiProcessingDataLoaderIter):
     def __init__(self, loader: Loader) -> None:
         self._owner = loader
         self._waiting_since: float | None = None
-        super().__init__(loader)
+        with held_back(STOP_SIGNALS):  # until a worker ignores them, they would end it
+            super().__init__(loader)
         threading.Thread(target=watch, args=(weakref.ref(self),), daemon=True, name="data_watch").start()
         if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGCHLD)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylezoo.data import DataError, Folder
+from stylezoo.data.loader import WorkerBatches
 from stylezoo.data.stream import Files
 
 
@@ -71,6 +72,15 @@ def test_signals_to_the_group_do_not_reach_workers(tmp_path: Path) -> None:
 
     values, messages = read(colors(tmp_path), 2, disturb)
     assert not messages and torch.equal(values, read(tmp_path, 0)[0])
+
+
+def test_signals_do_not_reach_workers_that_have_just_started(tmp_path: Path) -> None:
+    folder = Folder(str(colors(tmp_path)), batch_size=2, size=16, crop=16, num_workers=2, holdout=0)
+    batches = WorkerBatches(folder.train_dataloader())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        send(number, every=True)([worker.pid for worker in batches._workers])
+    assert next(batches)["content"].shape == (2, 3, 16, 16)
+    batches._shutdown_workers()
 
 
 def test_workers_that_are_lost_again_and_again_are_one_sentence(

@@ -57,8 +57,9 @@ def test_the_original_is_not_overwritten(
 ) -> None:
     photo = tmp_path / "photo.png"
     write_image(torch.rand(3, 32, 32), photo)
-    before = photo.read_bytes()
-    assert run("--model", "no_model", "--content", str(photo), "--style", style, "--output", str(photo)) == 1
+    before, damaged = photo.read_bytes(), tmp_path / "damaged.safetensors"
+    damaged.touch()  # reading it would be an error of its own
+    assert run("--model", str(damaged), "--content", str(photo), "--style", style, "--output", str(photo)) == 1
     said = capsys.readouterr().err
     assert "would replace the input" in said and len(said.splitlines()) == 1 and photo.read_bytes() == before
 
@@ -66,8 +67,9 @@ def test_the_original_is_not_overwritten(
 def test_what_is_cheap_is_checked_before_the_model_is_loaded(
     style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo = contents(tmp_path / "in", (32, 32))
-    common = {"--model": "no_model", "--content": photo, "--style": style, "--output": str(tmp_path / "out")}
+    photo, damaged = contents(tmp_path / "in", (32, 32)), tmp_path / "damaged.safetensors"
+    damaged.touch()  # reading it would be an error of its own
+    common = {"--model": str(damaged), "--content": photo, "--style": style, "--output": str(tmp_path / "out")}
     for changes, message in (
         ({"--content": "gone.png"}, "gone.png does not exist"),
         ({"--style": "gone.png"}, "style gone.png does not exist"),
