@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylezoo.data import DataError, Folder
-from stylezoo.data.loader import WorkerBatches
+from stylezoo.data.loader import WorkerBatches, ignore_stop_signals
 from stylezoo.data.stream import Files
 
 
@@ -74,9 +75,16 @@ def test_signals_to_the_group_do_not_reach_workers(tmp_path: Path) -> None:
     assert not messages and torch.equal(values, read(tmp_path, 0)[0])
 
 
+def late(worker: int) -> None:
+    time.sleep(1)
+    ignore_stop_signals(worker)
+
+
 def test_signals_do_not_reach_workers_that_have_just_started(tmp_path: Path) -> None:
     folder = Folder(str(colors(tmp_path)), batch_size=2, size=16, crop=16, num_workers=2, holdout=0)
-    batches = WorkerBatches(folder.train_dataloader())
+    loader = folder.train_dataloader()
+    loader.worker_init_fn = late
+    batches = WorkerBatches(loader)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         send(number, every=True)([worker.pid for worker in batches._workers])
     assert next(batches)["content"].shape == (2, 3, 16, 16)
