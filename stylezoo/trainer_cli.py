@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
 from stylezoo import recipes
 from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
 from stylezoo.data import Folder, Pairs
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, check_number
 from stylezoo.module import StyleModel
 from stylezoo.training import (
     ChannelsLast,
@@ -131,6 +132,9 @@ class StyleCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer, callbacks = self._get(self.config_init, "trainer"), self._parser(self.subcommand).callback_keys
+        for name, (meaning, low) in TRAINER_RANGES.items():
+            if isinstance(trainer[name], (int, float)):
+                check_number(f"trainer.{name}", trainer[name], meaning, low)
         if trainer["logger"] is False:  # nowhere to log the rate to
             callbacks.remove("lr_monitor")
         if trainer["enable_progress_bar"] is False:
@@ -243,6 +247,15 @@ def int_before_float(hint: Any) -> Any:
     others = [kind for kind in kinds if kind is not int]
     return reduce(or_, [part for kind in others for part in ((int, float) if kind is float else (kind,))])
 
+
+TRAINER_RANGES: dict[str, tuple[Any, ...]] = {
+    "accumulate_grad_batches": ("a number of batches, at least 1", 1),
+    "check_val_every_n_epoch": ("a number of epochs, at least 1", 1),
+    "gradient_clip_val": ("a finite number from 0 up; 0 and null clip nothing", 0),
+    "log_every_n_steps": ("a number of steps from 0 up", 0),
+    "val_check_interval": ("a number of batches or a share of an epoch, greater than 0", math.nextafter(0, 1)),
+}
+"""Meaning and range of settings of the trainer, as `check_number` takes them, which Lightning takes at any value."""
 
 PLACES = ("root", "download")
 """Settings of a data set that say where its images are."""

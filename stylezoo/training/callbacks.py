@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from stylezoo.errors import check_number
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import Iteration, StyleModel
 from stylezoo.training.loggers import warn_once
@@ -32,7 +33,8 @@ class RunProgressBar(RichProgressBar):
 
     def __init__(self, seconds_per_line: float = 20.0) -> None:
         super().__init__(refresh_rate=4, leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
-        self.seconds_per_line = seconds_per_line
+        meaning = "the seconds between two lines, from 0 up"
+        self.seconds_per_line = check_number("seconds_per_line", seconds_per_line, meaning, 0)
         self._started = self._last_line = 0.0
         self._first_step = 0
         self._iterations: TaskID | None = None  # of an image that is optimized
@@ -120,8 +122,10 @@ class ImageGrid(Callback):
     """
 
     def __init__(self, every_n_steps: int = 500, pairs: int = 4) -> None:
-        self.every_n_steps = every_n_steps
-        self.pairs = pairs
+        self.every_n_steps = check_number(
+            "every_n_steps", every_n_steps, "a number of steps; 0 writes none", 0, whole=True
+        )
+        self.pairs = check_number("pairs", pairs, "a number of pairs, at least 1", 1, whole=True)
         self._batch: dict[str, Tensor] | None = None
         self._last_step = -1
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, check_number
 from stylezoo.losses import at_least_float32
 from stylezoo.models.magenta import Magenta
 from stylezoo.module import StyleModel
@@ -30,7 +30,8 @@ class Distillation:
     """
 
     def __init__(self, teacher: str, weight: float = 1.0, imitation_weight: float = 0.0) -> None:
-        self.weight, self.imitation_weight = weight, imitation_weight
+        self.weight = check_number("weight", weight, "a finite number from 0 up", 0)
+        self.imitation_weight = check_number("imitation_weight", imitation_weight, "a finite number from 0 up", 0)
         with torch.random.fork_rng(devices=[]):  # the weights of the student do not depend on its having a teacher
             model = load_model(teacher)
         if not isinstance(model, Magenta):

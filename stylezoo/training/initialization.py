@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, check_number
 from stylezoo.training.optimizers import inverse_root, preconditioner, second_moments
 from stylezoo.training.plans import Plan, RegressionTarget
 from stylezoo.training.regression import (
@@ -57,7 +57,9 @@ class LeastSquares(Initialization):
     """
 
     def __init__(self, crops: int = 256, positions: int = 72, damping: float = 1e-2) -> None:
-        self.crops, self.positions, self.damping = crops, positions, damping
+        self.crops = check_number("crops", crops, "a number of training crops, at least 1", 1, whole=True)
+        self.positions = check_number("positions", positions, "a number of positions, at least 1", 1, whole=True)
+        self.damping = check_number("damping", damping, "a finite number from 0 up", 0)
 
     @torch.no_grad()
     def __call__(self, plan: Plan, images: Tensor, kept: Collection[str] = ()) -> dict[str, Tensor]:

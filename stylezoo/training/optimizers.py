@@ -7,6 +7,7 @@ first steps what a least-squares initialization has found.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stylezoo.errors import check_number
 from stylezoo.training.plans import Plan
 
 
@@ -42,7 +44,11 @@ class PreconditionedAdam(OptimizerSettings):
     """
 
     def __init__(self, lr: float = 3e-3, betas: tuple[float, float] = (0.9, 0.99), crops: int = 64) -> None:
-        self.lr, self.betas, self.crops = lr, betas, crops
+        self.lr = check_number("lr", lr, "the learning rate, a finite number from 0 up", 0)
+        for beta in betas:
+            check_number("betas", beta, "two numbers from 0 up to 1, without 1", 0, math.nextafter(1, 0))
+        self.betas = betas
+        self.crops = check_number("crops", crops, "a number of training crops, at least 1", 1, whole=True)
 
     def build(self, plan: Plan, preconditioners: Mapping[str, Tensor] | None) -> Optimizer:
         convs = plan.convolutions

@@ -108,6 +108,6 @@ def fit_relu(inputs: Tensor, target: Tensor, rounds: int = 4, ridge: float = 1e-
     factor = torch.linalg.cholesky(normal)
     wanted = target
     for _ in range(rounds):
-        solution = torch.cholesky_solve((inputs.T @ wanted).double(), factor).float()
+        solution = torch.cholesky_solve((inputs.T @ wanted).double(), factor).to(inputs)
         wanted = torch.where(target > 0, target, (inputs @ solution).clamp_max(0))
     return solution[:-1].T.contiguous(), solution[-1]

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stylezoo.errors import StylezooError
+from stylezoo.errors import StylezooError, check_number
 from stylezoo.module import StyleModel
 from stylezoo.training.distillation import Distillation
 from stylezoo.training.finite import FiniteGuard
@@ -55,8 +55,9 @@ class Training(Callback):
         batch_norm_momentum: float | None = None,
         skip_nonfinite: int = 0,
     ) -> None:
-        if skip_nonfinite < 0:
-            raise StylezooError(f"skip_nonfinite must be at least 0, not {skip_nonfinite}.")
+        check_number("skip_nonfinite", skip_nonfinite, "a number of steps from 0 up", 0, whole=True)
+        if batch_norm_momentum is not None:
+            check_number("batch_norm_momentum", batch_norm_momentum, "a share between 0 and 1", 0, 1)
         self.initialization, self.optimizer, self.objective = initialization, optimizer, objective
         self.loss_encoder, self.loss_encoder_weights = loss_encoder, loss_encoder_weights
         self.freeze, self.batch_norm_momentum = freeze or [], batch_norm_momentum
@@ -192,7 +193,7 @@ def some_images(data: LightningDataModule, count: int) -> Tensor:
 
 
 def shared_images(trainer: Trainer, count: int) -> Tensor:
-    """Returns `some_images` of a run on its device, the same in all its processes.
+    """Returns `some_images` of a run on its device and in the precision of its weights, the same in all its processes.
 
     Raises:
         StylezooError: If the run has no datamodule.
@@ -201,4 +202,4 @@ def shared_images(trainer: Trainer, count: int) -> Tensor:
     if data is None:
         raise StylezooError("An initialization uses crops of a datamodule: train with one (Pairs).")
     images: Tensor = trainer.strategy.broadcast(some_images(data, count)).to(trainer.strategy.root_device)
-    return images
+    return images.to(next(trainer.lightning_module.parameters()).dtype)

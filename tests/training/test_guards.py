@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import resource
 import signal
@@ -159,7 +160,7 @@ def test_weights_that_are_not_finite_are_not_saved(pictures: Path, tmp_path: Pat
 
 
 def test_a_rate_that_is_far_too_high_ends_the_command(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, capsys: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder keeps its good checkpoint; the rate of the command replaces that of the checkpoint, and it says so."""
     arguments = command(pictures, tmp_path, "--trainer.logger.version=x", "--images.every_n_steps=0")
@@ -169,7 +170,9 @@ def test_a_rate_that_is_far_too_high_ends_the_command(
     resume = [*arguments, "--trainer.max_steps=20", f"--ckpt_path={last}"]
     assert "is not finite" in fails([*resume, "--model.lr=1e30"], capsys)
     assert last.read_bytes() == good
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     main([*arguments, "--trainer.max_steps=3", f"--ckpt_path={last}", "--model.lr=5e-4"])
+    assert "other settings than its checkpoint: learning rate 0.0005 instead of 0.0001" in caplog.text
     state = torch.load(last, weights_only=True)
     rates = [group["lr"] for group in state["optimizer_states"][0]["param_groups"]]
     assert rates == [pytest.approx(5e-4 / (1 + 5e-5 * 3))]
@@ -311,7 +314,15 @@ def test_checkpoints_of_another_run_are_not_replaced(pictures: Path, tmp_path: P
         ("--data.seed=-3", "seed must be at least 0, not -3"),
         ("--data.timeout=0", "timeout must be more than 0 seconds"),
         ("--data.batch_size=1000000000", "lower batch_size or crop"),
-        ("--training.skip_nonfinite=-1", "skip_nonfinite must be at least 0, not -1"),
+        ("--training.skip_nonfinite=-1", "skip_nonfinite is a number of steps from 0 up, not -1"),
+        ("--training.optimizer=PreconditionedAdam --training.optimizer.lr=-1", "lr is the learning rate, a finite"),
+        ("--training.initialization=LeastSquares --training.initialization.crops=0", "crops is a number of training"),
+        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches is a number of batches, at least 1"),
+        ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch is a number of epochs, at least 1"),
+        ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val is a finite number from 0 up"),
+        ("--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps is a number of steps from 0 up"),
+        ("--trainer.val_check_interval=0", "trainer.val_check_interval is a number of batches or a share of an epoch"),
+        ("--images.every_n_steps=-1", "every_n_steps is a number of steps; 0 writes none, not -1"),
         ("--trainer.precision=bf16-true", "use bf16-mixed or 16-mixed"),
         ("--trainer.max_steps=-5", "The trainer cannot be built with these settings"),
         ("--trainer.logger.save_dir=/dev/null", "cannot be written to (/dev/null"),
@@ -321,8 +332,17 @@ def test_checkpoints_of_another_run_are_not_replaced(pictures: Path, tmp_path: P
 def test_values_out_of_range_are_one_sentence(
     option: str, sentence: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sentence in fails(command(pictures, tmp_path / "runs", option), capsys)
+    assert sentence in fails(command(pictures, tmp_path / "runs", *option.split()), capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_64_bits_are_initialized(pictures: Path, tmp_path: Path) -> None:
+    options = ["--training.initialization=LeastSquares", "--training.initialization.crops=4"]
+    options += ["--training.optimizer=PreconditionedAdam", "--trainer.precision=64-true", "--trainer.max_steps=1"]
+    main([*command(pictures, tmp_path), *options])
+    (last,) = tmp_path.rglob("last.ckpt")
+    weights = torch.load(last, weights_only=True)["state_dict"]
+    assert {weight.dtype for weight in weights.values() if weight.is_floating_point()} == {torch.float64}
 
 
 # Loggers
