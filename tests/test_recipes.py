@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, THIN
+from conftest import ROOT, THIN, load_module
 
 import stylezoo
 from stylezoo import registry
 from stylezoo.cli import main
-from stylezoo.trainer_cli import StyleCLI
+
+fuzz = load_module("fuzz_tool", ROOT / "tools" / "fuzz.py")
 
 EXPERIMENTS = ROOT / "experiments"
 BALANCED = sorted((EXPERIMENTS / "balanced").glob("*.yaml"))
@@ -51,23 +52,10 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-class ParsedOnly(StyleCLI):
-    """The command line up to the parsed configuration."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def effective() -> Callable[..., dict[str, Any]]:
     """All values that ``fit`` has with some configuration files, defaults included, by dotted name."""
-    parser = ParsedOnly(["fit", f"--config={EXPERIMENTS / 'adain.yaml'}"]).parser
+    parser = fuzz.ParsedOnly(["fit", f"--config={EXPERIMENTS / 'adain.yaml'}"]).parser
 
     @cache
     def parse(*files: Path) -> dict[str, Any]:
