@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
@@ -58,10 +59,23 @@ def main(args: list[str] | None = None) -> None:
     """
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
+    warnings.formatwarning = _formatted  # Lightning, which is imported later, falls back to it
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with told_in_one_sentence():
         run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
+
+
+_format_warning = warnings.formatwarning
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns a warning of this package as one sentence, without the line of code that it comes from."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"stylezoo: {message}\n"
+    return _format_warning(message, category, filename, lineno, line)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

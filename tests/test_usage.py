@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -337,3 +338,12 @@ def test_files_of_the_working_directory_hide_no_library(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stylezoo", "list"]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_a_warning_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # back to what it was afterwards
+    main(["list"])
+    warning = UserWarning("x.gif has 3 frames; the first is used.")
+    said = warnings.formatwarning(warning, UserWarning, str(ROOT / "stylezoo" / "images" / "reading.py"), 99)
+    assert said == "stylezoo: x.gif has 3 frames; the first is used.\n"
+    assert "other.py:7" in warnings.formatwarning(warning, UserWarning, "/somewhere/other.py", 7)
