@@ -10,12 +10,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, THIN
 from lightning.pytorch import Trainer
-from test_recipes import ParsedOnly
+from test_recipes import fuzz
 
 import stylezoo
 from stylezoo import cli, recipes, registry
@@ -176,22 +177,22 @@ def test_recipes_are_read_as_yaml_reads_them() -> None:
 
 
 @pytest.fixture(scope="module")
-def parsed() -> ParsedOnly:
-    return ParsedOnly(["fit", ADAIN])
+def parsed() -> Any:
+    return fuzz.ParsedOnly(["fit", ADAIN])
 
 
-def test_the_front_knows_all_options(parsed: ParsedOnly) -> None:
+def test_the_front_knows_all_options(parsed: Any) -> None:
     """`stylezoo.cli` names them without Lightning."""
     roots = {
         option.removeprefix("--").partition(".")[0].removesuffix("+")
         for command in ("fit", "validate", "test", "predict")
-        for action in ParsedOnly([command, ADAIN])._parser(command)._actions
+        for action in fuzz.ParsedOnly([command, ADAIN])._parser(command)._actions
         for option in action.option_strings
     }
     assert roots - {"-h", "-c"} == {*OPTIONS}
 
 
-def test_what_a_run_saves_is_a_recipe(parsed: ParsedOnly, tmp_path: Path) -> None:
+def test_what_a_run_saves_is_a_recipe(parsed: Any, tmp_path: Path) -> None:
     """Its dump, all defaults included, is read again as the same."""
     path = tmp_path / "config.yaml"
     for names in (
@@ -212,13 +213,13 @@ def test_what_a_run_saves_is_a_recipe(parsed: ParsedOnly, tmp_path: Path) -> Non
         assert parsed._parser("fit").dump(again.fit, skip_none=False) == text
 
 
-def int_or_float(parser: ParsedOnly) -> Iterator[str]:
+def int_or_float(parser: Any) -> Iterator[str]:
     for action in parser._parser("fit")._actions:
         if {int, float} <= {*getattr(getattr(action, "_typehint", None), "__args__", ())}:
             yield action.dest
 
 
-def test_whole_numbers_stay_whole(parsed: ParsedOnly) -> None:
+def test_whole_numbers_stay_whole(parsed: Any) -> None:
     """1 is one batch and 1.0 all of them, in every option that takes both, on the command line and in YAML."""
     options = list(int_or_float(parsed))
     limits = [f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test", "predict")]
@@ -240,7 +241,7 @@ def test_the_order_of_a_union_does_not_depend_on_imports() -> None:
         assert int_before_float(hint) is hint
 
 
-def test_a_data_set_keeps_to_its_own_folder(parsed: ParsedOnly, tmp_path: Path) -> None:
+def test_a_data_set_keeps_to_its_own_folder(parsed: Any, tmp_path: Path) -> None:
     """Whether an option or another recipe names it; what is given with it counts."""
 
     def content(*words: str) -> tuple[str, str | None]:
