@@ -46,8 +46,8 @@ test-portable: $(READY)  ## run the numerical tests as on a processor without AV
 fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 seconds: one sentence each, and nothing lost
 	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-notebooks: $(READY)  ## run the notebooks (minutes on a CPU)
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+notebooks: $(READY)  ## run the notebooks side by side (minutes on a CPU)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
 
 # Folders of photos (CONTENT) and paintings (STYLE); optionally of public weight files (WEIGHTS), of StyleID's
 # images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). FORCE=1 measures everything again.
