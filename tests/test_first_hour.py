@@ -15,7 +15,10 @@ from stylezoo.cli import main
 from stylezoo.images import load_image, write_image
 
 SHORT = {
-    "fit": ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--training.optimizer.crops=4"],
+    "fit": [
+        *("--trainer.max_steps=2", "--trainer.val_check_interval=2", "--training.optimizer.crops=4"),
+        *("--data.size=64", "--data.crop=48"),
+    ],
     "train-style": ["--steps=2"],
 }
 """Options that are appended to commands that train."""
