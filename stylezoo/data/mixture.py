@@ -82,6 +82,11 @@ class Mixture(Folder):
             part.option = f"{self.option}.parts[{number}]"
             part.check(stage)
 
+    def check_framing(self, framing: Framing) -> None:
+        """Checks all parts, see `Folder.check_framing`."""
+        for part in self.parts:
+            part.check_framing(part.framing.inherit(framing))
+
     def fetch(self, splits: Iterable[Split]) -> None:
         """Downloads the missing files of the parts that are to be downloaded."""
         for part in self.parts:

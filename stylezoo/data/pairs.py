@@ -71,6 +71,7 @@ class Pairs(ImageModule):
         """
         for module in self.modules().values():
             module.check(stage)
+            module.check_framing(module.framing.inherit(self.framing))
 
     def prepare_data(self) -> None:
         """Downloads the missing files of both data sets if their ``download`` is set.
