@@ -324,7 +324,7 @@ def _write_shards(
                         progress.advance(task)
                         if shard.size >= SHARD_BYTES:
                             break
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - raised again when what is done is safe
                     stopped = error
                 shard.finish()
             index.rows |= {row.name: row for row in rows}

@@ -197,19 +197,19 @@ class Step:
             self.images = self.images.contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if way.channels_last else torch.contiguous_format
         for part in (self.encoder, self.decoder):
-            part.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+            part.to(device).to(memory_format=layout)
 
     def __call__(self) -> None:
         short = self.way.precision == "bf16-mixed"
         mixed = torch.autocast(self.device.type, dtype=torch.bfloat16) if short else nullcontext()
-        faster: AbstractContextManager[object] = WinogradTraining() if self.way.winograd else nullcontext()
+        faster: AbstractContextManager[object] = WinogradTraining() if self.way.winograd else nullcontext()  # type: ignore[no-untyped-call]
         with faster:
             with mixed:
                 with torch.no_grad():
                     target = self.encoder(self.images)
                 output: Tensor = self.encoder(self.decoder(target))
                 loss = F.mse_loss(output.float(), target.float())
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -24,10 +24,10 @@ aten = torch.ops.aten
 @cache
 def has_nnpack() -> bool:
     """Whether PyTorch has NNPACK, and the processor what that needs; the first call initializes it."""
-    return hasattr(torch, "_nnpack_spatial_convolution") and bool(torch.backends.nnpack.is_available())
+    return hasattr(torch, "_nnpack_spatial_convolution") and bool(torch.backends.nnpack.is_available())  # type: ignore[no-untyped-call]
 
 
-class WinogradTraining(TorchDispatchMode):
+class WinogradTraining(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A ``with`` block in which 3 x 3 convolutions, and their gradients with respect to the input, are NNPACK's.
 
     What differs from PyTorch's own is rounding, relative errors of about 1e-6. Other convolutions (strides, groups, few
@@ -83,5 +83,5 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> T
     Image by image: for a batch NNPACK has another algorithm, which is slower than oneDNN.
     """
     weight = weight.contiguous()
-    one = [torch._nnpack_spatial_convolution(image, weight, bias, [padding, padding], [1, 1]) for image in x.split(1)]
+    one = [torch._nnpack_spatial_convolution(image, weight, bias, [padding, padding], [1, 1]) for image in x.split(1)]  # type: ignore[no-untyped-call]
     return torch.cat(one) if len(one) > 1 else one[0]

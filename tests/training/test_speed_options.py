@@ -139,10 +139,10 @@ def test_auto_is_stored_as_what_it_was(pictures: Path, tmp_path: Path, monkeypat
     assert config["channels_last"] is True and config["winograd"] is False
     monkeypatch.setattr("stylezoo.trainer_cli.remembered", lambda device: {PLAIN: 1.0, LAST: 0.9, SHORT: 0.5})
     main([*arguments, "--precision=auto"])
-    config = yaml.safe_load((sorted(tmp_path.rglob("config.yaml"))[-1]).read_text())
+    config = yaml.safe_load(max(tmp_path.rglob("config.yaml")).read_text())
     assert config["trainer"]["precision"] == "bf16-mixed" and config["channels_last"] is False
     main([*arguments, "--precision=bf16-mixed"])
-    config = yaml.safe_load((sorted(tmp_path.rglob("config.yaml"))[-1]).read_text())
+    config = yaml.safe_load(max(tmp_path.rglob("config.yaml")).read_text())
     assert config["trainer"]["precision"] == "bf16-mixed"
 
 
