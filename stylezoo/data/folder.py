@@ -47,7 +47,7 @@ class ImageModule(L.LightningDataModule):
 
         Args:
             batch_size: Samples per process, at least 1.
-            num_workers: Worker processes of a loader, at least 0; None: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader, at least 0; None: `workers`.
             seed: Seed of order, crops and flips, at least 0.
             val_samples: Largest number of validation samples, at least 1.
             timeout: Seconds after which workers that send nothing are replaced, more than 0.
@@ -64,7 +64,7 @@ class ImageModule(L.LightningDataModule):
             raise StylezooError(f"timeout must be more than 0 seconds, not {timeout}.")
         self.timeout = timeout
         self.batch_size = batch_size
-        self.num_workers = min(4, max(0, cpus() - 1)) if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
 
@@ -108,16 +108,39 @@ class ImageModule(L.LightningDataModule):
         return self._loader(samples, ResumableSampler(samples, -(-count // world), rank, world, self.batch_size))
 
     def _loader(self, samples: Samples, sampler: ResumableSampler) -> Loader:
+        workers = self.workers() if self.num_workers is None else self.num_workers
         return Loader(
             samples,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            timeout=self.timeout if self.num_workers else 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._on_gpu(),
+            timeout=self.timeout if workers else 0,
             worker_init_fn=ignore_stop_signals,
         )
+
+    def workers(self) -> int:
+        """Returns the number of worker processes that help: images are decoded while the network trains.
+
+        One CPU is left to the run itself, and each process of a run on several devices has its share of the others, at most
+        16 where a GPU waits for images and at most 4 where CPUs train. Prepared images take a run on CPUs less time than
+        the exchange with a worker.
+        """
+        if not self._on_gpu():
+            return 0 if self.is_prepared() else min(4, max(0, cpus() - 1))
+        processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
+        return min(16, max(1, cpus() // processes - 1))
+
+    def is_prepared(self) -> bool:
+        """Whether all images are read from prepared folders."""
+        return False
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a CUDA device, to which they are copied faster from pinned memory."""
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return self.trainer.strategy.root_device.type == "cuda"
 
     def _place(self) -> tuple[int, int]:
         """Returns (rank, number of processes)."""
@@ -185,7 +208,7 @@ class Folder(ImageModule):
             holdout: Share of the images that is held out for validation, and the same share for testing, in [0, 0.5); at
                 least one of three or more images. With 0, or with fewer than three images, all splits share all images.
             batch_size: Samples per process.
-            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
             seed: Seed of order, crops and flips.
             val_samples: Largest number of validation images.
             timeout: Seconds after which worker processes that send nothing are replaced.
@@ -394,6 +417,9 @@ class Folder(ImageModule):
         if split not in self._files:
             raise DataError(self.missing(split))
         return self._files[split]
+
+    def is_prepared(self) -> bool:
+        return self.prepared
 
     def _listed(self, paths: list[Path], label: str) -> Files:
         return PreparedFiles(self._prepared(), paths, label) if self.prepared else Files(paths, label)

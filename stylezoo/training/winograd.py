@@ -18,6 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 SMALLEST_WIDTH = 16
 """Channels from which it is faster: the transforms of the tiles cost as much as the products of this many."""
 
+SMALLEST_MAP = 24 * 24
+"""Positions from which it is faster: the kernels are transformed anew for every image."""
+
 aten = torch.ops.aten
 
 
@@ -72,7 +75,7 @@ def _fits(
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.is_contiguous()
-        and x.numel() > 0
+        and x.shape[2] * x.shape[3] >= SMALLEST_MAP
         and has_nnpack()
     )
 

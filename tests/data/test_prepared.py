@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,16 @@ def test_training_reads_prepared_images(originals: Path, capsys: pytest.CaptureF
             *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(originals.parent / "run")),
         ]
     )
+
+
+def test_workers_are_as_many_as_help(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylezoo.data.folder.cpus", lambda: 8)
+    beside(originals)
+    usual, stored = (Folder(str(originals), prepared=prepared) for prepared in (False, True))
+    assert (usual.workers(), stored.workers(), Mixture([stored]).workers()) == (4, 0, 0)
+    assert (Pairs(stored, usual).workers(), Pairs(stored, stored).workers()) == (4, 0)
+    monkeypatch.setattr(Folder, "_on_gpu", lambda self: True)
+    assert (usual.workers(), stored.workers()) == (7, 7)
+    usual.trainer = SimpleNamespace(num_devices=4)  # type: ignore[assignment]
+    assert usual.workers() == 1
+    assert Folder(str(originals), num_workers=0, size=32, crop=8).train_dataloader().num_workers == 0

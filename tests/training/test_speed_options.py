@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import thin_model
 from test_training_options import command, losses
 from torch import nn
 
@@ -39,12 +40,13 @@ def test_winograd_has_the_gradients_of_a_convolution(frozen: bool) -> None:
         nn.ReLU(),
         nn.ReflectionPad2d(1),
         nn.Conv2d(24, 32, 3, bias=False),
-        nn.Conv2d(32, 32, 3, stride=2),
-        nn.Conv2d(32, 32, 3, groups=2),
         nn.Conv2d(32, 16, 3, padding=2),
+        nn.Conv2d(16, 16, 3, groups=2),
+        nn.Conv2d(16, 16, 3, stride=2),
+        nn.Conv2d(16, 16, 3),
     )
     network[4].requires_grad_(not frozen)
-    x = torch.rand(3, 3, 21, 18)
+    x = torch.rand(3, 3, 31, 28)
     exact = gradients(network.double(), x.double())
     usual = gradients(network.float(), x)
     calls = []
@@ -78,7 +80,12 @@ def test_winograd_leaves_other_types_alone() -> None:
 
 @needs_nnpack
 def test_a_run_with_winograd_has_the_losses_of_one_without(pictures: Path, tmp_path: Path) -> None:
-    arguments = [*command(pictures, tmp_path), "--model.encoder=vgg19_random/4", "--trainer.max_steps=3"]
+    arguments = [
+        *command(pictures, tmp_path),
+        "--model.encoder=vgg19_random/4",
+        "--data.crop=40",
+        "--trainer.max_steps=3",
+    ]
     main(arguments)
     main([*arguments, "--winograd=true"])
     usual, fast = (losses(path.parent) for path in sorted(tmp_path.rglob("metrics.csv")))
@@ -162,3 +169,28 @@ def test_contradictions_are_one_sentence(
     with pytest.raises(SystemExit):
         main([*command(pictures, tmp_path), *options])
     assert sentence in capsys.readouterr().err
+
+
+TOGETHER = ["adain", "efdm", "sanet", "linear_transfer", "multi_level_adain", "multi_level_attention"]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_content_and_style_in_one_batch_have_the_losses_of_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with one network and with another one for the losses; styles of another size are a batch of their own."""
+    content, style = torch.rand(2, 2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    passes: list[int] = []
+    for loss_encoder in (None, "vgg19_random/4"):
+        model = thin_model(name, he_init=False)
+        if loss_encoder is not None:
+            model.attach_loss_encoder(loss_encoder)
+        model.encoder.register_forward_hook(lambda _, inputs, output: passes.append(len(inputs[0])))
+        expected = model.losses(content, style)
+        assert 4 not in passes
+        monkeypatch.setattr(type(model), "encodes_together", lambda self, images: images[0].shape == images[1].shape)
+        found = model.losses(content, style)
+        assert passes.count(4) == 1
+        for term, value in expected.items():
+            torch.testing.assert_close(found[term], value, rtol=1e-5, atol=1e-7)
+        assert all(v.isfinite() for v in model.losses(content, style[..., :32, :]).values()) and passes.count(4) == 1
+        monkeypatch.undo()
+        passes.clear()
