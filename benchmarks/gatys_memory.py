@@ -4,7 +4,7 @@
     python benchmarks/gatys_memory.py --sizes 2896x2172 --memory low tile=1024 --output more.csv
 
 Each case is a process of its own, so that its peak (VmHWM of Linux) is not that of another one; the memory of the process
-before the model is built is given beside it. The network is VGG-19 of full width without trained weights, which takes the
+with the model, before the optimization begins, is given beside it. The network is VGG-19 of full width without trained weights, which takes the
 same memory and time, optimized by Adam at one scale as in ``experiments/gatys_modern.yaml``; the style has 512 x 384 pixels.
 Memory is given in MiB, and time in seconds of the CPU, which do not depend on what else the machine does.
 ``--winograd`` computes convolutions as `fit --winograd true` does, in half the time.
@@ -83,10 +83,11 @@ def measured(
     """Returns peak memory, and the median of the seconds per iteration."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    before = status("VmRSS")
     model = Gatys(encoder="vgg19_random", memory=memory, iterations=iterations, min_scale=None, optimizer="adam")
     sizes = ((height, width), (384, 512))
     content, style = (F.interpolate(torch.rand(1, 3, 9, 12), size, mode="bicubic").clamp(0, 1) for size in sizes)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    before = status("VmRSS")
     moments = [time.process_time()]
     model.on_iteration = lambda now: moments.append(time.process_time())
     with WinogradTraining() if winograd else nullcontext():
