@@ -148,8 +148,10 @@ class FeatureTransferModel(StyleModel):
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content`` and ``style``; the target of the content loss is what was decoded, not the content."""
         with no_grad():
-            content_feats = self.feature_pair(self.pad(content), ["relu4_1"], ["relu4_1"])
-            style_feats = self.feature_pair(self.pad(style), ["relu4_1"], self.perceptual.layers)
+            content_feats, style_feats = self.feature_pairs(
+                (self.pad(content), ["relu4_1"], ["relu4_1"]),
+                (self.pad(style), ["relu4_1"], self.perceptual.layers),
+            )
             matched = self._matched(content_feats.encoder, style_feats.encoder)
             target = matched
             if self.loss_encoder is not self.encoder:

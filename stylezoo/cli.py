@@ -151,6 +151,8 @@ SETTINGS = (
     "seed_everything",
     "compile",
     "channels_last",
+    "winograd",
+    "precision",
     "start",
     "start_parts",
     "start_any_encoder",

@@ -15,7 +15,7 @@ from typing import Literal
 from stylezoo import catalog
 from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
 from stylezoo.docstrings import described
-from stylezoo.errors import MissingFileError, StylezooError, unknown_name
+from stylezoo.errors import MissingFileError, StylezooError, check_number, unknown_name
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
@@ -492,6 +492,47 @@ def train_style(
     return 0
 
 
+def prepare(
+    content: str,
+    output: str | None = None,
+    size: int = 512,
+    format: Literal["raw", "jpeg"] = "raw",
+    quality: int = 95,
+    workers: int | None = None,
+) -> int:
+    """Resize the images of a data set once, so that training reads them 10 to 100 times faster.
+
+    `fit --data.content.prepared true` (or data.style.prepared) reads the output, with the same crops for the same seeds.
+    The same command continues an interrupted run, and updates the output when images were added, changed or removed. Images
+    that cannot be read are named at the end and left out; the exit code is 1 if there was one.
+
+    Args:
+        content: Folder of a data set, such as data/coco or data/wikiart, with its subfolders.
+        output: Folder to write; CONTENT.prepared if left out, where training finds it without its name.
+        size: Short side in pixels to which images are resized, the largest data.size that training can ask for.
+        format: What is stored: raw pixels (1 MB per image of size 512, the fastest) or jpeg (0.1 MB).
+        quality: Of JPEG, 1 to 100.
+        workers: Number of threads that read images; the number of CPUs if left out.
+    """
+    for name, value, highest in (("size", size, 2**15), ("quality", quality, 100), ("workers", workers or 1, 512)):
+        check_number(name, value, f"a whole number from 1 to {highest}", 1, highest, whole=True)
+    source = Path(content).expanduser()
+    target = Path(output).expanduser() if output else source.with_name(source.name + ".prepared")
+    if not source.is_dir():
+        raise MissingFileError(f"--content: there is no folder {content}.")
+    from stylezoo.data import prepared
+
+    index = prepared.prepare(source, target, size, format, quality, workers)
+    for sentence in index.broken.values():
+        print(f"left out: {sentence}", file=sys.stderr)
+    size_on_disk = sum(row.length for row in index.rows.values()) / 1e9
+    print(
+        f"{target}: {len(index.rows):,} images of size {size}, {size_on_disk:.2f} GB, {len(index.broken)} left out; read them"
+        " with --data.content.prepared true (or --data.style.prepared true)"
+    )
+    return 1 if index.broken else 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
@@ -499,6 +540,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "download": download,
     "compare": compare,
     "train-style": train_style,
+    "prepare": prepare,
     "evaluate": evaluate,
     "reproduce": reproduce,
 }

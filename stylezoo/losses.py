@@ -29,7 +29,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+def without_autocast(x: Tensor | Moments) -> AbstractContextManager[Any]:
     """A context in which operations on ``x`` keep its dtype."""
     available = torch.amp.is_autocast_available(x.device.type)  # not on the meta device
     return torch.autocast(x.device.type, enabled=False) if available else nullcontext()
@@ -66,9 +66,19 @@ class Moments:
         gram, mean, std, positions = zip(*((m.gram, m.mean, m.std, m.positions) for m in parts), strict=True)
         return cls(torch.cat(gram), torch.cat(mean), torch.cat(std), torch.cat(positions))
 
-    def to(self, device: torch.device) -> Moments:
-        """The same on another device."""
-        return Moments(*(t.to(device) for t in (self.gram, self.mean, self.std, self.positions)))
+    def to(self, kind: torch.device | torch.dtype) -> Moments:
+        """The same on another device, or in another dtype."""
+        return Moments(*(t.to(kind) for t in (self.gram, self.mean, self.std, self.positions)))
+
+    @property
+    def shape(self) -> torch.Size:
+        """(B, C, 1, 1): losses ask for the number of channels as that of features."""
+        return self.mean.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.gram.device
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -147,46 +157,48 @@ def _positions(x: Tensor | Moments) -> int | Tensor:
     return x.positions if isinstance(x, Moments) else x.shape[-2] * x.shape[-1]
 
 
-def mean_std_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def mean_std_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """MSE of means plus MSE of standard deviations (naoto0804/pytorch-AdaIN@47950d0 net.py calc_style_loss)."""
     output_mean, output_std = mean_std(output)
     style_mean, style_std = mean_std(style)
     return F.mse_loss(output_mean, style_mean) + F.mse_loss(output_std, style_std)
 
 
-def mean_std_outside_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def mean_std_outside_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """`mean_std_loss` with 1e-6 added outside the root (GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2)."""
     output_mean, output_std = mean_std(output, 1e-6, outside=True)
     style_mean, style_std = mean_std(style, 1e-6, outside=True)
     return F.mse_loss(output_mean, style_mean) + F.mse_loss(output_std, style_std)
 
 
-def _gram_mse(output: Tensor, style: Tensor | Moments, output_scale: int | Tensor, style_scale: int | Tensor) -> Tensor:
+def _gram_mse(
+    output: Tensor | Moments, style: Tensor | Moments, output_scale: int | Tensor, style_scale: int | Tensor
+) -> Tensor:
     return F.mse_loss(gram(output) / output_scale, gram(style) / style_scale)
 
 
-def gram_gatys_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_gatys_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / (4 C^2 M^2): the paper's E_l (Gatys et al. 2016, equation 4)."""
     return _gram_mse(output, style, _positions(output), _positions(style)) / 4
 
 
-def gram_author_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_author_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2) x 1000 / C^2 (leongatys/PytorchNeuralStyleTransfer@be6c8e2)."""
     return _gram_mse(output, style, _positions(output), _positions(style)) * (1e3 / output.shape[1] ** 2)
 
 
-def gram_johnson_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_johnson_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / (C^4 M^2): neural-style, fast-neural-style, pytorch/examples, MSG-Net."""
     channels = output.shape[1]
     return _gram_mse(output, style, channels * _positions(output), channels * _positions(style))
 
 
-def gram_magenta_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_magenta_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2): magenta/magenta@526d3eb image_stylization/learning.py."""
     return _gram_mse(output, style, _positions(output), _positions(style))
 
 
-def gram_linear_transfer_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_linear_transfer_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / (C^2 M^2) summed over the entries, plus the squared difference of the means, per sample
     (sunshineatnoon/LinearStyleTransfer@188e8e5 libs/Criterion.py)."""
     batch, channels = output.shape[:2]
@@ -195,12 +207,12 @@ def gram_linear_transfer_loss(output: Tensor, style: Tensor | Moments) -> Tensor
     return (difference.square().sum() + means.square().sum()) / batch
 
 
-def gram_raw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def gram_raw_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """S / C^2, Gram matrices not normalized: the "classic" loss of Cheng et al. 2021 (arXiv:2104.10064, section 3)."""
     return _gram_mse(output, style, 1, 1)
 
 
-def balanced_gram_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def balanced_gram_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """The classic loss divided by its supremum, in [0, 1] (Cheng et al. 2021, equation 5, with N^l = C^2).
 
     |G_o - G_s|^2 / (|G_o|^2 + |G_s|^2) per sample: Gram normalization and feature scale drop out, and since ReLU
@@ -216,13 +228,13 @@ def balanced_gram_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     return (difference / supremum.clamp_min(torch.finfo(supremum.dtype).tiny)).mean()
 
 
-def balanced_gram_hw_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def balanced_gram_hw_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """`balanced_gram_loss` with the other reading of the paper's N^l, H*W instead of C^2: no bound, and layers weigh
     H*W / C^2 of what they weigh there (16 at relu1_2 and 1/256 at relu4_3 of a 256-pixel image)."""
     return balanced_gram_loss(output, style) * (_positions(output) / output.shape[1] ** 2)
 
 
-def wasserstein_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
+def wasserstein_loss(output: Tensor | Moments, style: Tensor | Moments) -> Tensor:
     """Squared Wasserstein-2 distance between Gaussians with the features' means and covariances, divided by C.
 
     (|m_o - m_s|^2 + tr(S_o + S_s - 2 (S_s^(1/2) S_o S_s^(1/2))^(1/2))) / C with 1e-4 on the diagonals of both
@@ -240,11 +252,13 @@ def wasserstein_loss(output: Tensor, style: Tensor | Moments) -> Tensor:
     return F.mse_loss(mean, style_mean) + traces.mean()
 
 
-def _mean_and_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_covariance(x: Tensor | Moments) -> tuple[Tensor, Tensor]:
     """Mean (B, C, 1, 1) and covariance with 1e-4 on the diagonal, (B, C, C), of features.
 
     Means are subtracted first: of an image of one color the difference of two moments is rounding alone, and may be negative.
     """
+    if isinstance(x, Moments):
+        return x.mean, x.covariance
     x = at_least_float32(x)
     mean = x.mean((2, 3), keepdim=True)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -294,7 +308,7 @@ class _SquareRoot(torch.autograd.Function):
         return q / 2, None
 
 
-STYLE_STATISTICS: dict[str, Callable[[Tensor, Tensor | Moments], Tensor]] = {
+STYLE_STATISTICS: dict[str, Callable[[Tensor | Moments, Tensor | Moments], Tensor]] = {
     "mean_std": mean_std_loss,
     "mean_std_outside": mean_std_outside_loss,
     "gram_gatys": gram_gatys_loss,
@@ -431,7 +445,12 @@ class _EvenGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         norm = gradient.abs().sum((1, 2, 3), keepdim=True)
-        return gradient * (ctx.strength / (norm + ctx.strength * 1e-8)), None
+        return gradient * evening(norm, ctx.strength), None
+
+
+def evening(norm: Tensor, strength: float) -> Tensor:
+    """The factor with which a gradient of this L1 norm gets the norm ``strength``, see `even_gradient`."""
+    return strength / (norm + strength * 1e-8)
 
 
 @dataclass(frozen=True)
@@ -467,7 +486,7 @@ class PerceptualLoss:
 
     def __call__(
         self,
-        output: Features,
+        output: Mapping[str, Tensor] | Mapping[str, Moments],
         *,
         content: Features | None = None,
         style: Mapping[str, Tensor] | Mapping[str, Moments] | None = None,
@@ -475,7 +494,7 @@ class PerceptualLoss:
         """Compares the output's features with those of a content and of a style.
 
         Args:
-            output: Features of the output at `layers`.
+            output: Features of the output at `layers`; their `Moments` serve for styles.
             content: Target features at ``content_layers``; None leaves the term out.
             style: Features at ``style_layers``, or their `Moments`; None leaves the term out.
 
@@ -484,7 +503,7 @@ class PerceptualLoss:
         """
         terms: dict[str, Tensor] = {}
         if content is not None:
-            compare = CONTENT_LOSSES[self.content_loss]
+            compare: Callable[..., Tensor] = CONTENT_LOSSES[self.content_loss]
             terms["content"] = _sum(w * compare(output[n], content[n]) for n, w in self.content_layers.items())
         if style is not None:
             measure = STYLE_STATISTICS[self.style_loss] if isinstance(self.style_loss, str) else self.style_loss

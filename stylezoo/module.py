@@ -527,6 +527,38 @@ class StyleModel(LightningModule):
         compared = self.loss_encoder(image, [layer for layer in loss_layers if layer not in beyond])
         return FeaturePair(features, {**compared, **{layer: features[layer] for layer in beyond}})
 
+    @torch.no_grad()
+    def feature_pairs(self, *requests: tuple[Tensor, Iterable[str], Iterable[str]]) -> list[FeaturePair]:
+        """Computes `feature_pair` of several images, such as a content and a style, without gradients.
+
+        On a GPU all of them are one batch if their sizes agree. A CPU gains nothing by that, and a batch of another size may
+        round differently: there the numbers are those of `feature_pair`.
+
+        Args:
+            *requests: The arguments of `feature_pair` for each image.
+
+        Returns:
+            The features of each image, at the layers that were asked for.
+        """
+        images = [image for image, _, _ in requests]
+        if not self.encodes_together(images):
+            return [self.feature_pair(*request) for request in requests]
+        every, every_loss = ({name for request in requests for name in request[place]} for place in (1, 2))
+        joined = self.feature_pair(torch.cat(images), every, every_loss)
+        parts = []
+        start = 0
+        for image, layers, loss_layers in requests:
+            rows = slice(start, start + len(image))
+            start += len(image)
+            one = {name: joined.encoder[name][rows] for name in joined.encoder if name in {*layers, *loss_layers}}
+            other = {name: joined.loss_encoder[name][rows] for name in joined.loss_encoder if name in {*loss_layers}}
+            parts.append(FeaturePair(one, one if joined.loss_encoder is joined.encoder else other))
+        return parts
+
+    def encodes_together(self, images: Sequence[Tensor]) -> bool:
+        """Whether `feature_pairs` computes images as one batch: on a GPU, if their sizes agree."""
+        return images[0].is_cuda and len({image.shape[1:] for image in images}) == 1
+
     # Training
 
     def setup(self, stage: str) -> None:

@@ -13,7 +13,7 @@ from operator import or_
 from pkgutil import resolve_name
 from traceback import walk_tb
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -34,8 +34,10 @@ from stylezoo.training import (
     RunCheckpoint,
     RunProgressBar,
     Training,
+    Winograd,
     guarded,
 )
+from stylezoo.training.speed import Way, fastest, remembered, training_device
 from stylezoo.usage import UsageError, behind, explained, one_line, options_with_values
 
 
@@ -108,7 +110,24 @@ class StyleCLI(LightningCLI):
         parser.set_defaults({"lr_monitor.logging_interval": "step"})
         parser.add_argument("--compile", type=bool, default=False, help="whether fit compiles its training step")
         parser.add_argument(
-            "--channels_last", type=bool, default=False, help="whether fit keeps the channels of a pixel side by side"
+            "--precision",
+            type=Literal["auto", "64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] | None,
+            default=None,
+            help="what trainer.precision says, such as bf16-mixed, or auto: 32-true or bf16-mixed, whichever trains faster"
+            " where it runs, as measured once per machine",
+        )
+        parser.add_argument(
+            "--channels_last",
+            type=bool | Literal["auto"],
+            default=False,
+            help="whether fit keeps the channels of a pixel side by side; auto: if it is faster, as measured",
+        )
+        parser.add_argument(
+            "--winograd",
+            type=bool | Literal["auto"],
+            default=False,
+            help="whether fit computes 3 x 3 convolutions by Winograd's algorithm, on CPUs; auto: if it is faster, as"
+            " measured",
         )
         parser.add_argument(
             "--start",
@@ -153,8 +172,9 @@ class StyleCLI(LightningCLI):
                     callback.kept = taken
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
-        if self._get(self.config, "channels_last"):
-            self.trainer.callbacks.insert(0, ChannelsLast())  # type: ignore[attr-defined]
+        for name, callback in (("channels_last", ChannelsLast), ("winograd", Winograd)):
+            if self._get(self.config, name):
+                self.trainer.callbacks.insert(0, callback())  # type: ignore[attr-defined]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""
@@ -174,6 +194,7 @@ class StyleCLI(LightningCLI):
             raise UsageError("--start_parts says which submodules --start brings: give --start, too.")
         if self.subcommand == "fit":
             resolve_name(self._get(self.config, "model").class_path).check_trainable()
+        resolve_speed(self.config[str(self.subcommand)])
 
     def instantiate_classes(self) -> None:
         """Builds the data first and checks that the images exist: missing images are the most common first error."""
@@ -198,6 +219,43 @@ class StyleCLI(LightningCLI):
         settings = told(f"{subcommand} cannot run with these settings", is_of_settings)
         with settings, guarded(self.trainer, self._get(self.config, "ckpt_path"), fits=subcommand == "fit"):
             super()._run_subcommand(subcommand)
+
+
+def resolve_speed(settings: Namespace) -> None:
+    """Replaces ``auto`` of ``precision``, ``channels_last`` and ``winograd`` by what is fastest on the machine.
+
+    ``precision`` becomes ``trainer.precision``, so that the configuration that is stored with a run says what was used.
+
+    Args:
+        settings: Of a command; they are changed.
+
+    Raises:
+        UsageError: If settings contradict each other, or several machines would have to agree on what they measure.
+    """
+    trainer = settings["trainer"]
+    automatic = {name for name in Way._fields if settings[name] == "auto"}
+    if settings["precision"] not in (None, "auto"):
+        trainer["precision"] = settings["precision"]
+    short = "16" in str(trainer["precision"]) and "precision" not in automatic
+    if settings["winograd"] is True and (settings["compile"] or settings["channels_last"] is True or short):
+        raise UsageError(
+            "--winograd true is for float32 in the usual layout, and without --compile: leave the other options out."
+        )
+    if automatic and trainer["num_nodes"] > 1:
+        raise UsageError(
+            f"{', '.join(f'--{name} auto' for name in sorted(automatic))} would be measured by each of"
+            f" {trainer['num_nodes']} machines: name what a run on one of them prints."
+        )
+    if automatic:
+        given = {**settings, "precision": "bf16-mixed" if short else "32-true"}
+        if settings["compile"] and "winograd" in automatic:
+            automatic, given = automatic - {"winograd"}, {**given, "winograd": False}
+        times = remembered(training_device(trainer["accelerator"]))
+        way = fastest(times, lambda way: all(n in automatic or getattr(way, n) == given[n] for n in Way._fields))
+        trainer["precision"] = way.precision if "precision" in automatic else trainer["precision"]
+        settings["channels_last"], settings["winograd"] = way.channels_last, way.winograd
+        print(f"auto: {way}", flush=True)
+    settings["precision"] = None
 
 
 @contextmanager

@@ -392,7 +392,9 @@ class VGG(nn.Module):
             x = self.convs[name](x)
             if name in wanted:
                 features[name] = x
-            x = F.relu(x)
+                x = F.relu(x)
+            else:
+                x = F.relu_(x)  # nothing else needs the convolution's output: its gradient needs none
             if name.replace("conv", "relu") in wanted:
                 features[name.replace("conv", "relu")] = F.relu(self.maps[name](x)) if name in self.maps else x
             if len(features) == len(wanted):

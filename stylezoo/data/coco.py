@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from stylezoo.data.folder import QUICKSTART, Folder, Split
 from stylezoo.download import extract, fetch
-from stylezoo.images import list_images
 
 URL = "http://images.cocodataset.org/zips"
 MD5 = {
@@ -45,7 +44,7 @@ class COCO(Folder):
 
     def find(self) -> dict[Split, list[Path]]:
         """Returns the images of the split folders."""
-        found = {split: list_images(self._folder(split), recursive=False) for split in TITLE}
+        found = {split: self.images(self._folder(split), recursive=False) for split in TITLE}
         return {split: paths for split, paths in found.items() if paths}
 
     def missing(self, split: Split) -> str:
@@ -64,7 +63,7 @@ class COCO(Folder):
         """Downloads and unpacks the folders that are missing."""
         for split in splits:
             name = f"{split}{self.year}"
-            if not self._folder(split).is_dir():
+            if not self.has(self._folder(split)):
                 archive = fetch(f"{URL}/{name}.zip", self.root / f"{name}.zip", md5=MD5[name])
                 extract(archive, self.root)
 
@@ -72,4 +71,4 @@ class COCO(Folder):
         """Returns the folder of a split, whether it exists or not."""
         name = f"{split}{self.year}"
         inner = self.root / "images" / name
-        return inner if inner.is_dir() else self.root / name
+        return inner if self.has(inner) else self.root / name

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from stylezoo.data.folder import QUICKSTART, Folder, Split, first_file, first_images, listed_images
+from stylezoo.data.folder import QUICKSTART, Folder, Split, first_file, listed_images
 from stylezoo.download import DataError, extract, fetch
 
 URL = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
@@ -93,7 +93,7 @@ class Flickr(Folder):
 
     def _images(self) -> list[Path]:
         """Returns all images, in one of the layouts that are in use."""
-        return first_images((self.root / folder for folder in FOLDERS[self.variant]), recursive=False)
+        return self.first_images((self.root / folder for folder in FOLDERS[self.variant]), recursive=False)
 
     def _split_lists(self) -> dict[Split, list[str]]:
         """Returns the file names in the publisher's lists by split."""

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 
 from stylezoo.data.loader import Loader, ignore_stop_signals
+from stylezoo.data.prepared import Prepared, PreparedFiles, prepared_folder
 from stylezoo.data.stream import (
     DEFAULTS,
     Files,
@@ -21,6 +22,7 @@ from stylezoo.data.stream import (
     Resize,
     ResumableSampler,
     Samples,
+    cpus,
 )
 from stylezoo.download import DataError
 from stylezoo.errors import StylezooError
@@ -45,7 +47,7 @@ class ImageModule(L.LightningDataModule):
 
         Args:
             batch_size: Samples per process, at least 1.
-            num_workers: Worker processes of a loader, at least 0; None: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader, at least 0; None: `workers`.
             seed: Seed of order, crops and flips, at least 0.
             val_samples: Largest number of validation samples, at least 1.
             timeout: Seconds after which workers that send nothing are replaced, more than 0.
@@ -62,7 +64,7 @@ class ImageModule(L.LightningDataModule):
             raise StylezooError(f"timeout must be more than 0 seconds, not {timeout}.")
         self.timeout = timeout
         self.batch_size = batch_size
-        self.num_workers = min(4, max(0, _cpus() - 1)) if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
 
@@ -106,16 +108,39 @@ class ImageModule(L.LightningDataModule):
         return self._loader(samples, ResumableSampler(samples, -(-count // world), rank, world, self.batch_size))
 
     def _loader(self, samples: Samples, sampler: ResumableSampler) -> Loader:
+        workers = self.workers() if self.num_workers is None else self.num_workers
         return Loader(
             samples,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            timeout=self.timeout if self.num_workers else 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._on_gpu(),
+            timeout=self.timeout if workers else 0,
             worker_init_fn=ignore_stop_signals,
         )
+
+    def workers(self) -> int:
+        """Returns the number of worker processes that help: images are decoded while the network trains.
+
+        One CPU is left to the run itself, and each process of a run on several devices has its share of the others, at most
+        16 where a GPU waits for images and at most 4 where CPUs train. Prepared images take a run on CPUs less time than
+        the exchange with a worker.
+        """
+        if not self._on_gpu():
+            return 0 if self.is_prepared() else min(4, max(0, cpus() - 1))
+        processes = 1 if self.trainer is None else max(1, self.trainer.num_devices)
+        return min(16, max(1, cpus() // processes - 1))
+
+    def is_prepared(self) -> bool:
+        """Whether all images are read from prepared folders."""
+        return False
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a CUDA device, to which they are copied faster from pinned memory."""
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return self.trainer.strategy.root_device.type == "cuda"
 
     def _place(self) -> tuple[int, int]:
         """Returns (rank, number of processes)."""
@@ -143,10 +168,6 @@ def check_memory(batch_size: int, crops: Sequence[int | None]) -> None:
         )
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Folder(ImageModule):
     """A folder of images, searched recursively.
 
@@ -171,6 +192,7 @@ class Folder(ImageModule):
         seed: int = 0,
         val_samples: int = 64,
         timeout: float = 300.0,
+        prepared: bool = False,
     ) -> None:
         """Initializes the data module without reading any file.
 
@@ -186,10 +208,12 @@ class Folder(ImageModule):
             holdout: Share of the images that is held out for validation, and the same share for testing, in [0, 0.5); at
                 least one of three or more images. With 0, or with fewer than three images, all splits share all images.
             batch_size: Samples per process.
-            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
             seed: Seed of order, crops and flips.
             val_samples: Largest number of validation images.
             timeout: Seconds after which worker processes that send nothing are replaced.
+            prepared: Whether the images are read as `python -m stylezoo prepare` has stored them, from ``root`` or from
+                the folder beside it that is called ROOT.prepared; nothing is downloaded then.
 
         Raises:
             StylezooError: If a value is out of its range, or the crop larger than the size.
@@ -197,8 +221,9 @@ class Folder(ImageModule):
         super().__init__(batch_size, num_workers, seed, val_samples, timeout)
         if not 0 <= holdout < 0.5:
             raise StylezooError(f"holdout is a share in [0, 0.5), not {holdout}.")
-        self.root = Path(root).expanduser()
-        self.download = download
+        self.prepared = prepared
+        self.root = prepared_folder(Path(root).expanduser()) if prepared else Path(root).expanduser()
+        self.download = download and not prepared
         self.framing = Framing(size, crop, resize, position, flip)
         if size is not None and crop is not None:  # otherwise what is inherited decides
             self.framing.inherit(DEFAULTS).check()
@@ -206,6 +231,31 @@ class Folder(ImageModule):
         self.holdout = holdout
         self.option = "--data"  # prefix of this module's options in messages; `Pairs` sets --data.content, --data.style
         self._files: dict[Split, Files] = {}
+        self._store: Prepared | None = None
+
+    # What data sets read folders by
+
+    def images(self, folder: Path, recursive: bool = True) -> list[Path]:
+        """Returns the images in a folder of the data set, as `stylezoo.images.list_images` lists them.
+
+        Args:
+            folder: ``root`` or a folder in it, which need not exist.
+            recursive: Whether subfolders are searched.
+        """
+        return self._prepared().list(folder, recursive) if self.prepared else list_images(folder, recursive)
+
+    def first_images(self, folders: Iterable[Path], recursive: bool = True) -> list[Path]:
+        """Returns the images of the first folder that has any; empty if none has."""
+        return next(filter(None, (self.images(folder, recursive) for folder in folders)), [])
+
+    def has(self, folder: Path) -> bool:
+        """Whether there is a folder in the data set."""
+        return bool(self.images(folder)) if self.prepared else folder.is_dir()
+
+    def _prepared(self) -> Prepared:
+        if self._store is None:
+            self._store = Prepared(self.root)
+        return self._store
 
     # Methods that data sets override
 
@@ -222,12 +272,12 @@ class Folder(ImageModule):
         }
         found: dict[Split, list[Path]] = {}
         for split, folders in names.items():
-            images = first_images(self.root / folder for folder in folders)
+            images = self.first_images(self.root / folder for folder in folders)
             if images:
                 found[split] = images
         if "train" in found:
             return found
-        images = list_images(self.root)
+        images = self.images(self.root)
         return {"train": images} if images else {}
 
     def missing(self, split: Split) -> str:
@@ -285,6 +335,21 @@ class Folder(ImageModule):
             for split in stage_splits(stage):
                 self._split(split)
 
+    def check_framing(self, framing: Framing) -> None:
+        """Checks that the images are stored as large as they are read.
+
+        Args:
+            framing: A framing without missing values.
+
+        Raises:
+            DataError: If they are prepared and smaller.
+        """
+        if self.prepared and framing.size is not None and framing.size > self._prepared().index.size:
+            raise DataError(
+                f"The images in {self.root} were prepared with size {self._prepared().index.size}, and {self.option} reads"
+                f" them with size {framing.size}: lower size, or prepare them again into another folder."
+            )
+
     def prepare_data(self) -> None:
         """Downloads the missing files of the stage if ``download`` is set.
 
@@ -305,6 +370,9 @@ class Folder(ImageModule):
             DataError: If there are none, or none can be read.
         """
         splits = [self._split(split) for split in stage_splits(stage)]
+        changes = self._prepared().changes() if self.prepared and self._place()[0] == 0 else None
+        if changes is not None:
+            warnings.warn(changes, stacklevel=2)
         for files in splits:
             files.probe()
             files.fallback = splits[0] if files is not splits[0] else None  # a file that vanishes ends no training
@@ -335,19 +403,29 @@ class Folder(ImageModule):
             The stream.
 
         Raises:
-            DataError: If the split has no images.
+            DataError: If the split has no images, or they are prepared and smaller than the framing.
         """
+        self.check_framing(framing)
         return ImageStream(self._split(split), framing, seed, role, train=split == "train", shuffle=shuffle)
 
     def _split(self, split: Split) -> Files:
         if not self._files:
             found = self.find()
             self._files = {
-                name: Files(paths, self.label(name)) for name, paths in self._complete(found).items() if paths
+                name: self._listed(paths, self.label(name)) for name, paths in self._complete(found).items() if paths
             }
         if split not in self._files:
             raise DataError(self.missing(split))
         return self._files[split]
+
+    def is_prepared(self) -> bool:
+        return self.prepared
+
+    def _listed(self, paths: list[Path], label: str) -> Files:
+        return PreparedFiles(self._prepared(), paths, label) if self.prepared else Files(paths, label)
+
+    def _is_readable(self, path: Path) -> bool:
+        return self._listed([path], "").read(0, 1) is not None
 
     def _complete(self, found: dict[Split, list[Path]]) -> dict[Split, list[Path]]:
         """Adds missing splits: validation is held out of training; testing is too, or equals validation."""
@@ -362,7 +440,7 @@ class Folder(ImageModule):
             out: set[int] = set()
             for position, split in enumerate(held):
                 chosen = ranks[position * number : (position + 1) * number] if number else ranks
-                while number and not any(is_readable(train[index]) for index in chosen):
+                while number and not any(self._is_readable(train[index]) for index in chosen):
                     another = next(rest, None)  # what is held out must not all be broken
                     if another is None:
                         break
@@ -373,11 +451,6 @@ class Folder(ImageModule):
         if "val" in splits:
             splits.setdefault("test", splits["val"])
         return splits
-
-
-def is_readable(path: Path) -> bool:
-    """Whether an image can be read."""
-    return Files([path], "").read(0, 1) is not None
 
 
 def stage_splits(stage: str) -> tuple[Split, ...]:
@@ -392,19 +465,6 @@ def stage_splits(stage: str) -> tuple[Split, ...]:
     if "fit" in stage:
         return ("train", "val")
     return ("val",) if "validate" in stage else ("test",)
-
-
-def first_images(folders: Iterable[Path], recursive: bool = True) -> list[Path]:
-    """Returns the images of the first folder that has any.
-
-    Args:
-        folders: Folders, which need not exist.
-        recursive: Whether subfolders are searched.
-
-    Returns:
-        Paths as `stylezoo.images.list_images` orders them; empty if there are no images.
-    """
-    return next(filter(None, (list_images(folder, recursive) for folder in folders)), [])
 
 
 def first_file(parents: Iterable[Path], name: str) -> Path | None:

@@ -38,7 +38,7 @@ class Mixture(Folder):
             size: Side in pixels that images are resized to; null: the value of `Pairs`, or 512 on its own.
             crop: Side of the square crop in pixels; null: the value of `Pairs`, or 256 on its own.
             batch_size: Samples per process.
-            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
             seed: Seed of order, crops and flips.
             val_samples: Largest number of validation images.
             timeout: Seconds after which worker processes that send nothing are replaced.
@@ -76,11 +76,19 @@ class Mixture(Folder):
         """Returns the images of all parts, see `Folder.files`."""
         return [path for part in self.parts for path in part.files(split)]
 
+    def is_prepared(self) -> bool:
+        return all(part.is_prepared() for part in self.parts)
+
     def check(self, stage: str = "fit") -> None:
         """Checks all parts, see `Folder.check`."""
         for number, part in enumerate(self.parts):
             part.option = f"{self.option}.parts[{number}]"
             part.check(stage)
+
+    def check_framing(self, framing: Framing) -> None:
+        """Checks all parts, see `Folder.check_framing`."""
+        for part in self.parts:
+            part.check_framing(part.framing.inherit(framing))
 
     def fetch(self, splits: Iterable[Split]) -> None:
         """Downloads the missing files of the parts that are to be downloaded."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from stylezoo.data.folder import QUICKSTART, Folder, Split, stage_splits
 from stylezoo.download import DataError
-from stylezoo.images import list_images
 
 PAGE = "https://www.kaggle.com/c/painter-by-numbers/data"
 
@@ -52,10 +51,10 @@ class PainterByNumbers(Folder):
             "test": [self.root / "test"],
         }
         on_disk = {
-            split: {path.name: path for folder in places for path in list_images(folder)}
+            split: {path.name: path for folder in places for path in self.images(folder)}
             for split, places in folders.items()
         }
-        for path in list_images(self.root / "replacements_for_corrupted_files"):
+        for path in self.images(self.root / "replacements_for_corrupted_files"):
             for images in on_disk.values():
                 if path.name in images:
                     images[path.name] = path

@@ -39,7 +39,7 @@ class Pairs(ImageModule):
             resize: "shorter" resizes the shorter side and keeps the aspect ratio, "squash" distorts to size x size.
             position: Position of training crops, "random" or "center".
             flip: Whether half of the training crops are mirrored.
-            num_workers: Worker processes of a loader; null: the number of CPUs minus 1, at most 4.
+            num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
             seed: Seed of order, pairing, crops and flips.
             val_samples: Largest number of validation pairs.
             timeout: Seconds after which worker processes that send nothing are replaced.
@@ -60,6 +60,9 @@ class Pairs(ImageModule):
         """Returns the joined data modules by role, "content" and, if there is one, "style"."""
         return {"content": self.content} if self.style is None else {"content": self.content, "style": self.style}
 
+    def is_prepared(self) -> bool:
+        return all(module.is_prepared() for module in self.modules().values())
+
     def check(self, stage: str = "fit") -> None:
         """Checks that the images of both data sets exist, before a model is built; see `Folder.check`.
 
@@ -71,6 +74,7 @@ class Pairs(ImageModule):
         """
         for module in self.modules().values():
             module.check(stage)
+            module.check_framing(module.framing.inherit(self.framing))
 
     def prepare_data(self) -> None:
         """Downloads the missing files of both data sets if their ``download`` is set.

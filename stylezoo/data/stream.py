@@ -30,6 +30,9 @@ from stylezoo.images import read_image, to_tensor
 Resize = Literal["shorter", "squash"]
 Position = Literal["random", "center"]
 
+MARGIN = 1.5
+"""`stylezoo.images.read_image` decodes large JPEGs of training data at a fraction of their size, but for this margin."""
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -95,11 +98,7 @@ class Framing:
         """
         assert self.size is not None and self.crop is not None
         width, height = image.size
-        if self.resize == "squash":
-            new_width = new_height = self.size
-        else:
-            long = int(self.size * max(width, height) / min(width, height))
-            new_width, new_height = (self.size, long) if width <= height else (long, self.size)
+        new_width, new_height = (self.size, self.size) if self.resize == "squash" else shorter(width, height, self.size)
         if rng is None or self.position == "center":
             left, top = round((new_width - self.crop) / 2), round((new_height - self.crop) / 2)
         else:
@@ -111,6 +110,16 @@ class Framing:
         if rng is not None and self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image
+
+
+def shorter(width: int, height: int, size: int) -> tuple[int, int]:
+    """Returns width and height of an image whose shorter side becomes ``size``, as torchvision's Resize rounds them.
+
+    >>> shorter(640, 480, 512)
+    (682, 512)
+    """
+    long = int(size * max(width, height) / min(width, height))
+    return (size, long) if width <= height else (long, size)
 
 
 DEFAULTS = Framing(size=512, crop=256, resize="shorter", position="random", flip=False)
@@ -155,10 +164,14 @@ class Files:
         if self.broken[index]:
             return None
         try:
-            return read_image(self.paths[index], min_side)
+            return self.load(index, min_side)
         except (StylezooError, OSError):
             self.broken[index] = True
             return None
+
+    def load(self, index: int, min_side: int | None = None) -> Image.Image:
+        """Reads an image, or raises a StylezooError or an OSError that says what is wrong with it."""
+        return read_image(self.paths[index], min_side, MARGIN)
 
     def probe(self) -> None:
         """Checks that at least one image can be read.
@@ -193,7 +206,7 @@ class Files:
     def reason(self, index: int) -> str:
         """Says what is wrong with a broken file."""
         try:
-            read_image(self.paths[index])
+            self.load(index)
         except (StylezooError, OSError) as error:
             return str(error)
         return f"{self.paths[index]} could not be read a moment ago."
@@ -265,6 +278,11 @@ class ImageStream(Dataset[Tensor]):
     def warn(self) -> None:
         """Warns about the first broken file, once; for the main process."""
         self.files.warn()
+
+
+def cpus() -> int:
+    """Returns the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _generator(*key: int) -> np.random.Generator:

@@ -75,6 +75,8 @@ class Synthetic(Folder):
             raise StylezooError(f"resolution must be at least 16 pixels, not {resolution}.")
         if drawing_seed < 0:
             raise StylezooError(f"drawing_seed must be 0 or more, not {drawing_seed}.")
+        if kwargs.get("prepared"):
+            raise StylezooError("Synthetic images are drawn as small as they are read: leave prepared out.")
         cache = Path(root) if root is not None else cache_folder()
         folder = cache / "synthetic" / f"{kind}-v{VERSION}-{resolution}-{drawing_seed}"
         super().__init__(os.fspath(folder), download=True, **kwargs)

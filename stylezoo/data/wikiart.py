@@ -8,7 +8,6 @@ from typing import Any
 from stylezoo.data.folder import QUICKSTART, Folder, Split, first_file, listed_images
 from stylezoo.download import DataError, checksum, extract, fetch
 from stylezoo.files import replacing
-from stylezoo.images import list_images
 
 URL = "http://web.fsktm.um.edu.my/~cschan/source/ICIP2017"
 
@@ -52,7 +51,7 @@ class WikiArt(Folder):
             DataError: If there is no folder of a style, or no listed image exists.
         """
         root = self._images_root()
-        images = list_images(root)
+        images = self.images(root)
         if self.styles is not None and images:
             known = sorted({path.relative_to(root).parts[0] for path in images if path.parent != root})
             unknown = sorted(set(self.styles) - set(known))
@@ -88,7 +87,7 @@ class WikiArt(Folder):
         """Downloads and unpacks lists and images; one archive contains all splits."""
         if self.csv is not None and not self._lists():
             extract(self._archive("wikiart_csv.zip"), self.root)
-        if not list_images(self._images_root()):
+        if not self.images(self._images_root()):
             extract(self._archive("wikiart.zip"), self.root)
 
     def _archive(self, name: str) -> Path:
@@ -103,7 +102,7 @@ class WikiArt(Folder):
     def _images_root(self) -> Path:
         """Returns the folder of the style folders, whether it exists or not."""
         inner = self.root / "wikiart"
-        return inner if inner.is_dir() else self.root
+        return inner if self.has(inner) else self.root
 
     def _lists(self) -> dict[Split, list[str]]:
         """Returns the names in the csv files by split."""

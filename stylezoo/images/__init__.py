@@ -7,7 +7,7 @@ from stylezoo.lazy import lazy_names
 if TYPE_CHECKING:
     from stylezoo.images.color import coral, keep_luminance
     from stylezoo.images.formats import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, written_formats
-    from stylezoo.images.reading import folder_images, list_images, read_image
+    from stylezoo.images.reading import folder_images, in_order, list_images, read_image
     from stylezoo.images.tensors import (
         ImageLike,
         check_batch,
@@ -31,6 +31,7 @@ __all__ = [
     "coral",
     "folder_images",
     "grid",
+    "in_order",
     "keep_luminance",
     "list_images",
     "load_image",
@@ -57,6 +58,7 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
             "coral": ".color",
             "folder_images": ".reading",
             "grid": ".tensors",
+            "in_order": ".reading",
             "keep_luminance": ".color",
             "list_images": ".reading",
             "load_image": ".tensors",

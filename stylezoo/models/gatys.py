@@ -31,6 +31,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
@@ -40,6 +41,7 @@ from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
 from stylezoo.module import Blend, Iteration, StyleCode, StyleModel
 from stylezoo.registry import register
+from stylezoo.tiled_loss import SMALLEST_TILE, TiledLoss, fitting_tile
 from stylezoo.vgg import CAFFE_MEAN_BGR, VGG, Features, Pooling, conv_names
 
 REFERENCE = "leongatys/PytorchNeuralStyleTransfer@be6c8e2"
@@ -51,6 +53,7 @@ Targets = tuple[Features, dict[str, Moments]]
 
 TV = Literal["absolute", "corners", "nine_point"]
 Init = Literal["content", "noise"]
+Memory = Literal["auto", "fast", "low"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Settings:
     clamp: bool
     style_scale: float
     pixel_range: float
+    memory: Memory
 
     def __post_init__(self) -> None:
         for name in ("iterations", "history", "pixel_range", "style_scale"):
@@ -109,6 +113,9 @@ class Gatys(StyleModel):
         style_scale: Long side that larger style images are shrunk to, relative to the content's: strokes grow with
             it.
         pixel_range: White in the space of the optimizer, where steps, noise and total variation are measured.
+        memory: ``fast`` keeps the features of the whole image, ``low`` works in tiles of 512 pixels (`TiledLoss`), with the
+            same gradients but for rounding, in about twice the time; ``auto`` does so where the whole would not fit into
+            free memory, in tiles as large as possible. ``tile`` of `decode` sets their size.
         pooling: ``max``, ``avg`` or ``avg_doubled``, see `stylezoo.vgg.VGG`.
         first_padding: Padding of the encoder's first convolution, see `stylezoo.vgg.VGG`; None for the encoder's own.
         encoder: The network of the losses, see `stylezoo.vgg.VGG`.
@@ -147,6 +154,7 @@ class Gatys(StyleModel):
         clamp: bool = False,
         style_scale: float = 1.0,
         pixel_range: float = 255.0,
+        memory: Memory = "auto",
         pooling: Pooling = "max",
         first_padding: Literal["zeros", "reflect", "replicate"] | None = "replicate",
         encoder: str = "vgg19_caffe",
@@ -214,25 +222,35 @@ class Gatys(StyleModel):
             styles: Style images, each (B or 1, 3, H', W').
             shares: One per style.
             own: The share of the content's own moments.
-            tile: Side of the tiles in pixels.
+            tile: Side of the tiles in pixels; None works on whole images.
         """
-        content_layers, style_layers = self.perceptual.content_layers, self.perceptual.style_layers
         side = round(max(content.shape[-2:]) * self.settings.style_scale)
-        features = self._features(content, [*content_layers, *(style_layers if own else ())], tile)
-        measured = []
-        for style in styles:
-            style_feats = self._features(shrunk(style, side), [*style_layers], tile)
-            measured.append({name: Moments.of(f) for name, f in style_feats.items()})
+        features, of_content = self._measured(content, bool(own), tile)
+        measured = [self._measured(shrunk(style, side), True, tile)[1] for style in styles]
         if own:
-            measured.append({name: Moments.of(features[name]) for name in style_layers})
-            shares = [*shares, own]
-        blend = {name: blended([m[name] for m in measured], shares) for name in style_layers}
-        return {name: features[name] for name in content_layers}, blend
+            measured, shares = [*measured, of_content], [*shares, own]
+        moments = {n: blended([m[n] for m in measured], shares) for n in self.perceptual.style_layers}
+        # once, and in the precision of the loss: what they cache serves every iteration
+        precise = tile is not None and max(content.shape[-2:]) > tile and content.device.type != "mps"
+        return features, {n: m.to(torch.float64 if precise else content.dtype) for n, m in moments.items()}
 
-    def terms(self, image: Tensor, targets: Targets, tile: int | None = None) -> dict[str, Tensor]:
+    def _measured(self, image: Tensor, moments: bool, tile: int | None) -> Targets:
+        """Returns features of an image at the content layers, and its moments at the style layers where they are wanted."""
+        content_layers, style_layers = [*self.perceptual.content_layers], [*self.perceptual.style_layers]
+        if tile is not None and max(image.shape[-2:]) > tile:
+            return self.tiled_loss(tile).targets(self.padded(image), content_layers, style_layers if moments else [])
+        features = self._features(image, [*content_layers, *(style_layers if moments else [])])
+        found = {name: Moments.of(features[name]) for name in style_layers} if moments else {}
+        return {name: features[name] for name in content_layers}, found
+
+    def tiled_loss(self, tile: int) -> TiledLoss:
+        """Returns the loss of content and style in tiles."""
+        return TiledLoss(self.encoder, self.perceptual, self.loss_weights, tile, self.settings.normalize_gradients)
+
+    def terms(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Returns the loss terms of an image (B, 3, H, W) against `targets`, without their weights."""
         loss, weights = self.perceptual, self.loss_weights
-        features = self._features(image, loss.layers, tile)
+        features = self._features(image, loss.layers)
         for_content = for_style = features
         if self.settings.normalize_gradients:
             for_content = {
@@ -240,14 +258,18 @@ class Gatys(StyleModel):
             }
             for_style = {n: even_gradient(features[n], weights["style"] * w) for n, w in loss.style_layers.items()}
         terms = loss(for_content, content=targets[0]) | loss(for_style, style=targets[1])
-        if weights["tv"]:
-            terms["tv"] = TOTAL_VARIATIONS[self.settings.tv](image * self.settings.pixel_range)
-        return terms
+        return {**terms, "tv": self.variation(image)} if weights["tv"] else terms
 
-    def _features(self, image: Tensor, layers: list[str], tile: int | None) -> Features:
-        if self.encoder.ceil_mode:  # a reflecting convolution needs two pixels to reflect
-            image = self.encoder.pad(image, self._deepest)
-        features: Features = self.encoder(image, layers, tile)
+    def variation(self, image: Tensor) -> Tensor:
+        """Returns the total variation of an image."""
+        return TOTAL_VARIATIONS[self.settings.tv](image * self.settings.pixel_range)
+
+    def padded(self, image: Tensor) -> Tensor:
+        """Returns an image as the encoder needs it: a reflecting convolution needs two pixels to reflect."""
+        return self.encoder.pad(image, self._deepest) if self.encoder.ceil_mode else image
+
+    def _features(self, image: Tensor, layers: list[str]) -> Features:
+        features: Features = self.encoder(self.padded(image), layers)
         return features
 
 
@@ -261,6 +283,7 @@ class ImageOptimization:
 
     def __init__(self, model: Gatys, tile: int | None) -> None:
         self.model, self.settings, self.tile = model, model.settings, tile
+        self._told = False
 
     def run(self, index: int, content: Tensor, styles: list[Tensor], shares: list[float], own: float) -> Tensor:
         """Optimizes the image of one content, (1, 3, H, W) -> (1, 3, H, W).
@@ -281,15 +304,16 @@ class ImageOptimization:
         done = 0
         for side, count in zip(sides, counts, strict=True):
             small = shrunk(content, side)
-            targets = self.model.targets(small, styles, shares, own, self.tile)
+            tile = self._tile_for(small)
+            targets = self.model.targets(small, styles, shares, own, tile)
             image = self._start(small) if image is None else F.interpolate(image, small.shape[-2:], mode="bicubic")
             image = image.clamp(0, 1) if settings.clamp else image
             pixels = self._to_pixels(image).requires_grad_()
             optimizer = self._optimizer(pixels, optimizer)
-            scale = self._gradient_scale(pixels, targets)
+            scale = self._gradient_scale(pixels, targets, tile)
             mean = Average(settings.average, pixels)
             for _ in range(count):
-                loss = self._iterate(pixels, optimizer, targets, scale)
+                loss = self._iterate(pixels, optimizer, targets, tile, scale)
                 mean.update(pixels)
                 image = self._to_image(mean.value)
                 done += 1
@@ -302,11 +326,27 @@ class ImageOptimization:
             _diverged(done, sum(counts), float("nan"))
         return image
 
-    def _iterate(self, pixels: Tensor, optimizer: Optimizer, targets: Targets, scale: float) -> float:
+    def _tile_for(self, image: Tensor) -> int | None:
+        """Returns the side of the tiles for an image, or None for the whole; says so where memory is the reason."""
+        if self.tile is not None or self.settings.memory == "fast":
+            return self.tile
+        if self.settings.memory == "low":
+            return SMALLEST_TILE
+        tile, needed, free = fitting_tile(image)
+        if tile is not None and not self._told:
+            self._told = True
+            height, width = image.shape[-2:]
+            rank_zero_info(
+                f"gatys works in tiles of {tile} pixels: {width} x {height} pixels at once would take about"
+                f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free (memory: fast would try it)."
+            )
+        return tile
+
+    def _iterate(self, pixels: Tensor, optimizer: Optimizer, targets: Targets, tile: int | None, scale: float) -> float:
         """Takes one step of the optimizer and returns the loss before it."""
 
         def closure() -> Tensor:
-            loss, gradient = self._gradient(pixels, targets)
+            loss, gradient = self._gradient(pixels, targets, tile)
             pixels.grad = scale * gradient
             return loss
 
@@ -316,13 +356,23 @@ class ImageOptimization:
                 pixels.copy_(self._to_pixels(self._to_image(pixels).clamp(0, 1)))
         return loss
 
-    def _gradient(self, pixels: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    def _gradient(self, pixels: Tensor, targets: Targets, tile: int | None) -> tuple[Tensor, Tensor]:
         """Returns the loss and its gradient."""
-        terms = self.model.terms(self._to_image(pixels), targets, self.tile)
-        loss = torch.stack([self.model.loss_weights[name] * term for name, term in terms.items()]).sum()
+        image, weights = self._to_image(pixels), self.model.loss_weights
+        if tile is not None and max(image.shape[-2:]) > tile:
+            padded = self.model.padded(image)
+            loss, gradient = self.model.tiled_loss(tile)(padded.detach(), *targets)
+            outputs, gradients = [padded], [gradient]
+            if weights["tv"]:
+                outputs.append(weights["tv"] * self.model.variation(image))
+                gradients.append(torch.ones_like(outputs[1]))
+                loss = loss + outputs[1].detach()
+            return loss, torch.autograd.grad(outputs, [pixels], gradients)[0]
+        terms = self.model.terms(image, targets)
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return loss.detach(), torch.autograd.grad(loss, [pixels])[0]
 
-    def _gradient_scale(self, pixels: Tensor, targets: Targets) -> float:
+    def _gradient_scale(self, pixels: Tensor, targets: Targets, tile: int | None) -> float:
         """Returns what gradients are multiplied by: for L-BFGS so that the first is one gray level on average.
 
         Its steps do not depend on it but for torch's absolute limits: where curvatures are small it would never start, and
@@ -330,7 +380,7 @@ class ImageOptimization:
         """
         if self.settings.optimizer == "adam":
             return 1.0
-        level = float(self._gradient(pixels, targets)[1].abs().mean())
+        level = float(self._gradient(pixels, targets, tile)[1].abs().mean())
         return self.settings.pixel_range / 255 / max(level, 1e-10)
 
     def _to_pixels(self, image: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ from __future__ import annotations
 import warnings
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from stylezoo import weights as weight_files
@@ -268,9 +267,10 @@ class LinearTransfer(StyleModel):
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content`` and ``style``."""
         layers = self.perceptual.layers
-        with torch.no_grad():
-            content_feats = self.feature_pair(self.encoder.pad(content, "relu4_1"), self.levels, ["relu4_1"])
-            style_feats = self.feature_pair(self.encoder.pad_small(style, "relu4_1"), self.levels, layers)
+        content_feats, style_feats = self.feature_pairs(
+            (self.encoder.pad(content, "relu4_1"), self.levels, ["relu4_1"]),
+            (self.encoder.pad_small(style, "relu4_1"), self.levels, layers),
+        )
         output = self._decoded(content_feats.encoder, self._encode(style_feats.encoder))
         output_feats = self.feature_pair(output, [], layers).loss_encoder
         return self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)

@@ -187,8 +187,9 @@ class MultiLevelAdaIN(StyleModel):
         """Loss terms ``content`` and ``style``."""
         layers, content = self.perceptual.layers, self.pad(content)
         with torch.no_grad():
-            content_feats = self.feature_pair(content, LEVELS, LEVELS)
-            style_feats = self.feature_pair(self.encoder.pad_small(style, "relu4_1"), LEVELS, layers)
+            content_feats, style_feats = self.feature_pairs(
+                (content, LEVELS, LEVELS), (self.encoder.pad_small(style, "relu4_1"), LEVELS, layers)
+            )
             levels = _adain(content_feats.encoder, _statistics(style_feats.encoder))
             targets = levels
             if self.loss_encoder is not self.encoder:

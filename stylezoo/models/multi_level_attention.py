@@ -22,7 +22,6 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -168,9 +167,7 @@ class MultiLevelAttention(StyleModel):
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content``, ``style``, ``identity1``, ``identity2``."""
         layers, content, style = self.perceptual.layers, self.pad(content), self.pad(style)
-        with torch.no_grad():
-            content_feats = self.feature_pair(content, ATTENDED, layers)
-            style_feats = self.feature_pair(style, ATTENDED, layers)
+        content_feats, style_feats = self.feature_pairs((content, ATTENDED, layers), (style, ATTENDED, layers))
         output = imagenet_restored(self._decoded(content, content_feats.encoder, style_feats.encoder))
         output_feats = self.feature_pair(output, [], layers).loss_encoder
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)

@@ -15,7 +15,6 @@ Deviations: the numbers are those of GlebSBrykin/SANET@2dfec14; the authors publ
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -102,8 +101,10 @@ class SANet(StyleModel):
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content``, ``style``, ``identity1``, ``identity2`` (section 3.3)."""
-        with torch.no_grad():
-            content_feats, style_feats = self._features(content, ATTENDED), self._features(style, ATTENDED)
+        layers = self.perceptual.layers
+        content_feats, style_feats = self.feature_pairs(
+            *((self.pad(image), ATTENDED, layers) for image in (content, style))
+        )
         output_feats = self._features(self._decoded(content_feats.encoder, style_feats.encoder)).loss_encoder
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
         return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))

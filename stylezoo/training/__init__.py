@@ -8,6 +8,7 @@ from stylezoo.training.callbacks import (
     ImageWriter,
     RunProgressBar,
     RunSummary,
+    Winograd,
 )
 from stylezoo.training.distillation import Distillation
 from stylezoo.training.finite import NonFiniteError
@@ -36,5 +37,6 @@ __all__ = [
     "SavingError",
     "SlimEncoder",
     "Training",
+    "Winograd",
     "guarded",
 ]

@@ -25,6 +25,7 @@ from stylezoo.errors import check_number
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import Iteration, StyleModel
 from stylezoo.training.loggers import warn_once
+from stylezoo.training.winograd import WinogradTraining
 
 
 class RunProgressBar(RichProgressBar):
@@ -296,3 +297,27 @@ class ChannelsLast(Callback):
         for name, tensor in batch.items():
             if tensor.ndim == 4:
                 batch[name] = tensor.contiguous(memory_format=torch.channels_last)
+
+
+class Winograd(Callback):
+    """Trains with the convolutions of `stylezoo.training.winograd`, which are faster on CPUs; see `WinogradTraining`."""
+
+    def __init__(self) -> None:
+        self._mode: WinogradTraining | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._mode = WinogradTraining()  # type: ignore[no-untyped-call]
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._mode = None
