@@ -18,6 +18,9 @@ Kind = Literal["arbitrary", "multi", "single", "optimization"]
 PreserveColor = Literal["none", "coral", "luminance"]
 """How the colors of the content are kept."""
 
+TileStatistics = Literal["exact", "thumbnail"]
+"""Where statistics over all positions come from when a model works in tiles."""
+
 CONTROLS = {
     "alpha": "Strength of the style, 0 to 1.",
     "style_weights": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from stylezoo.controls import SMALLEST_SIDE
 from stylezoo.errors import MissingFileError
 from stylezoo.images import load_style
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize, without_autocast
-from stylezoo.tiling import tiled
+from stylezoo.streaming import StreamedMap, whole
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
 
 Norm = Literal["instance", "batch"]
@@ -70,24 +70,10 @@ class MirroredDecoder(nn.Sequential):
             *_conv(c1, c1),
             *_conv(c1, 3)[:2],
         )
-        self.cell = 8 if layer == "relu4_1" else 4  # pixels
 
-    def forward(self, x: Tensor, tile: int | None = None) -> Tensor:
-        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W).
-
-        Args:
-            x: The features.
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
-        """
-        x = x.to(next(self.parameters()).dtype)  # statistics are in float32 at least
-        # The receptive field of a pixel reaches less than four cells: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
-        cells, scales = None if tile is None else -(-tile // self.cell), {"image": Fraction(self.cell)}
-        return tiled(self._decode, x, cells, halo=4, stride=1, scales=scales)["image"]
-
-    def _decode(self, x: Tensor) -> dict[str, Tensor]:
-        for layer in self:
-            x = layer(x)
-        return {"image": x}
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W)."""
+        return super().forward(x.to(next(self.parameters()).dtype))  # statistics are in float32 at least
 
 
 def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -149,6 +135,10 @@ def attend(
     Returns:
         (B, N, D), float32 at least.
     """
+    if isinstance(query, StreamedMap):  # keys and values are needed as a whole, queries tile by tile
+        key, value = whole(key, value, keep=True)
+        run = partial(attend, key=key, value=value, heads=heads, scale=scale, dropout=dropout)
+        return query.local(run, costs=True)
     width, out = query.shape[2] // heads, value.shape[2] // heads
     scale = width**-0.5 if scale is None else scale
     with without_autocast(query):
@@ -162,7 +152,7 @@ def attend(
 
 def _by_heads(x: Tensor, heads: int, padding: int) -> Tensor:
     """(B, N, C) -> (B, heads, N, C / heads + padding), the last dimension contiguous."""
-    x = at_least_float32(x).unflatten(2, (heads, -1)).transpose(1, 2)
+    x = at_least_float32(x).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
     x = F.pad(x, (0, padding)) if padding else x
     return x if x.stride(-1) == 1 else x.contiguous()
 

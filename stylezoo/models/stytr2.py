@@ -168,8 +168,6 @@ class StyTr2(StyleModel):
         StylezooError: If the heads do not divide the channels.
     """
 
-    supports_tiles = True
-
     def __init__(
         self,
         content_weight: float = 7.0,
@@ -218,7 +216,7 @@ class StyTr2(StyleModel):
             return tokens
 
         tokens = style.sum(attended)
-        output: Tensor = self.decoder(tokens.transpose(1, 2).reshape(patches.shape), tile)
+        output: Tensor = self.decoder(tokens.transpose(1, 2).reshape(patches.shape))
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
