@@ -31,13 +31,20 @@ class Scratch:
         channels: Bytes per pixel.
         folder: Where the file lies; missing ones are created. None takes the folder for temporary files, ``$TMPDIR``.
         name: What messages call the image.
+        as_tiff: Whether the file is an uncompressed TIFF, which `descriptor` can be read as; needs tifffile.
 
     Raises:
         ImageError: If the disk has not that much space, or the file cannot be created.
     """
 
     def __init__(
-        self, height: int, width: int, channels: int, folder: str | os.PathLike[str] | None, name: str
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        folder: str | os.PathLike[str] | None,
+        name: str,
+        as_tiff: bool = False,
     ) -> None:
         self.height, self.width, self.channels = height, width, channels
         self.folder = Path(tempfile.gettempdir() if folder is None else folder)
@@ -53,8 +60,13 @@ class Scratch:
                     f" {free / 1e9:.1f} GB free there {SPARE_BYTES / 1e9:.0f} GB stay free: set TMPDIR to a folder"
                     " with more space."
                 )
-            self._file = tempfile.TemporaryFile(dir=self.folder, prefix=".stylezoo-", buffering=0)  # noqa: SIM115 - `close`
-            self._file.truncate(needed)
+            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - `close`
+                dir=self.folder, prefix=".stylezoo-", buffering=0, delete=os.name == "nt"
+            )
+            if os.name != "nt":
+                os.unlink(self._file.name)  # tifffile wants a file with a name, but no signal shall leave one behind
+            self._start = self._write_header() if as_tiff else 0
+            self._file.truncate(self._start + needed)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -62,10 +74,28 @@ class Scratch:
         """Gives the space back."""
         self._file.close()
 
-    @property
-    def path(self) -> str:
-        """A name by which this process can open the file once more."""
-        return f"/dev/fd/{self._file.fileno()}" if os.path.isdir("/dev/fd") else str(self._file.name)
+    def descriptor(self) -> int:
+        """Returns the number of the open file, at its beginning."""
+        self._file.seek(0)
+        return self._file.fileno()
+
+    def _write_header(self) -> int:
+        """Writes the tables of a TIFF, and returns the position of its pixels."""
+        import tifffile
+
+        place = tifffile.imwrite(
+            self._file,
+            shape=(self.height, self.width, self.channels),
+            dtype=np.uint8,
+            bigtiff=True,
+            photometric="rgb",
+            extrasamples=["unassalpha"] if self.channels == 4 else [],
+            rowsperstrip=16,
+            metadata=None,
+            returnoffset=True,
+        )
+        assert place is not None  # the strips lie together
+        return int(place[0])
 
     def read(self, top: int, bottom: int, left: int, right: int) -> Pixels:
         """Reads the pixels (bottom - top, right - left, channels) of a window."""
@@ -99,7 +129,7 @@ class Scratch:
         else:
             rows = 1
         return [
-            (((top + y) * self.width + left) * self.channels, pixels[y : y + rows].reshape(-1).data)
+            (self._start + ((top + y) * self.width + left) * self.channels, pixels[y : y + rows].reshape(-1).data)
             for y in range(0, height, rows)
         ]
 

@@ -35,6 +35,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -56,7 +57,7 @@ from stylezoo.images.writing import ALPHA_SUFFIXES, check_target, on_white, writ
 MAX_WINDOW_PIXELS = 10_000_000_000
 """Largest number of pixels of an image in windows: 100,000 x 100,000, with a scratch file of 30 GB."""
 
-INSTALL = "reading and writing in windows needs pyvips: pip install stylezoo[huge]"
+INSTALL = "larger images need pyvips and tifffile: pip install stylezoo[huge]"
 """What messages say where pyvips would help."""
 
 _STRIP = 1 << 21
@@ -498,20 +499,21 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
         check_target(path, quality, (width, height))
         self._format = written_formats()[self.path.suffix.lower()]
         self._keeps_alpha = has_alpha and self.path.suffix.lower() in ALPHA_SUFFIXES
+        self._streams = self._format in _STREAMED and pyvips() is not None and find_spec("tifffile") is not None
         self._check_size()
         folder = Path(os.path.realpath(path)).parent
-        self._pixels = Scratch(height, width, 4 if self._keeps_alpha else 3, folder, self.name)
+        self._pixels = Scratch(height, width, 4 if self._keeps_alpha else 3, folder, self.name, self._streams)
         self._written = 0
 
     def _check_size(self) -> None:
         """Raises an error if the image is too large for the way in which it is encoded."""
         pixels = self.height * self.width
         streamed = self._format in _STREAMED
-        limit = MAX_WINDOW_PIXELS if streamed and pyvips() is not None else formats.MAX_PIXELS
+        limit = MAX_WINDOW_PIXELS if self._streams else formats.MAX_PIXELS
         if pixels < 1:
             raise ImageError(f"Cannot write {self.name}: {self.width} x {self.height} are no pixels.")
         if pixels > limit:
-            advice = INSTALL if streamed and limit < MAX_WINDOW_PIXELS else "write .tif or .png instead"
+            advice = INSTALL if streamed and not self._streams else "write .tif or .png instead"
             raise ImageError(
                 f"Cannot write {self.name}: it has {pixels / 1e6:,.0f} million pixels and the limit is"
                 f" {limit / 1e6:,.0f} million: {advice}."
@@ -553,7 +555,7 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
             raise ImageError(
                 f"Cannot write {self.name}: {self._written:,} of its {self.height * self.width:,} pixels were written."
             )
-        if self._format not in _STREAMED or pyvips() is None:
+        if not self._streams:
             write_image(Image.fromarray(self._pixels.read(0, self.height, 0, self.width)), self.path, self.quality)
             return
         try:
@@ -567,9 +569,9 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
         """Encodes the scratch file, from top to bottom."""
         vips = pyvips()
         channels = self._pixels.channels
-        image = vips.Image.rawload(
-            self._pixels.path, self.width, self.height, channels, access="sequential", interpretation="srgb"
-        )
+        # not by `rawload`, which maps the whole file: mapped pages count as memory
+        source = vips.Source.new_from_descriptor(self._pixels.descriptor())
+        image = vips.Image.tiffload_source(source, access="sequential", unlimited=True)
         target = vips.Target.new_to_descriptor(file.fileno())
         if self._format == "PNG":
             image.pngsave_target(target, filter=_ALL_FILTERS)
