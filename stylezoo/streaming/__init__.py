@@ -5,9 +5,25 @@ windows of its output are computed one after another.
 """
 
 from stylezoo.streaming import operations  # noqa: F401 - fills the table of rules
-from stylezoo.streaming.runs import streamed
-from stylezoo.streaming.maps import Stream, StreamedMap, assembled, sweep, whole
+from stylezoo.streaming.maps import Source, Stream, StreamedMap, assembled, sweep, whole
 from stylezoo.streaming.memory import Budget, InMemory, Window, free_memory
+from stylezoo.streaming.runs import THUMBNAIL, estimated_memory, lazily, streamed
 from stylezoo.streaming.statistics import Recorder
 
-__all__ = ["Budget", "InMemory", "Recorder", "Stream", "StreamedMap", "Window", "assembled", "free_memory", "streamed", "sweep", "whole"]
+__all__ = [
+    "THUMBNAIL",
+    "Budget",
+    "InMemory",
+    "Recorder",
+    "Source",
+    "Stream",
+    "StreamedMap",
+    "Window",
+    "assembled",
+    "estimated_memory",
+    "free_memory",
+    "lazily",
+    "streamed",
+    "sweep",
+    "whole",
+]

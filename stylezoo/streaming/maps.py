@@ -55,7 +55,7 @@ class Stream:
     passes: int = 0
     on_tile: Callable[[int, int, int], None] | None = None
     recorder: Any = None
-    nodes: list[Node] | None = None
+    nodes: dict[Node, None] | None = None
 
     @classmethod
     def of(cls, size: tuple[int, int], tile: int, device: torch.device, memory: float | None = None) -> Stream:
@@ -259,15 +259,19 @@ class StreamedMap(Tensor):
     @staticmethod
     def __new__(cls, node: Node, stream: Stream, layout: Layout = "bchw") -> StreamedMap:
         batch, channels, height, width = node.shape
-        shapes = {"bchw": node.shape, "bcn": (batch, channels, height * width), "bnc": (batch, height * width, channels)}
+        shapes = {
+            "bchw": node.shape,
+            "bcn": (batch, channels, height * width),
+            "bnc": (batch, height * width, channels),
+        }
         self = Tensor._make_wrapper_subclass(cls, shapes[layout], dtype=node.dtype, device=stream.device)  # type: ignore[attr-defined]
         self.node, self.stream, self.arrangement = node, stream, layout
         node.handles.add(self)
         return self  # type: ignore[no-any-return]
 
     def __init__(self, node: Node, stream: Stream, layout: Layout = "bchw") -> None:
-        if stream.nodes is not None and node.number not in {other.number for other in stream.nodes[-1:]}:
-            stream.nodes.append(node)
+        if stream.nodes is not None:
+            stream.nodes[node] = None
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"StreamedMap({tuple(self.shape)}, {self.dtype}, tiles of {self.stream.tile})"
@@ -476,9 +480,7 @@ def whole(*values: Tensor, keep: bool = False) -> list[Tensor]:
     return [computed.get(id(value), value) for value in values]
 
 
-def assembled(
-    function: Callable[[Tensor], dict[str, Tensor]], image: Tensor, tile: int
-) -> dict[str, Tensor]:
+def assembled(function: Callable[[Tensor], dict[str, Tensor]], image: Tensor, tile: int) -> dict[str, Tensor]:
     """Computes maps of an image in tiles, with their gradients if it has one.
 
     The graph of a tile is not held: its maps are computed again when the gradient is (gradient checkpointing).

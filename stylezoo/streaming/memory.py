@@ -208,11 +208,15 @@ def _left_in_groups() -> float:
             continue
         new = not controllers
         top = Path("/sys/fs/cgroup" if new else "/sys/fs/cgroup/memory")
-        limit_file, used_file = ("memory.max", "memory.current") if new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        limit_file, used_file = (
+            ("memory.max", "memory.current") if new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
         for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
             limit, used = (_number(folder / name) for name in (limit_file, used_file))
             if limit is not None and used is not None:
-                cached = (line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith("inactive_file "))
+                cached = (
+                    line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith("inactive_file ")
+                )
                 left = min(left, limit - used + sum(map(int, cached)))
             if folder == top:
                 break

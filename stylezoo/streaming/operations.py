@@ -69,7 +69,11 @@ def _pointwise(func: Any, *args: Any, **kwargs: Any) -> Any:
             planes = _planes(leaf.to(stream.device), layout, size)
             if planes is not None:
                 places.append(place)
-                inputs.append(StreamedMap(Source(InMemory(planes).read, planes.shape, planes.dtype, stream.device), stream, layout))
+                inputs.append(
+                    StreamedMap(
+                        Source(InMemory(planes).read, planes.shape, planes.dtype, stream.device), stream, layout
+                    )
+                )
             else:
                 leaves[place] = leaf.to(stream.device)
 
@@ -279,7 +283,10 @@ def _matmul(func: Any, first: Any, second: Any) -> Any:
         return (statistics.products(first, second) * first.node.shape[2:].numel()).to(first.dtype)
     if isinstance(second, StreamedMap) and second.arrangement == "bcn" and first.ndim >= 2:
         matrix = first.to(second.stream.device)
-        return local(lambda value: func(matrix.expand(len(value), -1, -1) if func is aten.bmm.default else matrix, value), [second])
+        return local(
+            lambda value: func(matrix.expand(len(value), -1, -1) if func is aten.bmm.default else matrix, value),
+            [second],
+        )
     if isinstance(first, StreamedMap) and first.arrangement == "bnc" and second.ndim >= 2:
         return local(lambda value: func(value, second), [first])
     return NotImplemented
@@ -358,7 +365,9 @@ def _variance(func: Any, x: Any, dim: Any = None, *args: Any, **kwargs: Any) -> 
 
 
 @_rule(aten.group_norm)
-def _group_norm(func: Any, x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
+def _group_norm(
+    func: Any, x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
     if x.arrangement != "bchw":
         return NotImplemented
     mean, variance = statistics.moments(x)
@@ -444,7 +453,10 @@ class Padded(Node):
         if above or below or left or right:
             options = {"value": self.value} if self.mode == "constant" else {}
             piece = F.pad(piece, (left, right, above, below), mode=self.mode, **options)
-        row, column = window.top - self.offsets[0] + above - first_row, window.left - self.offsets[1] + left - first_column
+        row, column = (
+            window.top - self.offsets[0] + above - first_row,
+            window.left - self.offsets[1] + left - first_column,
+        )
         height, width = window.size
         return piece[..., row : row + height, column : column + width]
 
@@ -638,9 +650,7 @@ def _conv_transpose2d(
     step, before, spread = _pair(stride), _pair(padding), _pair(dilation)
     reach = tuple(d * (k - 1) + 1 for d, k in zip(spread, weight.shape[2:], strict=True))
     extra = _pair(output_padding)
-    sizes = [
-        (n - 1) * s - 2 * p + r + e for n, s, p, r, e in zip(x.shape[2:], step, before, reach, extra, strict=True)
-    ]
+    sizes = [(n - 1) * s - 2 * p + r + e for n, s, p, r, e in zip(x.shape[2:], step, before, reach, extra, strict=True)]
     function = partial(F.conv_transpose2d, weight=weight, bias=bias, stride=step, groups=groups, dilation=spread)
     shape = (x.shape[0], weight.shape[1] * groups, *sizes)
     return StreamedMap(Transposed(x.node, shape, function, reach, step, before), x.stream)  # type: ignore[arg-type]
@@ -734,7 +744,9 @@ class Shuffled(Node):
         batch, channels, height, width = source.shape
         r = abs(factor)
         grown = (batch, channels // r**2, height * r, width * r)
-        super().__init__([source], grown if factor < 0 else (batch, channels * r**2, height // r, width // r), source.dtype)
+        super().__init__(
+            [source], grown if factor < 0 else (batch, channels * r**2, height // r, width // r), source.dtype
+        )
         self.factor = factor
 
     def needs(self, window: Window) -> list[Window]:

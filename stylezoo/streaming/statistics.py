@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
-from stylezoo.streaming.maps import StreamedMap, Window, sweep
+from stylezoo.streaming.maps import StreamedMap, sweep
 
 Measured = tuple[Tensor, ...]
 """What does not depend on the number of positions: means, not sums."""

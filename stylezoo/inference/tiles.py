@@ -1,0 +1,105 @@
+"""When a model works in tiles: where an image would not fit into memory; and from file to file, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stylezoo.images.windows import WindowReader, WindowWriter
+from stylezoo.module import StyleModel
+from stylezoo.streaming import Source, Stream, StreamedMap, Window, estimated_memory, free_memory, sweep
+
+TILES = (1024, 512, 256)
+"""Sides of tiles that are chosen from, in pixels."""
+
+OVERHEAD = 2.5
+"""Memory that a run takes, relative to its estimate, because convolutions reorder what they read and write: 1.4 to 3.2 as
+measured (docs/huge_images.md)."""
+
+FILLED = 0.8
+"""Share of the free memory that a run may fill."""
+
+TILE_SHARE = 0.25
+"""The same of the computation of one tile."""
+
+SMALL = 2**14
+"""Bytes per pixel that no model needs: what is smaller than the free memory by this measure is not estimated."""
+
+WINDOWED_PIXELS = 2**25
+"""Number of pixels from which images are read and written in windows, if a model works in tiles."""
+
+
+def streams(model: StyleModel) -> bool:
+    """Whether a model can work in tiles without being asked: those that optimize take other tiles, and time."""
+    return model.supports_tiles and model.kind != "optimization"
+
+
+def fitting_tile(function: Callable[[Tensor], object], images: Tensor) -> tuple[int | None, float, float]:
+    """Returns the side of the tiles in which a function of images fits into memory.
+
+    Args:
+        function: Takes (B, 3, H, W), and returns a map, or tensors.
+        images: (B, 3, H, W).
+
+    Returns:
+        The side, None if the function fits without tiles; the bytes that it needs then, and those that are free.
+    """
+    free = free_memory(images.device)
+    batch, channels, height, width = images.shape
+    pixels = batch * height * width
+    if pixels * SMALL < FILLED * free:
+        return None, 0.0, free
+    try:
+        needed = OVERHEAD * estimated_memory(function, (batch, channels, height, width), images)
+    except Exception:  # noqa: BLE001 - the model needs numbers where there are none yet: nothing is known
+        return None, 0.0, free
+    if needed < FILLED * free:
+        return None, needed, free
+    per_pixel = needed / pixels
+    sides = [side for side in TILES if per_pixel * batch * (1.25 * side) ** 2 < TILE_SHARE * free]
+    return next(iter(sides), TILES[-1]), needed, free
+
+
+def stylize_windows(
+    stream: Callable[[StreamedMap], StreamedMap],
+    reader: WindowReader,
+    target: Path,
+    tile: int,
+    like: Tensor,
+    *,
+    quality: int = 95,
+    on_tile: Callable[[int, int, int], None] | None = None,
+) -> None:
+    """Stylizes an image from file to file; neither the image nor the output is ever in memory as a whole.
+
+    Args:
+        stream: Returns the output of a content, both (1, 3, H, W) and in [0, 1], such as `Stylizer.stream`.
+        reader: The content.
+        target: The file to write.
+        tile: Side of the tiles in pixels.
+        like: A tensor on the device and with the type of the model.
+        quality: Of JPEG and WebP files.
+        on_tile: See `stylezoo.streaming.Stream`.
+
+    Raises:
+        StylezooError: If the output is not finite, or cannot be written.
+    """
+    height, width = reader.height, reader.width
+    whole = Window(0, 1, 0, 1)
+    transparent = reader.opacity(*whole) is not None
+
+    def read(window: Window) -> Tensor:
+        return reader.read(*window)[None]
+
+    with WindowWriter(target, height, width, transparent, quality=quality) as writer, torch.inference_mode():
+        run = Stream.of((height, width), tile, like.device)
+        run.on_tile = on_tile
+        content = StreamedMap(Source(read, (1, 3, height, width), like.dtype, like.device), run)
+        output = stream(content)
+        for (window,), (values,) in sweep(run, [output], keep=False):
+            pixels = values[0].float().cpu()
+            opacity = reader.opacity(*window) if transparent else None
+            writer.write(window.top, window.left, pixels if opacity is None else torch.cat([pixels, opacity]))
