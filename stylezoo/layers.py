@@ -73,7 +73,10 @@ class MirroredDecoder(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W)."""
-        return super().forward(x.to(next(self.parameters()).dtype))  # statistics are in float32 at least
+        x = x.to(next(self.parameters()).dtype)  # statistics are in float32 at least
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -356,7 +356,8 @@ class StyleModel(LightningModule):
             masks: (K, H, W) or (B, K, H, W) of any size, one map per code; each position takes the code whose map is
                 largest there (nearest).
             alpha: Strength, 0 to 1.
-            tile: See `decode`, as for ``tile_statistics``.
+            tile: See `decode`.
+            tile_statistics: See `decode`.
 
         Returns:
             (B, 3, H, W), not clamped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 import warnings
@@ -235,10 +236,9 @@ class Run:
 
     def _content(self, path: Path, target: Path) -> Content:
         """Reads a content, unless it is so large that it is read in windows."""
-        pixels = size_of(path)
-        if self.tile is not None and self.size is None and pixels is not None:
-            if pixels[0] * pixels[1] >= WINDOWED_PIXELS and streams(self.model):
-                return Content(None)
+        pixels = math.prod(size_of(path) or (0,))
+        if pixels >= WINDOWED_PIXELS and self.tile is not None and self.size is None and streams(self.model):
+            return Content(None)
         image, alpha = load_with_alpha(path, self.size)
         check_target(target, self.quality, (image.shape[-1], image.shape[-2]))  # some formats have no images so large
         return Content(image, alpha)
@@ -355,7 +355,7 @@ def size_of(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # of images that are large
-            return image.size
+            return (image.width, image.height)
     except Exception:  # noqa: BLE001 - whatever is wrong with it is told when it is read
         return None
 

@@ -197,7 +197,7 @@ class Stylizer:
         codes = self.codes
         if self.recolored:
             recolored_styles = (
-                torch.cat([recolored(image, content).clamp(0, 1) for content in contents.split(1)])
+                torch.cat([recolored(image, content).clamp(0, 1) for content in torch.split(contents, 1)])
                 for image in self.recolored
             )
             codes = [self._encoded(style) for style in recolored_styles]
@@ -211,7 +211,7 @@ class Stylizer:
         if self.preserve_color == "luminance":
             output = keep_luminance(output, contents)
         elif self.preserve_color == "coral" and not self.recolored:
-            pairs = zip(output.split(1), contents.split(1), strict=True)
+            pairs = zip(torch.split(output, 1), torch.split(contents, 1), strict=True)
             output = torch.cat([recolored(single, content) for single, content in pairs]).clamp(0, 1)
         return output if self.masks is None else in_regions(output, contents, self.masks)
 

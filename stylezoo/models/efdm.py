@@ -93,7 +93,8 @@ def match_streamed(content: StreamedMap, ordered: Callable[[slice], Tensor]) -> 
         content: Features (B, C, H, W).
         ordered: Returns some channels of what `match_distribution` takes.
     """
-    features = content if content.dtype == torch.float64 else content.float()
+    features = at_least_float32(content)
+    assert isinstance(features, StreamedMap)
     if features.stream.is_dry:
         return features + 0
     kept, shape = features.kept(), features.node.shape
@@ -106,11 +107,10 @@ def match_streamed(content: StreamedMap, ordered: Callable[[slice], Tensor]) -> 
         return flat.flatten(2)
 
     parts = [slice(start, start + CHANNELS) for start in range(0, shape[1], CHANNELS)]
-    keys, factors = 0, _factors(shape[1]).to(features.device)
-    for part in parts:
-        keys = keys + _keys(channels(part), factors[part])
-    alike = _repeated(keys)
-    matched = []
+    factors = _factors(shape[1]).to(features.device)
+    keys = torch.stack([_keys(channels(part), factors[part]) for part in parts])
+    alike = _repeated(keys.sum(0))
+    matched: list[Tensor] = []
     for part in parts:
         flat = channels(part)
         values = _matched(flat, ordered(part).to(flat).expand_as(flat), alike)

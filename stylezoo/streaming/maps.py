@@ -235,7 +235,8 @@ def restored(values: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
     """The inverse of `arranged`, for a height and a width."""
     if layout == "bchw":
         return values
-    return (values if layout == "bcn" else values.transpose(1, 2)).unflatten(2, size)  # type: ignore[no-untyped-call]
+    positions = values if layout == "bcn" else values.transpose(1, 2)
+    return positions.reshape(*positions.shape[:2], *size)
 
 
 class StreamedMap(Tensor):
@@ -254,20 +255,20 @@ class StreamedMap(Tensor):
     arrangement: Layout
     stream: Stream
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, node: Node, stream: Stream, layout: Layout = "bchw") -> StreamedMap:
+    def __new__(cls, node: Node, stream: Stream, layout: Layout = "bchw") -> StreamedMap:  # noqa: PYI034 - typing has no Self in Python 3.10
         batch, channels, height, width = node.shape
         shapes = {
             "bchw": node.shape,
             "bcn": (batch, channels, height * width),
             "bnc": (batch, height * width, channels),
         }
-        self = Tensor._make_wrapper_subclass(cls, shapes[layout], dtype=node.dtype, device=stream.device)  # type: ignore[attr-defined]
+        self = Tensor._make_wrapper_subclass(cls, shapes[layout], dtype=node.dtype, device=stream.device)
         self.node, self.stream, self.arrangement = node, stream, layout
         node.handles.add(self)
-        return self  # type: ignore[no-any-return]
+        return self
 
     def __init__(self, node: Node, stream: Stream, layout: Layout = "bchw") -> None:
         if stream.nodes is not None:
@@ -275,6 +276,10 @@ class StreamedMap(Tensor):
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"StreamedMap({tuple(self.shape)}, {self.dtype}, tiles of {self.stream.tile})"
+
+    def is_contiguous(self, *_: Any, **__: Any) -> bool:
+        """No: it has no memory. What looks for faster forms of operations by their arguments leaves it alone."""
+        return False
 
     @classmethod
     def of(cls, tensor: Tensor, stream: Stream) -> StreamedMap:
@@ -321,7 +326,9 @@ class StreamedMap(Tensor):
         return local(function, [self, *others], costs=costs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func._schema.is_mutable and isinstance(args[0], StreamedMap):
             functional = getattr(torch.ops.aten, func.overloadpacket.__name__.removesuffix("_"))

@@ -6,6 +6,7 @@ below. Statistics over positions are computed at once (`stylezoo.streaming.stati
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -153,12 +154,19 @@ def _slice(func: Any, x: Any, dim: int = 0, start: Any = None, end: Any = None, 
     dim %= x.ndim
     if dim in _channel_dims(x):
         return local(lambda value: func(value, dim, start, end, step), [x], aliases=True)
-    if x.arrangement != "bchw" or step != 1:
+    if x.arrangement != "bchw":
         return NotImplemented
     first, last, _ = slice(start, end).indices(x.shape[dim])
-    after = x.shape[dim] - last
+    after = x.shape[dim] - max(first, last)
     pads = [0, 0, first, after] if dim == 2 else [first, after, 0, 0]
-    return _padded(x, [-n for n in pads], "constant", 0.0)
+    cut = _padded(x, [-n for n in pads], "constant", 0.0)
+    if step == 1:
+        return cut
+    shape = list(cut.node.shape)
+    shape[dim] = -(-shape[dim] // step)
+    steps = (step, 1) if dim == 2 else (1, step)
+    node = Neighborhood(cut.node, shape, x.dtype, lambda v: v[..., :: steps[0], :: steps[1]], (1, 1), steps)
+    return StreamedMap(node, x.stream)
 
 
 @_rule(aten.expand)
@@ -180,7 +188,7 @@ def _split(func: Any, x: Any, sections: Any, dim: int = 0) -> Any:
         starts.append(starts[-1] + part.shape[dim])
     return [
         local(partial(torch.narrow, dim=dim, start=start, length=stop - start), [x], aliases=True)
-        for start, stop in zip(starts, starts[1:], strict=False)
+        for start, stop in itertools.pairwise(starts)
     ]
 
 
@@ -548,7 +556,7 @@ def _conv2d(
     sizes = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(x.shape[2:], before, reach, step, strict=True)]
     function = partial(F.conv2d, weight=weight, bias=bias, stride=step, dilation=spread, groups=groups)
     shape = (x.shape[0], weight.shape[0], *sizes)
-    node = Neighborhood(x.node, shape, x.dtype, function, reach, step, before, costs=True)  # type: ignore[arg-type]
+    node = Neighborhood(x.node, shape, x.dtype, function, reach, step, before, costs=True)
     return StreamedMap(node, x.stream)
 
 
@@ -653,7 +661,7 @@ def _conv_transpose2d(
     sizes = [(n - 1) * s - 2 * p + r + e for n, s, p, r, e in zip(x.shape[2:], step, before, reach, extra, strict=True)]
     function = partial(F.conv_transpose2d, weight=weight, bias=bias, stride=step, groups=groups, dilation=spread)
     shape = (x.shape[0], weight.shape[1] * groups, *sizes)
-    return StreamedMap(Transposed(x.node, shape, function, reach, step, before), x.stream)  # type: ignore[arg-type]
+    return StreamedMap(Transposed(x.node, shape, function, reach, step, before), x.stream)
 
 
 class Resampled(Node):

@@ -40,7 +40,8 @@ def streamed(function: Callable[[Tensor], T], image: Tensor, tile: int, statisti
         results = whole(*leaves)
         if not torch.is_inference_mode_enabled():  # statistics were computed in inference mode
             results = [r.clone() if isinstance(r, Tensor) and r.is_inference() else r for r in results]
-    return tree_unflatten(results, structure)  # type: ignore[return-value]
+    output: T = tree_unflatten(results, structure)
+    return output
 
 
 def lazily(function: Callable[[Tensor], T], source: StreamedMap, statistics: TileStatistics = "exact") -> T:

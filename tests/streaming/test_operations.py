@@ -77,6 +77,7 @@ NEIGHBORS: dict[str, Callable[[Tensor], Tensor]] = {
     "bilinear_antialiased": lambda x: F.interpolate(x, size=(70, 60), mode="bilinear", antialias=True),
     "shuffle": lambda x: F.pixel_shuffle(x, 2),
     "unshuffle": lambda x: F.pixel_unshuffle(x[..., 1:, :], 2),
+    "every_second": lambda x: x[..., 1::2, :-3:3],
     "crop": lambda x: x[..., 7:-3, 1:30],
 }
 
@@ -91,7 +92,7 @@ LOCAL: dict[str, Callable[[Tensor], Tensor]] = {
     "split": lambda x: torch.cat([*reversed(torch.split(x, [1, 3], 1)), *x.chunk(2, 1)], 1),
     "cat_plain": lambda x: torch.cat([x, rand(1, 2, *SIZE).expand(2, -1, -1, -1)], 1),
     "flip": lambda x: x.flip(1),
-    "channel": lambda x: x[:, 1:3] + x[:1],
+    "channel": lambda x: x[:, 1:3] + x[:1, :1],
     "expand": lambda x: x[:1].expand(3, -1, -1, -1),
     "argmax": lambda x: x.argmax(1, keepdim=True).double(),
     "softmax": lambda x: x.softmax(1) + x.sum(1, keepdim=True),
@@ -150,7 +151,7 @@ def test_operations_are_those_of_tensors(
 
 @pytest.mark.parametrize(
     "operation",
-    [lambda x: x.roll(3, 2), lambda x: x.cumsum(3), lambda x: x.flatten().sort().values, lambda x: x[..., ::2]],
+    [lambda x: x.roll(3, 2), lambda x: x.cumsum(3), lambda x: x.flatten().sort().values],
 )
 def test_an_operation_without_a_rule_takes_the_whole_map(operation: Callable[[Tensor], Tensor]) -> None:
     x = rand(1, 4, *SIZE)
