@@ -94,7 +94,7 @@ class Controls:
             meaning = f"the short side in pixels that {what} are resized to, {SMALLEST_SIDE} to {LARGEST_SIDE}"
             set_(self, name, _optional(name, getattr(self, name), meaning, SMALLEST_SIDE, LARGEST_SIDE))
         if self.tile != "auto":
-            meaning = "the side of a tile in pixels, for example 512, or auto, or None"
+            meaning = "the side of a tile in pixels, for example 512, or auto"
             set_(self, "tile", _optional("tile", self.tile, meaning, 1, 10**9))
         check_choice("tile_statistics", self.tile_statistics, TileStatistics)
         if self.style_weights is not None:

@@ -137,7 +137,7 @@ class Transformer(nn.Module):
     def encode_style(self, patches: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, h*w, C)."""
         x = patches.flatten(2).transpose(1, 2)
-        style: Tensor = self.encoder_s(x, torch.zeros_like(x[:1, :1]))
+        style: Tensor = self.encoder_s(x, x.new_zeros(1, 1, 1))
         return style
 
     def encode_content(self, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,7 @@ class Node(ABC):
         self.inputs = tuple(inputs)
         self.shape, self.dtype = torch.Size(shape), dtype
         self.stored: Storage | None = None
-        self.handles: weakref.WeakSet[StreamedMap] = weakref.WeakSet()
+        self.handles: weakref.WeakValueDictionary[int, StreamedMap] = weakref.WeakValueDictionary()
 
     @abstractmethod
     def needs(self, window: Window) -> list[Window]:
@@ -267,7 +267,7 @@ class StreamedMap(Tensor):
         }
         self = Tensor._make_wrapper_subclass(cls, shapes[layout], dtype=node.dtype, device=stream.device)
         self.node, self.stream, self.arrangement = node, stream, layout
-        node.handles.add(self)
+        node.handles[id(self)] = self
         return self
 
     def __init__(self, node: Node, stream: Stream, layout: Layout = "bchw") -> None:
@@ -335,7 +335,7 @@ class StreamedMap(Tensor):
             changed = functional(*args, **kwargs)
             changed = changed if isinstance(changed, StreamedMap) else StreamedMap.of(changed, args[0].stream)
             args[0].node = changed.node
-            changed.node.handles.add(args[0])
+            changed.node.handles[id(args[0])] = args[0]
             return args[0]
         rule = RULES.get(func.overloadpacket) or (RULES["pointwise"] if torch.Tag.pointwise in func.tags else None)
         result = NotImplemented if rule is None else rule(func, *args, **kwargs)
@@ -454,7 +454,11 @@ def _worth_keeping(nodes: Sequence[Node]) -> list[Node]:
     todo, seen = list(nodes), set(nodes)
     while todo:
         node = todo.pop()
-        if node.stored is None and (node in nodes or (node.handles and node.shape[2:] in sizes)) and not node.is_cheap:
+        if (
+            node.stored is None
+            and (node in nodes or (len(node.handles) and node.shape[2:] in sizes))
+            and not node.is_cheap
+        ):
             found.append(node)
         for source in node.inputs if node.stored is None else ():
             if source not in seen:

@@ -321,7 +321,7 @@ def test_tiles_are_refused_where_they_would_not_be_exact() -> None:
     johnson.supports_tiles = False
     with pytest.raises(ValueError, match="johnson cannot work in tiles"):
         Stylizer(johnson, tile=64)
-    with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, not 0"):
+    with pytest.raises(ValueError, match="side of a tile in pixels, for example 512, or auto, not 0"):
         Stylizer(thin_model("adain"), [STYLE], tile=0)
 
 
