@@ -28,7 +28,7 @@ from stylezoo.images import ImageLike, check_batch, keep_luminance, load_style, 
 from stylezoo.images.color import recolored
 from stylezoo.inference.plan import report
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
-from stylezoo.inference.tiles import TILES, fitting_tile, streams
+from stylezoo.inference.tiles import TILES, Fit, streams
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.streaming import StreamedMap, lazily
 
@@ -80,7 +80,7 @@ class Stylizer:
         self.model = model.eval()
         self.alpha, self.tile, self.preserve_color = controls.alpha, controls.tile, preserve_color
         self.tile_statistics = controls.tile_statistics
-        self._told: set[tuple[int, ...]] = set()
+        self._fit, self._told = Fit(self._network), set[tuple[int, ...]]()
         self.masks = masks if masks is None else check_masks(masks, len(styles)).to(model.device)
         self.weights = blending_shares(controls.style_weights, len(styles))
         images = [self._on_device(s.reshape(-1, *s.shape[-3:]), "The style") for s in styles if is_image(s)]
@@ -154,7 +154,7 @@ class Stylizer:
             return self.tile
         if not streams(self.model):
             return None
-        tile, needed, free = fitting_tile(self._network, contents)
+        tile, needed, free = self._fit.tile(contents)
         if tile is not None:
             self._tell(contents, tile, f"needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free")
         return tile
@@ -184,7 +184,7 @@ class Stylizer:
         tile = self.tile
         if tile == "auto":
             fits = not (streams(self.model) and isinstance(style, Tensor) and style.ndim == 4)
-            tile = None if fits else fitting_tile(self.model.encode_style, style)[0]
+            tile = None if fits else Fit(self.model.encode_style).tile(style)[0]
         return self.model.encode_style(style, tile=tile)
 
     def _network(self, source: Tensor) -> Tensor:

@@ -37,30 +37,40 @@ def streams(model: StyleModel) -> bool:
     return model.supports_tiles and model.kind != "optimization"
 
 
-def fitting_tile(function: Callable[[Tensor], object], images: Tensor) -> tuple[int | None, float, float]:
-    """Returns the side of the tiles in which a function of images fits into memory.
+class Fit:
+    """Whether what a function makes of images fits into memory, and if not, the tiles in which it does.
 
     Args:
         function: Takes (B, 3, H, W), and returns a map, or tensors.
-        images: (B, 3, H, W).
-
-    Returns:
-        The side, None if the function fits without tiles; the bytes that it needs then, and those that are free.
     """
-    free = free_memory(images.device)
-    batch, channels, height, width = images.shape
-    pixels = batch * height * width
-    if pixels * SMALL < FILLED * free:
-        return None, 0.0, free
-    try:
-        needed = OVERHEAD * estimated_memory(function, (batch, channels, height, width), images)
-    except Exception:  # noqa: BLE001 - the model needs numbers where there are none yet: nothing is known
-        return None, 0.0, free
-    if needed < FILLED * free:
-        return None, needed, free
-    per_pixel = needed / pixels
-    sides = [side for side in TILES if per_pixel * batch * (1.25 * side) ** 2 < TILE_SHARE * free]
-    return next(iter(sides), TILES[-1]), needed, free
+
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        self.function = function
+        self._needed: dict[torch.Size, float] = {}
+
+    def needed(self, images: Tensor) -> float:
+        """Returns the bytes that images (B, 3, H, W) need without tiles, which is estimated once per size; 0 if unknown."""
+        if images.shape not in self._needed:
+            batch, channels, height, width = images.shape
+            try:
+                estimate = estimated_memory(self.function, (batch, channels, height, width), images)
+            except Exception:  # noqa: BLE001 - the model needs numbers where there are none yet
+                estimate = 0
+            self._needed[images.shape] = OVERHEAD * estimate
+        return self._needed[images.shape]
+
+    def tile(self, images: Tensor) -> tuple[int | None, float, float]:
+        """Returns the side of the tiles for images (B, 3, H, W), None if they fit; the bytes that they need, and those free."""
+        free = free_memory(images.device)
+        pixels = len(images) * images.shape[-2] * images.shape[-1]
+        if pixels * SMALL < FILLED * free:
+            return None, 0.0, free
+        needed = self.needed(images)
+        if needed < FILLED * free:
+            return None, needed, free
+        per_position = len(images) * needed / pixels
+        sides = [side for side in TILES if per_position * (1.25 * side) ** 2 < TILE_SHARE * free]
+        return next(iter(sides), TILES[-1]), needed, free
 
 
 def stylize_windows(

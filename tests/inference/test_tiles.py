@@ -48,7 +48,7 @@ def test_every_system_can_be_estimated(name: str, little: None) -> None:
     """Otherwise it would never work in tiles by itself."""
     model = thin_model(name).eval()
     styles = model.example_styles(STYLE[None])[:1]
-    tile, needed, free = tiles.fitting_tile(Stylizer(model, styles)._network, CONTENT.expand(1, 3, -1, -1))
+    tile, needed, free = Stylizer(model, styles)._fit.tile(CONTENT)
     assert tile is not None and needed > free == 2**20
 
 
