@@ -131,7 +131,6 @@ class FeatureTransferModel(StyleModel):
     """
 
     decoder: MirroredDecoder
-    supports_tiles = True
 
     @abstractmethod
     def match(self, content: Tensor, style: Tensor) -> Tensor:
@@ -140,9 +139,9 @@ class FeatureTransferModel(StyleModel):
     def pad(self, image: Tensor) -> Tensor:
         return self.encoder.pad(image, "relu4_1")
 
-    def features(self, image: Tensor, tile: int | None = None) -> Tensor:
+    def features(self, image: Tensor) -> Tensor:
         """Returns the features of a padded image at relu4_1, (B, C, H/8, W/8)."""
-        features: Tensor = self.encoder(image, ["relu4_1"], tile=tile)["relu4_1"]
+        features: Tensor = self.encoder(image, ["relu4_1"])["relu4_1"]
         return features
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from stylezoo import catalog
-from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, check_run
+from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, TileStatistics, check_run
 from stylezoo.docstrings import described
 from stylezoo.errors import MissingFileError, StylezooError, check_number, unknown_name
 
@@ -104,7 +104,8 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     masks: list[str] | None = None,
     size: int | None = None,
     style_size: int | None = None,
-    tile: int | None = None,
+    tile: int | Literal["auto", "none"] = "auto",
+    tile_statistics: TileStatistics = "exact",
     pairs: str | None = None,
     random_styles: int | None = None,
     seed: int = 0,
@@ -144,7 +145,16 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     """
     from stylezoo.inference.plan import Request, make_plan
 
-    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, bool(masks))
+    controls = Controls(
+        alpha,
+        style_weights,
+        preserve_color,
+        size,
+        style_size,
+        None if tile == "none" else tile,
+        tile_statistics,
+        bool(masks),
+    )
     check_run(batch_size, preview, quality)
     _check_model(model)
     if not output:

@@ -18,6 +18,12 @@ Kind = Literal["arbitrary", "multi", "single", "optimization"]
 PreserveColor = Literal["none", "coral", "luminance"]
 """How the colors of the content are kept."""
 
+TileStatistics = Literal["exact", "thumbnail"]
+"""Where statistics over all positions come from when a model works in tiles."""
+
+Tile = int | Literal["auto"] | None
+"""Side of the tiles in pixels; ``auto`` leaves it to the memory, None works on whole images."""
+
 CONTROLS = {
     "alpha": "Strength of the style, 0 to 1.",
     "style_weights": (
@@ -35,7 +41,12 @@ CONTROLS = {
     "style_size": "The same for the styles; None keeps theirs. Larger styles give coarser strokes.",
     "tile": (
         "Side in pixels of the tiles in which the model works, for images that would not fit into memory; the result is"
-        " the same."
+        " the same. ``auto`` works in tiles where the image would not fit, and says so; None (none on the command line)"
+        " always works on whole images."
+    ),
+    "tile_statistics": (
+        "With tiles, where the statistics over the image come from: ``exact``, or ``thumbnail``, a small copy of the"
+        " content, with which networks of many normalizations need one pass instead of many, but the result differs."
     ),
     "device": "Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.",
 }
@@ -58,7 +69,8 @@ class Controls:
         preserve_color: See `PreserveColor`.
         size: Short side in pixels that contents are resized to; None keeps theirs.
         style_size: The same for styles.
-        tile: Side of the tiles in pixels; None works on whole images.
+        tile: Side of the tiles in pixels; None works on whole images, ``auto`` does so where they fit into memory.
+        tile_statistics: See `TileStatistics`.
         has_masks: Whether the styles apply to regions.
 
     Raises:
@@ -70,7 +82,8 @@ class Controls:
     preserve_color: PreserveColor = "none"
     size: int | None = None
     style_size: int | None = None
-    tile: int | None = None
+    tile: Tile = "auto"
+    tile_statistics: TileStatistics = "exact"
     has_masks: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +93,10 @@ class Controls:
         for name, what in (("size", "contents"), ("style_size", "styles")):
             meaning = f"the short side in pixels that {what} are resized to, {SMALLEST_SIDE} to {LARGEST_SIDE}"
             set_(self, name, _optional(name, getattr(self, name), meaning, SMALLEST_SIDE, LARGEST_SIDE))
-        set_(self, "tile", _optional("tile", self.tile, "the side of a tile in pixels, for example 512", 1, 10**9))
+        if self.tile != "auto":
+            meaning = "the side of a tile in pixels, for example 512, or auto"
+            set_(self, "tile", _optional("tile", self.tile, meaning, 1, 10**9))
+        check_choice("tile_statistics", self.tile_statistics, TileStatistics)
         if self.style_weights is not None:
             set_(self, "style_weights", check_weights(self.style_weights))
             if self.has_masks:

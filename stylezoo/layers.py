@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from stylezoo.controls import SMALLEST_SIDE
 from stylezoo.errors import MissingFileError
 from stylezoo.images import load_style
 from stylezoo.losses import Moments, at_least_float32, mean_std, normalize, without_autocast
-from stylezoo.tiling import tiled
+from stylezoo.streaming import StreamedMap, whole
 from stylezoo.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG
 
 Norm = Literal["instance", "batch"]
@@ -70,24 +70,13 @@ class MirroredDecoder(nn.Sequential):
             *_conv(c1, c1),
             *_conv(c1, 3)[:2],
         )
-        self.cell = 8 if layer == "relu4_1" else 4  # pixels
 
-    def forward(self, x: Tensor, tile: int | None = None) -> Tensor:
-        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W).
-
-        Args:
-            x: The features.
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H/8, W/8), or H/4 and W/4 from relu3_1 -> (B, 3, H, W)."""
         x = x.to(next(self.parameters()).dtype)  # statistics are in float32 at least
-        # The receptive field of a pixel reaches less than four cells: 1 + 4/2 + 2/4 + 2/8 (from relu3_1 1 + 2/2 + 2/4).
-        cells, scales = None if tile is None else -(-tile // self.cell), {"image": Fraction(self.cell)}
-        return tiled(self._decode, x, cells, halo=4, stride=1, scales=scales)["image"]
-
-    def _decode(self, x: Tensor) -> dict[str, Tensor]:
         for layer in self:
             x = layer(x)
-        return {"image": x}
+        return x
 
 
 def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -115,20 +104,74 @@ class StyleAttention(nn.Module):
 
     def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a style's features (B, C, h, w), each (B, h*w, C)."""
-        key = self.g(self.norm(style).to(self.g.weight.dtype)).flatten(2).transpose(1, 2)
-        value = self.h(style).flatten(2).transpose(1, 2)
+        key = self.g(self.norm(style).to(self.g.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
+        value = self.h(style).flatten(2).transpose(1, 2).contiguous()
         return key, value
 
     def forward(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Content features (B, C, H, W) plus the style features that each position attends to, same shape."""
         query = self.f(self.norm(content).to(self.f.weight.dtype)).flatten(2).transpose(1, 2)  # (B, H*W, C)
-        # Logits are not divided by sqrt(C) and reach thousands, which 16-bit types cannot resolve.
-        with without_autocast(content):
-            query, key, value = (at_least_float32(x).unsqueeze(1) for x in (query, key, value))
-            key, value = key.expand(query.shape[0], -1, -1, -1), value.expand(query.shape[0], -1, -1, -1)
-            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (B, 1, H*W, C)
-        attended = attended.squeeze(1).transpose(1, 2).reshape(content.shape)
+        attended = attend(query, key, value, scale=1.0).transpose(1, 2).reshape(content.shape)  # not divided by sqrt(C)
         result: Tensor = self.out_conv(attended.to(self.out_conv.weight.dtype)) + content
+        return result
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, heads: int = 1, scale: float | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Attention, softmax(scale * query key^T) value, in memory that is linear in the number of positions.
+
+    `torch.nn.functional.scaled_dot_product_attention` has kernels that never hold the matrix of all logits, but takes them
+    only where the last dimension is contiguous and, on the CPU, where queries and values have as many channels. Otherwise it
+    falls back to the matrix without a word: 607 instead of 18 MiB for 8,192 positions. What it needs is done here.
+    Logits are computed in float32 at least: those of SANet reach thousands, which 16-bit types cannot resolve.
+
+    Args:
+        query: (B, N, C), C a multiple of ``heads``.
+        key: (B or 1, M, C).
+        value: (B or 1, M, D), D a multiple of ``heads``.
+        heads: Number of heads that the channels are shared among.
+        scale: Factor of the logits; None takes 1 / sqrt(C / heads).
+        dropout: Share of the attention weights that are dropped, in training. The kernels of the CPU have none: with it,
+            all logits are held there.
+
+    Returns:
+        (B, N, D), float32 at least.
+    """
+    if isinstance(query, StreamedMap):  # keys and values are needed as a whole, queries tile by tile
+        key, value = whole(key, value, keep=True)
+        run = partial(attend, key=key, value=value, heads=heads, scale=scale, dropout=dropout)
+        return query.local(run, costs=True)
+    width, out = query.shape[2] // heads, value.shape[2] // heads
+    scale = width**-0.5 if scale is None else scale
+    with without_autocast(query):
+        # Zeros change neither logits nor the other channels of the result.
+        q, k = (_by_heads(x, heads, max(0, out - width)) for x in (query, key))
+        v = _by_heads(value, heads, max(0, width - out))
+        k, v = (x.expand(len(q), -1, -1, -1) for x in (k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)  # (B, heads, N, D / heads)
+    return attended[..., :out].transpose(1, 2).flatten(2)
+
+
+def _by_heads(x: Tensor, heads: int, padding: int) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads + padding), the last dimension contiguous."""
+    x = at_least_float32(x).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+    x = F.pad(x, (0, padding)) if padding else x
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` of (B, N, C), which attends by `attend` and returns no weights."""
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__(channels, heads, dropout, batch_first=True)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, N, C), (B or 1, M, C) and (B or 1, M, C) -> (B, N, C)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+        attended = attend(q, k, v, heads=self.num_heads, dropout=self.dropout if self.training else 0.0)
+        result: Tensor = self.out_proj(attended.to(self.out_proj.weight.dtype))
         return result
 
 

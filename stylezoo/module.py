@@ -8,6 +8,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from numbers import Integral, Real
 from operator import itemgetter
 from types import UnionType
@@ -23,10 +24,11 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import legacy
-from stylezoo.controls import SMALLEST_SIDE, Kind, blending_shares
+from stylezoo.controls import SMALLEST_SIDE, Kind, TileStatistics, blending_shares
 from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number, unknown_name
 from stylezoo.layers import mirrored
 from stylezoo.losses import PerceptualLoss
+from stylezoo.streaming import StreamedMap, streamed
 from stylezoo.vgg import SLIM_LAYERS, VGG, Features, conv_names
 from stylezoo.weights import Tensors
 
@@ -84,8 +86,8 @@ class Blend:
 
     def sum(self, function: Callable[[StyleCode], Tensor]) -> Tensor:
         """Returns the weighted sum of what a function makes of each code."""
-        parts = [share * function(code) for share, code in zip(self.shares, self.codes, strict=True)]
-        return torch.stack(parts).sum(0)
+        parts = (share * function(code) for share, code in zip(self.shares, self.codes, strict=True))
+        return reduce(torch.add, parts)
 
     def faded(self, alpha: float, own: Callable[[], StyleCode]) -> Blend:
         """Returns a blend in which the styles have the share ``alpha`` and another code has the rest.
@@ -157,8 +159,9 @@ class StyleModel(LightningModule):
     lr: float
     lr_decay: float
 
-    supports_tiles: bool = False
-    """Whether `decode` accepts ``tile``."""
+    supports_tiles: bool = True
+    """Whether `decode` accepts ``tile``. What `transfer` computes is streamed in tiles (`stylezoo.streaming`) without its help;
+    systems of kind ``optimization`` get ``tile`` and do it themselves."""
 
     alpha_is_fixed: bool = False
     """Whether the network has one strength only, that of its training."""
@@ -277,7 +280,10 @@ class StyleModel(LightningModule):
         Raises:
             StylezooError: If the style is none that the system takes.
         """
-        return self.encode(mirrored(self.check_images(style, "style"), SMALLEST_SIDE), tile)
+        images = mirrored(self.check_images(style, "style"), SMALLEST_SIDE)
+        if not self._streams(images, tile):
+            return self.encode(images, tile)
+        return streamed(lambda source: self.encode(source, None), images, tile)  # type: ignore[arg-type]
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Encodes images, (B, 3, H, W) with H and W from 16 up. Systems with other styles override `encode_style` instead."""
@@ -293,6 +299,7 @@ class StyleModel(LightningModule):
         weights: list[float] | None = None,
         *,
         tile: int | None = None,
+        tile_statistics: TileStatistics = "exact",
         **controls: Any,
     ) -> Tensor:
         """Stylizes the content with a style code, or with a blend of several.
@@ -304,8 +311,11 @@ class StyleModel(LightningModule):
             code: What `encode_style` returned, or a list of such codes to blend.
             alpha: Strength of the style, 0 to 1.
             weights: One per code, normalized to sum 1; None weighs the codes equally.
-            tile: Side in pixels of the tiles in which encoder and decoder work, for images that would not fit into memory;
-                the result is the same. None works on whole images.
+            tile: Side in pixels of the tiles in which the model works, for images that would not fit into memory; the result
+                is the same, but has no gradient. None works on whole images.
+            tile_statistics: ``exact``, or ``thumbnail``: the statistics over positions (of normalizations, of AdaIN) are
+                those of a small copy of the content. The model then runs once over all tiles, and not once for each
+                statistic, but the result is another one (docs/huge_images.md).
             **controls: Further arguments of the system's `transfer`, such as ``level_alphas`` of multi_level_adain.
 
         Returns:
@@ -319,19 +329,26 @@ class StyleModel(LightningModule):
         codes = code if isinstance(code, list) else [code]
         shares = blending_shares(weights, len(codes))
         content, codes = self.check_inputs(content, codes)
-        if not len(content):
-            return content
-        padded = self.pad(mirrored(content, SMALLEST_SIDE))
-        output = self.transfer(padded, Blend(codes, shares), alpha, tile, **controls)
-        return self.postprocess(output[..., : content.shape[-2], : content.shape[-1]])
+        blend = Blend(codes, shares)
+
+        def run(images: Tensor, tile: int | None) -> Tensor:
+            padded = self.pad(mirrored(images, SMALLEST_SIDE))
+            output = self.transfer(padded, blend, alpha, tile, **controls)
+            return self.postprocess(output[..., : images.shape[-2], : images.shape[-1]])
+
+        return self._run(run, content, tile, tile_statistics) if len(content) else content
 
     def decode_regions(
-        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
+        self,
+        content: Tensor,
+        codes: list[StyleCode],
+        masks: Tensor,
+        alpha: float = 1.0,
+        *,
+        tile: int | None = None,
+        tile_statistics: TileStatistics = "exact",
     ) -> Tensor:
-        """Stylizes each region of the content with a style of its own.
-
-        A system that cannot mix styles inside the network, as here, stylizes the content once per style and puts the
-        regions together.
+        """Stylizes each region of the content with a style of its own, see `transfer_regions`.
 
         Args:
             content: (B, 3, H, W), RGB in [0, 1].
@@ -340,6 +357,7 @@ class StyleModel(LightningModule):
                 largest there (nearest).
             alpha: Strength, 0 to 1.
             tile: See `decode`.
+            tile_statistics: See `decode`.
 
         Returns:
             (B, 3, H, W), not clamped.
@@ -347,12 +365,46 @@ class StyleModel(LightningModule):
         Raises:
             StylezooError: If masks and codes do not fit.
         """
+        self.check_controls(alpha, tile)
+        content, codes = self.check_inputs(content, codes)
+
+        def run(images: Tensor, tile: int | None) -> Tensor:
+            return self.transfer_regions(images, codes, masks, alpha, tile)
+
+        return self._run(run, content, tile, tile_statistics)
+
+    def transfer_regions(
+        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float, tile: int | None
+    ) -> Tensor:
+        """Stylizes the regions of a content; the arguments are those of `decode_regions`.
+
+        A system that cannot mix styles inside the network, as here, stylizes the content once per style and puts the
+        regions together.
+        """
         region = largest_map(masks, len(codes), content)
         output = self.decode(content, codes[0], alpha, tile=tile)
         for index in range(1, len(codes)):
             if bool((region == index).any()):
                 output = torch.where(region == index, self.decode(content, codes[index], alpha, tile=tile), output)
         return output
+
+    def _streams(self, images: Tensor, tile: int | None) -> bool:
+        """Whether images are to be streamed; those that are streamed already go through the model's code."""
+        streams = self.kind != "optimization" and not isinstance(images, StreamedMap)
+        return streams and tile is not None and max(images.shape[-2:]) > tile
+
+    def _run(
+        self,
+        run: Callable[[Tensor, int | None], Tensor],
+        content: Tensor,
+        tile: int | None,
+        statistics: TileStatistics,
+    ) -> Tensor:
+        """Runs a function of contents and tile, in tiles if it is asked for."""
+        if not self._streams(content, tile):
+            return run(content, tile if self.kind == "optimization" else None)
+        content = mirrored(content, SMALLEST_SIDE)
+        return streamed(lambda source: run(source, None), content, tile, statistics)  # type: ignore[arg-type]
 
     def check_images(self, images: Any, role: str) -> Tensor:
         """Returns a batch of images in the dtype of the weights.
@@ -775,5 +827,8 @@ def largest_map(masks: Tensor, count: int, like: Tensor) -> Tensor:
         raise StylezooError(
             f"{count} styles need masks of shape ({count}, H, W) or (B, {count}, H, W), not {tuple(maps.shape)}."
         )
-    maps = F.interpolate(maps.to(like), size=like.shape[-2:], mode="nearest")
+    maps = maps.to(like)
+    if isinstance(like, StreamedMap):
+        maps = StreamedMap.of(maps, like.stream)
+    maps = F.interpolate(maps, size=like.shape[-2:], mode="nearest")
     return maps.argmax(1, keepdim=True).expand(like.shape[0], 1, -1, -1)

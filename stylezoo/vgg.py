@@ -28,19 +28,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stylezoo import weights as weight_files
 from stylezoo.errors import StylezooError, unknown_name
-from stylezoo.tiling import tiled
+from stylezoo.streaming import assembled
 
 Features = dict[str, Tensor]
 """Named activations of one batch: {"relu4_1": (B, C, H, W), ...}."""
@@ -304,7 +302,7 @@ class VGG(nn.Module):
         Args:
             image: (B, 3, H, W), RGB in [0, 1] (values outside are allowed: nothing is clamped).
             layers: Names such as ``relu4_1`` (after the ReLU) or ``conv4_2`` (before it).
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`; None computes the image at once.
+            tile: Side of the tiles in pixels, see `stylezoo.streaming`; None computes the image at once.
 
         Returns:
             {name: (B, C, H', W')} in network order.
@@ -324,7 +322,7 @@ class VGG(nn.Module):
                 " give a file that reaches deeper (encoder_weights)."
             )
         if tile is not None and max(image.shape[-2:]) > tile:
-            return self._forward_tiled(image, wanted, tile)
+            return assembled(partial(self._forward, wanted=wanted), image, tile)
         return self._forward(image, wanted)
 
     def continued(self, features: Tensor, after: str, layers: Iterable[str]) -> Features:
@@ -345,41 +343,6 @@ class VGG(nn.Module):
             raise StylezooError(f"{self.name} cannot go on from changed features of {after}: choose another encoder.")
         names = list(self.convs)
         return self._run(features, names[names.index(_conv_of(after)) + 1 :], set(layers))
-
-    def _forward_tiled(self, image: Tensor, wanted: set[str], tile: int) -> Features:
-        blocks = {layer: _block(layer) for layer in wanted}
-        deepest = max(wanted, key=lambda layer: list(self.convs).index(_conv_of(layer)))
-        stride = 2 ** (blocks[deepest] - 1)
-
-        def forward(piece: Tensor) -> Features:
-            if not piece.requires_grad:
-                return self._forward(piece, wanted)
-            features: Features = checkpoint(  # or the graph would keep all that tiles are to save
-                self._forward, piece, wanted, use_reentrant=False, preserve_rng_state=False
-            )
-            return features
-
-        return tiled(
-            forward,
-            image,
-            tile,
-            halo=self._radius(deepest),
-            stride=stride,
-            scales={layer: Fraction(1, 2 ** (block - 1)) for layer, block in blocks.items()},
-            ceil_mode=self.ceil_mode,
-        )
-
-    def _radius(self, layer: str) -> int:
-        """Returns the radius of the receptive field of a layer, in pixels."""
-        radius = 0
-        for name in self.convs:
-            step = 2 ** (_block(name) - 1)
-            if name.endswith("_1") and name != "conv1_1":
-                radius += step // 2  # the pool before it
-            radius += step
-            if name == _conv_of(layer):
-                break
-        return radius
 
     def _forward(self, image: Tensor, wanted: set[str]) -> Features:
         return self._run(self.preprocess(image), list(self.convs), wanted)

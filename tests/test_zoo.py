@@ -18,6 +18,7 @@ from stylezoo import StyleModel, checkpoints, registry
 from stylezoo.cli import main
 from stylezoo.losses import STYLE_STATISTICS
 from stylezoo.module import Kind
+from stylezoo.streaming.maps import RULES
 from stylezoo.vgg import random_weights
 
 SYSTEMS = stylezoo.list_models()
@@ -178,6 +179,31 @@ def test_the_two_halves(name: str) -> None:
         model.decode(content, [code, second], weights=[1])
     with pytest.raises(ValueError, match="sum to 0"):
         model.decode(content, [code, second], weights=[1, -1])
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_tiles_are_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any system's code runs in tiles: whole maps are never computed, and the image is the same, the style's code too.
+
+    In double precision: convolutions of another size may round differently.
+    """
+    model = thin_model(name).eval().double()
+    if model.kind == "optimization":
+        pytest.skip("works in tiles of its own, see its test")
+    content, style = (x.double() if isinstance(x, Tensor) and x.ndim == 4 else x for x in pair(name, 2, 90, 107))
+    alpha = 1.0 if model.alpha_is_fixed else 0.6
+    whole_maps, real = [], RULES["whole"]
+    monkeypatch.setitem(RULES, "whole", lambda func, *args, **kw: whole_maps.append(func) or real(func, *args, **kw))
+    with torch.no_grad():
+        code, tiled_code = model.encode_style(style), model.encode_style(style, tile=32)
+        for key, tensor in code.items():
+            exact(tiled_code[key], tensor)
+        expected = model.decode(content, code, alpha)
+        assert not whole_maps or name == "magenta"  # whose predictor resizes the style
+        whole_maps.clear()
+        tiled = model.decode(content, code, alpha, tile=32)
+    exact(tiled, expected)
+    assert not tiled.is_inference() and not [func for func in whole_maps if name != "magenta"]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

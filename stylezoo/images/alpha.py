@@ -31,16 +31,37 @@ def fill_hidden(pixels: Pixels, alpha: Pixels, name: str) -> None:
     """
     visible = is_visible(alpha)
     if not visible.any():
-        warnings.warn(f"{name} is completely transparent: it is read as white.", stacklevel=2)
+        warn_of_nothing(name)
         pixels[...] = 255 if pixels.dtype == np.uint8 else 1
         return
     counts = visible.sum(1)
-    full = counts * _FULL_ROW >= counts.max()
-    for row in np.flatnonzero(full & (counts < visible.shape[1])):
-        pixels[row] = pixels[row, _mirrored(visible[row])]
-    for row, source in zip(np.flatnonzero(~full), _mirrored(full)[~full], strict=True):
+    sources = row_sources(counts)
+    own = sources == np.arange(len(sources))
+    for row in np.flatnonzero(own & (counts < visible.shape[1])):
+        pixels[row] = filled_row(pixels[row], visible[row])
+    for row in np.flatnonzero(~own):
         hidden = ~visible[row]
-        pixels[row, hidden] = pixels[source, hidden]
+        pixels[row, hidden] = pixels[sources[row], hidden]
+
+
+def warn_of_nothing(name: str) -> None:
+    """Warns that no pixel of an image is visible."""
+    warnings.warn(f"{name} is completely transparent: it is read as white.", stacklevel=3)
+
+
+def row_sources(counts: NDArray[Any]) -> NDArray[np.intp]:
+    """Returns the row from which each row takes its hidden pixels: itself if enough of it is visible, see `fill_hidden`.
+
+    Args:
+        counts: (H), the number of visible pixels of each row, which must not all be 0.
+    """
+    return _mirrored(counts * _FULL_ROW >= counts.max())
+
+
+def filled_row(pixels: Pixels, visible: NDArray[np.bool_]) -> Pixels:
+    """Returns a row (W, 3) continued past its visible pixels (W) by its mirror image."""
+    filled: Pixels = pixels[_mirrored(visible)]
+    return filled
 
 
 def visible_box(alpha: Pixels) -> tuple[slice, slice]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from stylezoo.errors import StylezooError
+from stylezoo.streaming import StreamedMap
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
@@ -32,12 +33,17 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
     for image in (source, target):
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise StylezooError(f"CORAL needs images (3, H, W) with pixels, not {tuple(image.shape)}.")
+    return recolored(source[None], target[None])[0]
+
+
+def recolored(source: Tensor, target: Tensor) -> Tensor:
+    """Does the same as `coral` for batches of one image, (1, 3, H, W), also for streamed ones (`stylezoo.streaming`)."""
     z_source, _, _ = _z_score(source)
     z_target, mean, std = _z_score(target.to(source.device))
-    weak = WEAK * (z_source.shape[1] - 1)
+    weak = WEAK * (z_source.shape[2] - 1)
     transfer = _root(_scatter(z_target)) @ _inverse_root(_scatter(z_source), weak)  # (3, 3)
-    result: Tensor = transfer @ z_source * std + mean
-    return result.view_as(source).to(source.dtype)
+    result: Tensor = torch.matmul(transfer, z_source) * std + mean
+    return result.reshape(source.shape).to(source.dtype)
 
 
 WEAK = 0.02
@@ -46,17 +52,16 @@ paintings and photos, and on gray and sepia versions of them with noise of one 8
 
 
 def _z_score(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns z-scores (3, H*W), means (3, 1) and standard deviations (3, 1); z-scores of a flat channel are 0."""
-    flat = image.double().flatten(1)  # (3, H*W)
-    mean = flat.mean(1, keepdim=True)
-    std = flat.std(1, keepdim=True) if flat.shape[1] > 1 else torch.zeros_like(mean)
+    """Returns z-scores (1, 3, H*W), means and standard deviations, each (1, 3, 1); z-scores of a flat channel are 0."""
+    flat = image.double().flatten(2)  # (1, 3, H*W)
+    std, mean = torch.std_mean(flat, 2, correction=min(1, flat.shape[2] - 1), keepdim=True)
     flat_channel = std < 1e-6  # far below one 8-bit step: dividing by it would only magnify rounding errors
     return (flat - mean) / torch.where(flat_channel, 1.0, std) * ~flat_channel, mean, std
 
 
 def _scatter(z: Tensor) -> Tensor:
-    """Returns z z^T plus the identity."""
-    return torch.addmm(torch.eye(3, dtype=z.dtype, device=z.device), z, z.T)
+    """Returns z z^T plus the identity, (3, 3)."""
+    return torch.eye(3, dtype=z.dtype, device=z.device) + torch.matmul(z, z.transpose(1, 2))[0]
 
 
 def _root(matrix: Tensor) -> Tensor:
@@ -92,6 +97,8 @@ def keep_luminance(output: Tensor, content: Tensor) -> Tensor:
         raise StylezooError(
             f"output {tuple(output.shape)} and content {tuple(content.shape)} must have the same shape."
         )
+    if isinstance(output, StreamedMap) and isinstance(content, StreamedMap):
+        return output.local(keep_luminance, content)
     y = _luma(output)
     red, _, blue = content.unbind(-3)
     cb, cr = (blue - _luma(content)) / 1.772, (red - _luma(content)) / 1.402

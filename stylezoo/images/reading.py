@@ -90,30 +90,28 @@ def read_picture(source: Source, min_side: int | None = None, margin: float = MA
     """Reads an image with its opacity; see `read_image`."""
     if isinstance(source, Image.Image):
         name = f"The image ({described(source)})"
-        with _told(name):
+        with told(name):
             _check(source, name)
             return Picture(*_converted(source.copy(), name), name)
-    with _opened(source) as (name, file), _told(name):
-        image = _parsed(file, name)
+    with opened(source) as (name, file), told(name):
+        image = parsed(file, name)
         _draft(image, min_side, margin)
         _check(image, name)
         picture = Picture(*_converted(image, name), name)
-        frames = _count_frames(file, image) if name not in _frames_told else 1
-    if frames > 1:
-        _frames_told.add(name)
-        kind = "pages" if image.format == "TIFF" else "frames"
-        warnings.warn(f"{name} has {frames} {kind}; the first is used.", stacklevel=2)
+        warning = tell_frames(file, image, name)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
     return picture
 
 
 @contextmanager
-def _opened(source: Any) -> Iterator[tuple[str, BinaryIO]]:
+def opened(source: Any) -> Iterator[tuple[str, BinaryIO]]:
     """Opens what is no PIL image, as (name for messages, file)."""
     if isinstance(source, (str, os.PathLike)):
         name = shown(source)
         if name.startswith(("http://", "https://")):
             raise ImageError(f"{name} is an address, not a file: download the image first.")
-        with _told(name):
+        with told(name):
             file = open_regular(source)
         with file:
             yield name, file
@@ -123,7 +121,7 @@ def _opened(source: Any) -> Iterator[tuple[str, BinaryIO]]:
         raise ImageError(f"The image ({described(source)}) is a file opened as text: open it with mode 'rb'.")
     elif hasattr(source, "read"):
         name = f"The image ({described(source)})"
-        with _told(name):
+        with told(name):
             if not source.seekable():  # a pipe
                 source = io.BytesIO(_read_all(source, name))
             position = source.tell()
@@ -151,7 +149,7 @@ EXPECTED = (
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def told(name: str) -> Iterator[None]:
     """Turns everything that decoders raise into an `ImageError` of one sentence."""
     try:
         yield
@@ -183,7 +181,7 @@ def _pillows_limit(pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _parsed(file: BinaryIO, name: str) -> Image.Image:
+def parsed(file: BinaryIO, name: str) -> Image.Image:
     """Reads the header of an image."""
     file.seek(0)
     if not file.read(1):
@@ -220,8 +218,8 @@ def read_properties(source: Source) -> tuple[dict[Any, Any], Image.Exif]:
     """Reads what an image holds besides its pixels: Pillow's ``info`` and the EXIF data, empty if they are broken."""
     if isinstance(source, Image.Image):
         return dict(source.info), _exif(source)
-    with _opened(source) as (name, file), _told(name):
-        image = _parsed(file, name)
+    with opened(source) as (name, file), told(name):
+        image = parsed(file, name)
         return dict(image.info), _exif(image)
 
 
@@ -253,6 +251,15 @@ def _converted(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image 
 
 _frames_told: set[str] = set()
 """Names of the files whose further frames have been told."""
+
+
+def tell_frames(file: BinaryIO, image: Image.Image, name: str) -> str | None:
+    """Returns the warning that a file has more frames than the first, None if it has not or the warning was given."""
+    frames = _count_frames(file, image) if name not in _frames_told else 1
+    if frames == 1:
+        return None
+    _frames_told.add(name)
+    return f"{name} has {frames} {'pages' if image.format == 'TIFF' else 'frames'}; the first is used."
 
 
 def _count_frames(file: BinaryIO, image: Image.Image) -> int:

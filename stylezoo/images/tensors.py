@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
-from torchvision.utils import make_grid
 
 from stylezoo.errors import StylezooError
 from stylezoo.images.alpha import fill_hidden, visible_box
@@ -209,6 +207,8 @@ def _resized(image: Tensor, size: int | None, name: str) -> Tensor:
             f" {size}: cut a part out of it, or keep its size."
         )
     check_pixels(size, size * long // short, f"{name}, resized to a short side of {size},")
+    from torchvision.transforms.v2 import functional as transforms  # takes 160 MB, which windows of images do without
+
     resized: Tensor = transforms.resize(image, [size], antialias=True)
     return resized.clamp(0, 1)
 
@@ -275,6 +275,8 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 4) -> Tensor:
     if not cells:
         raise StylezooError("A contact sheet needs at least one image.")
     height, width = max(cell.shape[-2] for cell in cells), max(cell.shape[-1] for cell in cells)
+    from torchvision.utils import make_grid  # late, as above
+
     columns = max(len(row) for row in rows)
     blank = torch.ones(3, height, width)
     padded = []

@@ -156,10 +156,17 @@ def _plain(image: Image.Image, suffix: str) -> Image.Image:
             color.putalpha(alpha)
         image = color
     if image.mode == "RGBA" and suffix not in ALPHA_SUFFIXES:
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
+        return on_white(image)
     return image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Lays an image on white if it has an opacity; the result has the mode "RGB"."""
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
 
 
 def _with_metadata(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,17 +16,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import Controls
+from stylezoo.controls import Controls, Tile
 from stylezoo.errors import StylezooError, is_out_of_memory
 from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
+from stylezoo.images.windows import open_windows
 from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
+from stylezoo.inference.tiles import WINDOWED_PIXELS, streams, stylize_windows
 from stylezoo.module import Iteration, StyleModel
 
 CACHED_BYTES = 2**27
@@ -80,6 +85,7 @@ def stylize_files(
             network,
             partial(make_stylizer, network, controls, masks),
             controls.size,
+            controls.tile,
             batch_size,
             preview,
             quality,
@@ -112,7 +118,7 @@ def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
     Raises:
         StylezooError: If it has not.
     """
-    model.check_controls(controls.alpha, controls.tile)
+    model.check_controls(controls.alpha, None if controls.tile == "auto" else controls.tile)
     check_style_size(model, controls.style_size)
     for styles in dict.fromkeys(job.styles for job in plan.jobs):
         if model.kind in ("multi", "single"):  # nothing is computed: the styles are in the model
@@ -133,6 +139,7 @@ def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, s
         preserve_color=controls.preserve_color,
         masks=masks,
         tile=controls.tile,
+        tile_statistics=controls.tile_statistics,
     )
 
 
@@ -145,10 +152,15 @@ def recorded(model: StyleModel, controls: Controls) -> dict[str, Any]:
 
 
 class Content(NamedTuple):
-    """A content image (3, H, W), and its opacity (1, H, W) if it has some."""
+    """A content image (3, H, W), None if it is read in windows, and its opacity (1, H, W) if it has some."""
 
-    image: Tensor
-    alpha: Tensor | None
+    image: Tensor | None
+    alpha: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of the image; None if it is read in windows, which takes one image at a time."""
+        return None if self.image is None else tuple(self.image.shape)
 
 
 @dataclass
@@ -159,6 +171,7 @@ class Run:
         model: The model of the stylizers; one that optimizes gets one image at a time, which is written when it is done.
         stylizer_of: Returns a stylizer for the styles of a job.
         size: Short side in pixels to which contents are resized first.
+        tile: That of the stylizers; None holds every image in memory.
         batch_size: Number of images of one size that are stylized together; less where the memory does not suffice.
         preview: Iterations between two previews of a model that optimizes; 0 for none.
         quality: Of JPEG and WebP files, 1 to 100.
@@ -173,6 +186,7 @@ class Run:
     model: StyleModel
     stylizer_of: Callable[[tuple[str, ...]], Stylizer]
     size: int | None = None
+    tile: Tile = "auto"
     batch_size: int = 4
     preview: int = 25
     quality: int = 95
@@ -212,15 +226,22 @@ class Run:
         block: list[Job] = []
         for path, own in jobs_of.items():
             with self._survives(own, shown(path)):
-                contents[path] = Content(*load_with_alpha(path, self.size))
-                height, width = contents[path].image.shape[-2:]
-                check_target(own[0].target, self.quality, (width, height))  # some formats have no images so large
+                contents[path] = self._content(path, own[0].target)
                 block += own
-            if sum(content.image.nbytes for content in contents.values()) > CACHED_BYTES:
+            if sum(c.image.nbytes for c in contents.values() if c.image is not None) > CACHED_BYTES:
                 yield contents, block
                 contents, block = {}, []
         if block:
             yield contents, block
+
+    def _content(self, path: Path, target: Path) -> Content:
+        """Reads a content, unless it is so large that it is read in windows."""
+        pixels = math.prod(size_of(path) or (0,))
+        if pixels >= WINDOWED_PIXELS and self.tile is not None and self.size is None and streams(self.model):
+            return Content(None)
+        image, alpha = load_with_alpha(path, self.size)
+        check_target(target, self.quality, (image.shape[-1], image.shape[-2]))  # some formats have no images so large
+        return Content(image, alpha)
 
     def _stylized(
         self, styles: tuple[str, ...], group: list[Job], contents: dict[Path, Content], log: Log
@@ -233,26 +254,32 @@ class Run:
             batch = self._batch(group, contents)
             group = group[len(batch) :]
             with shown_iterations(self.model, log, batch[0], self.preview):
-                self._stylize(stylizer, batch, contents)
+                self._stylize(stylizer, batch, contents, log)
             yield
 
     def _batch(self, group: list[Job], contents: dict[Path, Content]) -> list[Job]:
         """Returns the first jobs whose contents have one size."""
-        shape, count = contents[group[0].content].image.shape, 1
-        while count < min(len(group), self.batch_size) and contents[group[count].content].image.shape == shape:
+        shape, count = contents[group[0].content].shape, 1
+        if shape is None:
+            return group[:1]
+        while count < min(len(group), self.batch_size) and contents[group[count].content].shape == shape:
             count += 1
         return group[:count]
 
-    def _stylize(self, stylizer: Stylizer, batch: list[Job], contents: dict[Path, Content]) -> None:
+    def _stylize(self, stylizer: Stylizer, batch: list[Job], contents: dict[Path, Content], log: Log) -> None:
         """Stylizes and writes one batch; one that fails is tried again image by image, so that one spoils no other."""
         images = [contents[job.content] for job in batch]
         outputs: Tensor | None = None
+        if images[0].image is None:
+            with self._survives(batch, shown(batch[0].content)):
+                self._stylize_windows(stylizer, batch[0], log)
+            return
         if len(batch) == 1:
             with self._survives(batch, shown(batch[0].content)):
                 outputs = stylizer(images[0].image.unsqueeze(0)).cpu()
         else:
             try:
-                outputs = stylizer(torch.stack([content.image for content in images])).cpu()
+                outputs = stylizer(torch.stack([c.image for c in images if c.image is not None])).cpu()
             except Exception as error:  # noqa: BLE001 - each image is tried again, and its error reported
                 if is_out_of_memory(error):
                     self.batch_size = len(batch) // 2
@@ -265,7 +292,21 @@ class Run:
         elif len(batch) > 1:  # outside of the handler, whose error holds tensors
             free_memory()
             for job in batch:
-                self._stylize(stylizer, [job], contents)
+                self._stylize(stylizer, [job], contents, log)
+
+    def _stylize_windows(self, stylizer: Stylizer, job: Job, log: Log) -> None:
+        """Stylizes an image from file to file, window by window, unless it fits into memory after all."""
+        like = next(self.model.parameters())
+        with open_windows(job.content) as reader:
+            check_target(job.target, self.quality, (reader.width, reader.height))
+            tile = stylizer.tile_for(like.new_zeros(1).expand(1, 3, reader.height, reader.width))
+            if tile is not None:
+                with shown_tiles(log, job) as show:
+                    stylize_windows(stylizer.stream, reader, job.target, tile, like, quality=self.quality, on_tile=show)
+                self.done.append(job)
+                return
+        content = Content(*load_with_alpha(job.content))
+        self._stylize(stylizer, [job], {job.content: content}, log)
 
     @contextmanager
     def _survives(self, jobs: Sequence[Job], name: str) -> Iterator[None]:
@@ -309,6 +350,16 @@ def said(error: Exception, name: str) -> str | None:
     return None
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Returns width and height of an image by its header; None if it has none that says so."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of images that are large
+            return (image.width, image.height)
+    except Exception:  # noqa: BLE001 - whatever is wrong with it is told when it is read
+        return None
+
+
 def free_memory() -> None:
     """Frees what an error has left behind, for the images that follow."""
     gc.collect()
@@ -334,6 +385,23 @@ class Log:
         if self.progress.disable and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
             self.last = time.monotonic()
             report(text, "")
+
+
+@contextmanager
+def shown_tiles(log: Log, job: Job) -> Iterator[Callable[[int, int, int], None]]:
+    """Yields what shows the tiles of an image that are done."""
+    name = job.target.name
+    task = log.progress.add_task(name, total=None)
+
+    def show(tile: int, tiles: int, number: int) -> None:
+        text = f"{printable(name)}  pass {number}"
+        log.progress.update(task, completed=tile, total=tiles, description=text)
+        log.line(f"{text}: {tile} of {tiles} tiles")
+
+    try:
+        yield show
+    finally:
+        log.progress.remove_task(task)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from stylezoo.controls import check_mask_count
 from stylezoo.errors import StylezooError
 from stylezoo.images import ImageLike, load_with_alpha
+from stylezoo.streaming import StreamedMap
 
 BLACK = 1 / 32
 """Below this a map is black: JPEG files are not exactly so."""
@@ -105,6 +106,8 @@ def in_regions(output: Tensor, contents: Tensor, masks: Tensor) -> Tensor:
     """
     size = contents.shape[-2:]
     maps = (masks if masks.ndim == 4 else masks.unsqueeze(0)).to(contents)
+    if isinstance(contents, StreamedMap):
+        maps = StreamedMap.of(maps, contents.stream)
     if maps.shape[1] == 1:
         maps = F.interpolate(maps, size, mode="bilinear", antialias=True)
         share = ((maps - BLACK) / (1 - 2 * BLACK)).clamp(0, 1)

@@ -13,12 +13,24 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import CONTROLS, SMALLEST_SIDE, Controls, PreserveColor, blending_shares
+from stylezoo.controls import (
+    CONTROLS,
+    SMALLEST_SIDE,
+    Controls,
+    PreserveColor,
+    Tile,
+    TileStatistics,
+    blending_shares,
+)
 from stylezoo.docstrings import described
 from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
-from stylezoo.images import ImageLike, check_batch, coral, keep_luminance, load_style, load_with_alpha, to_image
+from stylezoo.images import ImageLike, check_batch, keep_luminance, load_style, load_with_alpha, to_image
+from stylezoo.images.color import recolored
+from stylezoo.inference.plan import report
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
-from stylezoo.module import StyleModel
+from stylezoo.inference.tiles import TILES, Fit, streams
+from stylezoo.module import StyleCode, StyleModel
+from stylezoo.streaming import StreamedMap, lazily
 
 Style = Tensor | int | str | None
 """A style image, or the number or name of a trained style."""
@@ -37,7 +49,7 @@ class Stylizer:
             recolors the output.
         masks: (K, H, W), one map in [0, 1] per style: each position takes the style whose map is largest there, and the
             content stays where all are black. The only map of a single style is the share of the stylized image.
-        tile: None works on whole images.
+        tile: ``auto`` works in tiles where an image would not fit into memory, None never does.
 
     Raises:
         StylezooError: If the controls do not fit each other or the model, or a style does not fit into the memory.
@@ -52,20 +64,30 @@ class Stylizer:
         style_weights: Sequence[float] | None = None,
         preserve_color: PreserveColor = "none",
         masks: Tensor | None = None,
-        tile: int | None = None,
+        tile: Tile = "auto",
+        tile_statistics: TileStatistics = "exact",
     ) -> None:
-        controls = Controls(alpha, style_weights, preserve_color, tile=tile, has_masks=masks is not None)
-        model.check_controls(controls.alpha, controls.tile)
+        controls = Controls(
+            alpha,
+            style_weights,
+            preserve_color,
+            tile=tile,
+            tile_statistics=tile_statistics,
+            has_masks=masks is not None,
+        )
+        model.check_controls(controls.alpha, None if controls.tile == "auto" else controls.tile)
         styles = model.check_styles(listed(styles))
         self.model = model.eval()
         self.alpha, self.tile, self.preserve_color = controls.alpha, controls.tile, preserve_color
+        self.tile_statistics = controls.tile_statistics
+        self._fit, self._told = Fit(self._network), set[tuple[int, ...]]()
         self.masks = masks if masks is None else check_masks(masks, len(styles)).to(model.device)
         self.weights = blending_shares(controls.style_weights, len(styles))
         images = [self._on_device(s.reshape(-1, *s.shape[-3:]), "The style") for s in styles if is_image(s)]
         # Styles that are recolored depend on the content, all others are encoded once.
         self.recolored = images if preserve_color == "coral" else []
-        with torch.inference_mode(), self._enough_memory("the styles", "style_size"):
-            self.codes = [] if self.recolored else [model.encode_style(style, tile=tile) for style in images or styles]
+        with torch.inference_mode(), self._enough_memory("the styles", "style_size", controls.tile):
+            self.codes = [] if self.recolored else [self._encoded(style) for style in images or styles]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
@@ -90,40 +112,115 @@ class Stylizer:
         if self.masks is not None:
             check_cover(self.masks, contents)
         images = "an image" if len(contents) == 1 else f"{len(contents)} images"
-        with self._enough_memory(f"{images} of {width} x {height} pixels", "size"):
-            output = self._stylized(contents)
-            if not bool(torch.isfinite(output).all()):
-                raise StylezooError(
-                    f"The output of {self.model.tag or self.model.system} is not finite: its weights are damaged, or do not"
-                    f" work in {str(output.dtype).removeprefix('torch.')}."
-                )
-            output = self._colored(output.clamp(0, 1), contents)
-            return output if self.masks is None else in_regions(output, contents, self.masks)
+        what, tile = f"{images} of {width} x {height} pixels", self.tile_for(contents)
+        if tile is None and self.tile == "auto" and streams(self.model):
+            try:
+                return self._finished(contents, None)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                tile = TILES[1]  # outside of the handler, whose error holds tensors
+            self._tell(contents, tile, "does not fit into memory")
+        with self._enough_memory(what, "size", tile):
+            return self._finished(contents, tile)
 
-    def _stylized(self, contents: Tensor) -> Tensor:
+    def stream(self, contents: StreamedMap) -> StreamedMap:
+        """Stylizes an image that is read tile by tile, into one that is computed so (`stylezoo.streaming`).
+
+        Args:
+            contents: (1, 3, H, W), RGB in [0, 1].
+
+        Returns:
+            (1, 3, H, W), clamped to [0, 1]. Statistics of the contents are computed now, tiles when they are asked for.
+
+        Raises:
+            StylezooError: If the image is smaller than 16 pixels, or the masks do not fit.
+        """
+        if self.masks is not None:
+            check_cover(self.masks, contents)
+
+        def run(source: Tensor) -> Tensor:
+            output = self._stylized(source, None)
+            assert isinstance(output, StreamedMap)
+            return self._in_colors(output.local(self._finite).clamp(0, 1), source)
+
+        output = lazily(run, contents, self.tile_statistics)
+        assert isinstance(output, StreamedMap)
+        return output
+
+    def tile_for(self, contents: Tensor) -> int | None:
+        """Returns the side of the tiles for contents (B, 3, H, W), and says so where it was left to the memory."""
+        if self.tile != "auto":
+            return self.tile
+        if not streams(self.model):
+            return None
+        tile, needed, free = self._fit.tile(contents)
+        if tile is not None:
+            self._tell(contents, tile, f"needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free")
+        return tile
+
+    def _tell(self, contents: Tensor, tile: int, reason: str) -> None:
+        """Says once per size on standard error why tiles are used."""
+        height, width = contents.shape[-2:]
+        if (height, width) not in self._told:
+            self._told.add((height, width))
+            report(f"{width} x {height} pixels at once {reason}: working in tiles of {tile} (--tile)", "stylezoo: ")
+
+    def _finished(self, contents: Tensor, tile: int | None) -> Tensor:
+        """Returns the output for contents as a user gets it."""
+        return self._in_colors(self._finite(self._stylized(contents, tile)).clamp(0, 1), contents)
+
+    def _finite(self, output: Tensor) -> Tensor:
+        """Returns an output of the model, or raises a StylezooError if it has values that are no finite numbers."""
+        if not bool(torch.isfinite(output).all()):
+            raise StylezooError(
+                f"The output of {self.model.tag or self.model.system} is not finite: its weights are damaged, or do not"
+                f" work in {str(output.dtype).removeprefix('torch.')}."
+            )
+        return output
+
+    def _encoded(self, style: Any, contents: Tensor | None = None) -> StyleCode:
+        """Encodes a style, in tiles if it is asked for."""
+        tile = self.tile
+        if tile == "auto":
+            fits = not (streams(self.model) and isinstance(style, Tensor) and style.ndim == 4)
+            tile = None if fits else Fit(self.model.encode_style).tile(style)[0]
+        return self.model.encode_style(style, tile=tile)
+
+    def _network(self, source: Tensor) -> Tensor:
+        """Stylizes on the way to an estimate; where styles depend on the content, with a style that is the content."""
+        codes = self.codes or [self.model.encode_style(source[..., :256, :256])]
+        return self.model.decode(source, codes, self.alpha, self.weights if self.codes else None)
+
+    def _stylized(self, contents: Tensor, tile: int | None) -> Tensor:
         """Returns the output of the model, (B, 3, H, W), not clamped."""
         codes = self.codes
         if self.recolored:
-            recolored = ([coral(image[0], content).clamp(0, 1) for content in contents] for image in self.recolored)
-            codes = [self.model.encode_style(torch.stack(batch), tile=self.tile) for batch in recolored]
+            recolored_styles = (
+                torch.cat([recolored(image, content).clamp(0, 1) for content in torch.split(contents, 1)])
+                for image in self.recolored
+            )
+            codes = [self._encoded(style) for style in recolored_styles]
+        options: dict[str, Any] = {"tile": tile, "tile_statistics": self.tile_statistics}
         if self.masks is not None and len(codes) > 1:
-            return self.model.decode_regions(contents, codes, self.masks, self.alpha, tile=self.tile)
-        return self.model.decode(contents, codes, self.alpha, self.weights, tile=self.tile)
+            return self.model.decode_regions(contents, codes, self.masks, self.alpha, **options)
+        return self.model.decode(contents, codes, self.alpha, self.weights, **options)
 
-    def _colored(self, output: Tensor, contents: Tensor) -> Tensor:
-        """Returns the output in the colors that were asked for."""
+    def _in_colors(self, output: Tensor, contents: Tensor) -> Tensor:
+        """Returns the output in the colors that were asked for, and within the regions."""
         if self.preserve_color == "luminance":
-            return keep_luminance(output, contents)
-        if self.preserve_color == "coral" and not self.recolored:
-            return torch.stack([coral(o, c) for o, c in zip(output, contents, strict=True)]).clamp(0, 1)
-        return output
+            output = keep_luminance(output, contents)
+        elif self.preserve_color == "coral" and not self.recolored:
+            pairs = zip(torch.split(output, 1), torch.split(contents, 1), strict=True)
+            output = torch.cat([recolored(single, content) for single, content in pairs]).clamp(0, 1)
+        return output if self.masks is None else in_regions(output, contents, self.masks)
 
     def _on_device(self, images: Tensor, name: str) -> Tensor:
         """Checks images, and returns them on the device of the model and in its precision."""
         return check_batch(images, name).to(next(self.model.parameters()))
 
     @contextmanager
-    def _enough_memory(self, what: str, control: str) -> Iterator[None]:
+    def _enough_memory(self, what: str, control: str, tile: Tile) -> Iterator[None]:
         """Says what to do where the memory does not suffice."""
         try:
             yield
@@ -131,8 +228,8 @@ class Stylizer:
             if isinstance(error, NotEnoughMemoryError) or not is_out_of_memory(error):
                 raise
             ways = [f"resize to fewer pixels ({control}, --{control})"]
-            if self.model.supports_tiles and (self.tile is None or self.tile > 256):
-                ways.insert(0, f"work in tiles (tile, --tile {512 if self.tile is None else 256})")
+            if self.model.supports_tiles and (not isinstance(tile, int) or tile > TILES[-1]):
+                ways.insert(0, f"work in tiles (tile, --tile {TILES[-1] if isinstance(tile, int) else TILES[1]})")
             raise NotEnoughMemoryError(f"There is not enough memory for {what}: {', or '.join(ways)}.") from error
 
 
@@ -153,7 +250,8 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     masks: ImageLike | Sequence[ImageLike] | None = None,
     size: int | None = None,
     style_size: int | None = None,
-    tile: int | None = None,
+    tile: Tile = "auto",
+    tile_statistics: TileStatistics = "exact",
     device: str | torch.device | None = None,
 ) -> Image.Image:
     """Stylizes one image with the style of another, or of several.
@@ -174,7 +272,9 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         MissingFileError: If the model is not there.
     """
     styles = listed(style)
-    controls = Controls(alpha, style_weights, preserve_color, size, style_size, tile, masks is not None)
+    controls = Controls(
+        alpha, style_weights, preserve_color, size, style_size, tile, tile_statistics, masks is not None
+    )
     target = None if device is None else find_device(device)
     image, opacity = load_with_alpha(content, controls.size)
     maps = load_masks(listed(masks), max(1, len(styles)))
@@ -190,6 +290,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         preserve_color=preserve_color,
         masks=maps,
         tile=controls.tile,
+        tile_statistics=controls.tile_statistics,
     )
     return to_image(stylizer(image.unsqueeze(0)), opacity)
 

@@ -53,29 +53,27 @@ class AdaIN(FeatureTransferModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns mean and standard deviation of the style's relu4_1 features, each (B, 512, 1, 1)."""
-        mean, std = mean_std(self.features(self.pad(style), tile))
+        mean, std = mean_std(self.features(self.pad(style)))
         return {"mean": mean, "std": std}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the statistics of styles; alpha 0 decodes the content's own features (section 7.3)."""
-        features, code = self.features(content, tile), style.code()
+        features, code = self.features(content), style.code()
         target = adain(features, code["mean"], code["std"])
-        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features, tile)
+        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features)
         return output
 
-    def decode_regions(
-        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
+    def transfer_regions(
+        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float, tile: int | None
     ) -> Tensor:
         """Stylizes each region of the content with a style of its own (section 7.3, spatial control).
 
         As in xunhuang1995/AdaIN-style@6d8ac28 test.lua ``-mask``: masks are resized (nearest) to the features, and the
-        content's statistics are those of the region. Arguments, result and errors are those of
-        `StyleModel.decode_regions`.
+        content's statistics are those of the region.
         """
-        content, codes = self.check_inputs(content, codes)
-        features = self.features(self.pad(content), tile)
+        features = self.features(self.pad(content))
         target = _adain_by_region(features, codes, masks)
-        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features, tile)
+        output: Tensor = self.decoder(alpha * target + (1 - alpha) * features)
         return output[..., : content.shape[-2], : content.shape[-1]]
 
     def match(self, content: Tensor, style: Tensor) -> Tensor:

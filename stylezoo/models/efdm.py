@@ -19,6 +19,8 @@ Deviations: the numbers are those of YBZh/EFDM@80e26bd, but for
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,13 +30,18 @@ from stylezoo.layers import MirroredDecoder
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
+from stylezoo.streaming import InMemory, StreamedMap, whole
 from stylezoo.vgg import VGG
+
+CHANNELS = 32
+"""Number of channels that are sorted at a time where an image is computed in tiles."""
 
 LAYERS = {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0}
 
 
 def sorted_values(features: Tensor) -> Tensor:
     """The values of each channel in ascending order, (B, C, H, W) -> (B, C, H*W)."""
+    (features,) = whole(features)
     return at_least_float32(features).flatten(2).sort(stable=True).values
 
 
@@ -65,20 +72,69 @@ def match_distribution(content: Tensor, ordered: Tensor) -> Tensor:
         the same features get the same: the mean of what the ties between them get.
     """
     flat = at_least_float32(content).flatten(2)
-    values, ranking = flat.detach().sort(stable=True)
-    ordered = ordered.to(flat).expand_as(flat)
+    matched = _matched(flat.detach(), ordered.to(flat).expand_as(flat), repeated(flat.detach()))
+    return (flat + (matched - flat.detach())).reshape(content.shape)
+
+
+def _matched(flat: Tensor, ordered: Tensor, alike: Tensor) -> Tensor:
+    """The matched values of some channels, (B, C, N), given what is `repeated` in all of them, (B, N)."""
+    values, ranking = flat.sort(stable=True)
     matched = torch.empty_like(flat).scatter_(-1, ranking, ordered)
     level = torch.empty_like(flat).scatter_(-1, ranking, averaged_ties(values, ordered))
-    matched = torch.where(repeated(flat.detach()).unsqueeze(1), level, matched)
-    return (flat + (matched - flat.detach())).reshape(content.shape)
+    return torch.where(alike.unsqueeze(1), level, matched)
+
+
+def match_streamed(content: StreamedMap, ordered: Callable[[slice], Tensor]) -> Tensor:
+    """Does the same as `match_distribution` for a map that is computed in tiles, `CHANNELS` channels at a time.
+
+    Ranks need all values of a channel: the map is computed once and kept, and so is the result.
+
+    Args:
+        content: Features (B, C, H, W).
+        ordered: Returns some channels of what `match_distribution` takes.
+    """
+    features = at_least_float32(content)
+    assert isinstance(features, StreamedMap)
+    if features.stream.is_dry:
+        return features + 0
+    kept, shape = features.kept(), features.node.shape
+    rows = features.stream.windows(*shape[2:])
+
+    def channels(part: slice) -> Tensor:
+        flat = features.new_empty(shape[0], len(range(*part.indices(shape[1]))), *shape[2:])
+        for window in rows:
+            InMemory(flat).write(window, kept.read(window)[:, part])
+        return flat.flatten(2)
+
+    parts = [slice(start, start + CHANNELS) for start in range(0, shape[1], CHANNELS)]
+    factors = _factors(shape[1]).to(features.device)
+    keys = torch.stack([_keys(channels(part), factors[part]) for part in parts])
+    alike = _repeated(keys.sum(0))
+    matched: list[Tensor] = []
+    for part in parts:
+        flat = channels(part)
+        values = _matched(flat, ordered(part).to(flat).expand_as(flat), alike)
+        matched.append(StreamedMap.stored(values.reshape(shape[0], -1, *shape[2:]), features.stream))
+    return torch.cat(matched, 1)
 
 
 def repeated(features: Tensor) -> Tensor:
     """Whether the features of a position are those of another position, too, in all channels: (B, C, N) -> (B, N)."""
-    whole = (features.double() * 2.0**32).long()
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**63), 2**63 - 1, (whole.shape[1], 1), generator=generator).to(whole.device)
-    keys, place = (whole * factors).sum(1).sort()  # integers wrap around, in any order of summation alike
+    return _repeated(_keys(features, _factors(features.shape[1]).to(features.device)))
+
+
+def _factors(channels: int) -> Tensor:
+    return torch.randint(-(2**63), 2**63 - 1, (channels, 1), generator=torch.Generator().manual_seed(0))
+
+
+def _keys(features: Tensor, factors: Tensor) -> Tensor:
+    """Integers (B, N) that are the same for the same features (B, C, N); those of parts of the channels add up."""
+    return ((features.double() * 2.0**32).long() * factors).sum(1)  # they wrap around, in any order of summation alike
+
+
+def _repeated(keys: Tensor) -> Tensor:
+    """Whether a number is there more than once, (B, N)."""
+    keys, place = keys.sort()
     same = keys.diff() == 0
     alike = F.pad(same, (1, 0)) | F.pad(same, (0, 1))
     return torch.empty_like(alike).scatter_(-1, place, alike)
@@ -139,14 +195,21 @@ class EFDM(FeatureTransferModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the sorted values of the style's relu4_1 features, (B, 512, positions)."""
-        return {"sorted": sorted_values(self.features(self.pad(style), tile))}
+        return {"sorted": sorted_values(self.features(self.pad(style)))}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the quantiles of styles, which blends the matched features; alpha 0 decodes the content's own."""
-        features = self.features(content, tile)
+        features = self.features(content)
         count = features.shape[-2] * features.shape[-1]
-        ordered = style.sum(lambda code: quantiles(code["sorted"], count))
-        output: Tensor = self.decoder(alpha * match_distribution(features, ordered) + (1 - alpha) * features, tile)
+
+        def ordered(channels: slice) -> Tensor:
+            return style.sum(lambda code: quantiles(code["sorted"][:, channels], count))
+
+        if isinstance(features, StreamedMap):
+            matched = match_streamed(features, ordered)
+        else:
+            matched = match_distribution(features, ordered(slice(None)))
+        output: Tensor = self.decoder(alpha * matched + (1 - alpha) * features)
         return output
 
     def match(self, content: Tensor, style: Tensor) -> Tensor:

@@ -127,7 +127,6 @@ class LinearTransfer(StyleModel):
     """
 
     local_settings = StyleModel.local_settings | {"decoder_weights"}
-    supports_tiles = True
     loss_encoder_options: ClassVar[dict[str, Any]] = {"last": "relu4_1", "ceil_mode": False}
 
     def __init__(
@@ -226,15 +225,15 @@ class LinearTransfer(StyleModel):
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns the style's half of the matrix and its mean at each layer: ``matrix4_1`` (B, 32, 32), ``mean4_1``
         (B, 512, 1, 1) ..."""
-        return self._encode(self.encoder(self.encoder.pad_small(style, "relu4_1"), self.levels, tile))
+        return self._encode(self.encoder(self.encoder.pad_small(style, "relu4_1"), self.levels))
 
     def pad(self, image: Tensor) -> Tensor:
         return self.encoder.pad(image, self.levels[-1])
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the matrices and means of styles; alpha 0 decodes the content's own features, at each layer."""
-        features: Features = self.encoder(content, self.levels[:1], tile)
-        return self._decoded(features, style.code(), alpha, tile)
+        features: Features = self.encoder(content, self.levels[:1])
+        return self._decoded(features, style.code(), alpha)
 
     def postprocess(self, output: Tensor) -> Tensor:
         """Stretches the output if the settings ask for it."""
@@ -252,7 +251,7 @@ class LinearTransfer(StyleModel):
             code[f"matrix{level}"], code[f"mean{level}"] = self.matrix(layer).encode(style[layer])
         return code
 
-    def _decoded(self, content: Features, code: StyleCode, alpha: float = 1.0, tile: int | None = None) -> Tensor:
+    def _decoded(self, content: Features, code: StyleCode, alpha: float = 1.0) -> Tensor:
         """Returns an image of the padded content's size, from the content's features at the first transferred layer."""
         x = features = content[self.levels[0]]
         for layer in self.levels:
@@ -261,7 +260,7 @@ class LinearTransfer(StyleModel):
             level = layer.removeprefix("relu")
             transferred = self.matrix(layer)(features, code[f"matrix{level}"], code[f"mean{level}"])
             x = alpha * transferred + (1 - alpha) * features
-        output: Tensor = self.decoder(x, tile)
+        output: Tensor = self.decoder(x)
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:

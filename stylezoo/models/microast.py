@@ -25,7 +25,6 @@ Deviations: the numbers are those of EndyWon/MicroAST@5a6c905, but for alpha bel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,7 +36,6 @@ from stylezoo.layers import adain
 from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.tiling import tiled
 from stylezoo.vgg import Features
 from stylezoo.weights import Tensors
 
@@ -93,21 +91,10 @@ class Encoder(nn.Module):
         )
         self.enc2 = nn.Sequential(Residual())
 
-    def forward(self, image: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> two of (B, 64, H/4, W/4).
-
-        Args:
-            image: RGB in [0, 1].
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
-        """
-        # The receptive field, in pixels: 4, 1 and 2 of the first three convolutions, 4 of each of the others.
-        scales = dict.fromkeys(("first", "second"), Fraction(1, 4))
-        levels = tiled(self._encode, image, tile, halo=4 + 1 + 2 + 4 * 4, stride=4, scales=scales)
-        return levels["first"], levels["second"]
-
-    def _encode(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB in [0, 1], (B, 3, H, W) -> two of (B, 64, H/4, W/4)."""
         first = self.enc1(image)
-        return {"first": first, "second": self.enc2(first)}
+        return first, self.enc2(first)
 
 
 class Modulator(nn.ModuleDict):
@@ -142,14 +129,13 @@ class Decoder(nn.Module):
             conv(16, 3, 9),
         )
 
-    def forward(self, content: Tensor, code: StyleCode, alpha: float = 1.0, tile: int | None = None) -> Tensor:
+    def forward(self, content: Tensor, code: StyleCode, alpha: float = 1.0) -> Tensor:
         """Modulates and decodes the content's features.
 
         Args:
             content: The deeper level, (B, 64, h, w).
             code: What `MicroAST.encode_style` returned.
             alpha: Strength of the statistics.
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
 
         Returns:
             (B, 3, 4h, 4w).
@@ -159,12 +145,8 @@ class Decoder(nn.Module):
         x = self.dec1.modulated(x.to(dtype), code["weight2"], code["bias2"])
         x = alpha * adain(x, code["mean1"], code["std1"]) + (1 - alpha) * x
         x = self.dec2.modulated(x.to(dtype), code["weight1"], code["bias1"])
-        # The receptive field reaches less than four positions: 1 and 1/2 to up-sample, 1/2, 1/4 and 1 of the convolutions.
-        cells = None if tile is None else -(-tile // 4)
-        return tiled(self._upsample, x, cells, halo=4, stride=1, scales={"image": Fraction(4)})["image"]
-
-    def _upsample(self, x: Tensor) -> dict[str, Tensor]:
-        return {"image": self.dec3(x)}
+        image: Tensor = self.dec3(x)
+        return image
 
 
 @register("microast", paper="arXiv:2211.15313", year=2023, kind="arbitrary", reference="EndyWon/MicroAST@5a6c905")
@@ -178,7 +160,6 @@ class MicroAST(StyleModel):
             as in the reference.
     """
 
-    supports_tiles = True
     loss_encoder_options: ClassVar[dict[str, Any]] = {"last": "relu4_1"}
 
     def __init__(
@@ -209,7 +190,7 @@ class MicroAST(StyleModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns statistics of both levels and the modulation of the filters: eight tensors (B, 64, 1, 1)."""
-        first, second = self.style_encoder(style, tile)
+        first, second = self.style_encoder(style)
         statistics = (*mean_std(first), *mean_std(second))
         return {**dict(zip(STATISTICS, statistics, strict=True)), **self.modulator(first, second)}
 
@@ -217,8 +198,8 @@ class MicroAST(StyleModel):
         """Blends the numbers of styles; below alpha 1 the rest is the content's own, unless ``fade`` says otherwise."""
         if self.fade == "code":
             style, alpha = style.faded(alpha, lambda: self.encode(content, tile)), 1.0
-        _, features = self.content_encoder(content, tile)
-        output: Tensor = self.decoder(features, style.code(), alpha, tile)
+        _, features = self.content_encoder(content)
+        output: Tensor = self.decoder(features, style.code(), alpha)
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ The reference pairs contents and styles by the order of their file names, once a
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, Literal
 
 import torch
@@ -32,7 +31,6 @@ from stylezoo.layers import PaddedConv, imagenet_restored, upsample_nearest
 from stylezoo.losses import PerceptualLoss, mean_std, normalize
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
@@ -66,12 +64,11 @@ class Decoder(nn.Module):
         self.rc8 = PaddedConv(c1, c1)
         self.rc9 = PaddedConv(c1, 3)
 
-    def forward(self, levels: Features, tile: int | None = None) -> Tensor:
+    def forward(self, levels: Features) -> Tensor:
         """Features at `LEVELS` to an image as `imagenet_normalized` has it, at least as large as what was encoded.
 
         Args:
             levels: {"relu2_1": (B, 128, H/2, W/2), "relu3_1": (B, 256, H/4, W/4), "relu4_1": (B, 512, H/8, W/8)}.
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`; only with ``downsampled``.
         """
         levels = {name: level.to(self.rc1.conv.weight.dtype) for name, level in levels.items()}
         deep, middle, shallow = levels["relu4_1"], levels["relu3_1"], levels["relu2_1"]
@@ -79,19 +76,6 @@ class Decoder(nn.Module):
             height, width = deep.shape[-2:]
             middle = F.interpolate(middle, size=(height, width), mode="nearest")
             shallow = F.interpolate(shallow, size=(2 * height, 2 * width), mode="nearest")
-        if tile is None:
-            return self._decode(deep, middle, shallow)
-        channels = [deep.shape[1], middle.shape[1], 4 * shallow.shape[1]]
-
-        def decode(joined: Tensor) -> Features:
-            deep, middle, shallow = torch.split(joined, channels, dim=1)
-            return {"image": self._decode(deep, middle, F.pixel_shuffle(shallow, 2))}
-
-        joined = torch.cat([deep, middle, F.pixel_unshuffle(shallow, 2)], dim=1)
-        # The receptive field of a pixel reaches 4.25 cells of 8 pixels: 2 + 3/2 + 2/4 + 2/8.
-        return tiled(decode, joined, -(-tile // 8), halo=6, stride=1, scales={"image": Fraction(8)})["image"]
-
-    def _decode(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> Tensor:
         x = F.relu(self.rc1(deep))  # (B, 256, H/8, W/8)
         x = F.relu(self.rc2(self._join(x, middle)))  # (B, 256, H/8, W/8), in full H/4 and W/4
         x = F.relu(self.rc3(self._grow(x)))  # (B, 256, H/4, W/4)
@@ -137,7 +121,6 @@ class MultiLevelAdaIN(StyleModel):
     ) -> None:
         super().__init__()
         self.encoder = VGG(encoder, encoder_weights, last="relu4_1")
-        self.supports_tiles = concatenate == "downsampled"
         self.decoder = Decoder(self.encoder.channels, concatenate)
         self.perceptual = PerceptualLoss(dict.fromkeys(LEVELS, 1.0), style_layers, style_loss=style_loss)
 
@@ -149,7 +132,7 @@ class MultiLevelAdaIN(StyleModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns mean and standard deviation of each level's features: ``mean2_1`` (B, 128, 1, 1) ..."""
-        return _statistics(self.encoder(self.encoder.pad_small(style, "relu4_1"), LEVELS, tile))
+        return _statistics(self.encoder(self.encoder.pad_small(style, "relu4_1"), LEVELS))
 
     def pad(self, image: Tensor) -> Tensor:
         # Where pools round up, levels of other sizes would not fit the decoder: shrunk by 1.98, they would be stretched.
@@ -177,11 +160,11 @@ class MultiLevelAdaIN(StyleModel):
         """
         if len(level_alphas) != len(LEVELS):
             raise StylezooError(f"There are {len(level_alphas)} level_alphas: give one each for {', '.join(LEVELS)}.")
-        features: Features = self.encoder(content, LEVELS, tile)
+        features: Features = self.encoder(content, LEVELS)
         targets = _adain(features, style.code())
         alphas = {name: alpha * factor for name, factor in zip(LEVELS, level_alphas, strict=True)}
         levels = {name: a * targets[name] + (1 - a) * features[name] for name, a in alphas.items()}
-        return imagenet_restored(self.decoder(levels, tile))
+        return imagenet_restored(self.decoder(levels))
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content`` and ``style``."""

@@ -19,7 +19,6 @@ its training does not start (attTrain.py imports a class that does not exist), a
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import torch.nn.functional as F
@@ -35,7 +34,6 @@ from stylezoo.layers import (
 from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms, normalize
 from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
 from stylezoo.registry import register
-from stylezoo.tiling import tiled
 from stylezoo.vgg import VGG, Features
 from stylezoo.weights import Tensors
 
@@ -62,25 +60,16 @@ class Decoder(nn.Module):
         self.rc8 = PaddedConv(c1, c1)
         self.rc9 = PaddedConv(c1, 3)
 
-    def forward(self, merged: Tensor, tile: int | None = None) -> Tensor:
-        """(B, 512, H/8, W/8) to (B, 3, H, W), an image as `imagenet_normalized` has it.
-
-        Args:
-            merged: The attended features of both levels.
-            tile: Side of the tiles in pixels, see `stylezoo.tiling`.
-        """
-        # The receptive field of a pixel reaches 4.75 cells of 8 pixels: 2 + 4/2 + 2/4 + 2/8.
-        cells = None if tile is None else -(-tile // 8)
-        return tiled(self._decode, merged, cells, halo=6, stride=1, scales={"image": Fraction(8)})["image"]
-
-    def _decode(self, merged: Tensor) -> Features:
+    def forward(self, merged: Tensor) -> Tensor:
+        """The merged features, (B, 512, H/8, W/8), to (B, 3, H, W), an image as `imagenet_normalized` has it."""
         x = F.relu(self.rc0(merged))
         x = upsample_nearest(F.relu(self.rc1(x)))  # (B, 256, H/4, W/4)
         for conv in (self.rc2, self.rc3, self.rc4, self.rc5):
             x = F.relu(conv(x))
         x = F.relu(self.rc6(upsample_nearest(x)))  # (B, 128, H/2, W/2)
         x = upsample_nearest(F.relu(self.rc7(x)))  # (B, 64, H, W)
-        return {"image": self.rc9(F.relu(self.rc8(x)))}
+        pixels: Tensor = self.rc9(F.relu(self.rc8(x)))
+        return pixels
 
 
 class Network(nn.Module):
@@ -119,8 +108,6 @@ class MultiLevelAttention(StyleModel):
         identity2_weight: Weight of the feature identity loss.
     """
 
-    supports_tiles = True
-
     def __init__(
         self,
         content_weight: float = 1.0,
@@ -149,7 +136,7 @@ class MultiLevelAttention(StyleModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns keys and values of both attention levels, each (B, positions, 512)."""
-        return self.network.encode(self.encoder(self.encoder.pad_small(style, "relu5_1"), ATTENDED, tile))
+        return self.network.encode(self.encoder(self.encoder.pad_small(style, "relu5_1"), ATTENDED))
 
     def pad(self, image: Tensor) -> Tensor:
         return self.encoder.pad(image, "relu5_1")
@@ -159,10 +146,10 @@ class MultiLevelAttention(StyleModel):
 
         The reference has no alpha.
         """
-        features: Features = self.encoder(content, ATTENDED, tile)
+        features: Features = self.encoder(content, ATTENDED)
         blend = style.faded(alpha, lambda: self.network.encode(features))
         merged = blend.sum(lambda code: self.network.merge(features, code))
-        return imagenet_restored(self.network.decoder(merged, tile))
+        return imagenet_restored(self.network.decoder(merged))
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``content``, ``style``, ``identity1``, ``identity2``."""

@@ -62,8 +62,6 @@ class SANet(StyleModel):
         identity2_weight: Weight of the feature identity loss.
     """
 
-    supports_tiles = True
-
     def __init__(
         self,
         content_weight: float = 1.0,
@@ -87,16 +85,16 @@ class SANet(StyleModel):
 
     def encode(self, style: Tensor, tile: int | None) -> StyleCode:
         """Returns keys and values of both attention levels, each (B, positions, 512)."""
-        return self.transform.encode(self.encoder(self.pad(style), ATTENDED, tile))
+        return self.transform.encode(self.encoder(self.pad(style), ATTENDED))
 
     def pad(self, image: Tensor) -> Tensor:
         return self.encoder.pad(image, "relu5_1")
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the merged features of styles; below alpha 1 the content attends to itself for the rest (section 4.4)."""
-        features: Features = self.encoder(content, ATTENDED, tile)
+        features: Features = self.encoder(content, ATTENDED)
         blend = style.faded(alpha, lambda: self.transform.encode(features))
-        output: Tensor = self.decoder(blend.sum(lambda code: self.transform(features, code)), tile)
+        output: Tensor = self.decoder(blend.sum(lambda code: self.transform(features, code)))
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:

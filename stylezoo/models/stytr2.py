@@ -36,7 +36,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from stylezoo.errors import StylezooError
-from stylezoo.layers import MirroredDecoder
+from stylezoo.layers import MirroredDecoder, MultiheadAttention
 from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -66,7 +66,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(channels, heads, dropout)
         self.linear1 = nn.Linear(channels, 4 * channels)
         self.linear2 = nn.Linear(4 * channels, channels)
         self.norm1 = nn.LayerNorm(channels)
@@ -76,7 +76,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """Tokens (B, N, C) to the same; queries and keys get positions, values do not."""
         placed = x + position
-        x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, need_weights=False)[0]))
+        x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x)))
         hidden = self.dropout(F.relu(self.linear1(x)))
         result: Tensor = self.norm2(x + self.dropout(self.linear2(hidden)))
         return result
@@ -87,8 +87,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
-        self.multihead_attn = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(channels, heads, dropout)
+        self.multihead_attn = MultiheadAttention(channels, heads, dropout)
         self.linear1 = nn.Linear(channels, 4 * channels)
         self.linear2 = nn.Linear(4 * channels, channels)
         self.norm1 = nn.LayerNorm(channels)
@@ -98,8 +98,8 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, style: Tensor) -> Tensor:
         """Content tokens (B, N, C) to the same, style tokens (B, M, C)."""
-        x = self.norm1(x + self.dropout(self.self_attn(x + position, style, style, need_weights=False)[0]))
-        x = self.norm2(x + self.dropout(self.multihead_attn(x + position, style, style, need_weights=False)[0]))
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, style, style)))
+        x = self.norm2(x + self.dropout(self.multihead_attn(x + position, style, style)))
         hidden = self.dropout(F.relu(self.linear1(x)))
         result: Tensor = self.norm3(x + self.dropout(self.linear2(hidden)))
         return result
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
     def encode_style(self, patches: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, h*w, C)."""
         x = patches.flatten(2).transpose(1, 2)
-        style: Tensor = self.encoder_s(x, torch.zeros_like(x[:1, :1]))
+        style: Tensor = self.encoder_s(x, x.new_zeros(1, 1, 1))
         return style
 
     def encode_content(self, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,8 +167,6 @@ class StyTr2(StyleModel):
     Raises:
         StylezooError: If the heads do not divide the channels.
     """
-
-    supports_tiles = True
 
     def __init__(
         self,
@@ -214,11 +212,11 @@ class StyTr2(StyleModel):
         x, position = self.transformer.encode_content(patches)
 
         def attended(code: StyleCode) -> Tensor:
-            tokens: Tensor = self.transformer.decoder(x, position, code["tokens"].expand(len(content), -1, -1))
+            tokens: Tensor = self.transformer.decoder(x, position, code["tokens"])
             return tokens
 
         tokens = style.sum(attended)
-        output: Tensor = self.decoder(tokens.transpose(1, 2).reshape(patches.shape), tile)
+        output: Tensor = self.decoder(tokens.transpose(1, 2).reshape(patches.shape))
         return output
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:

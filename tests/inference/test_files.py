@@ -291,6 +291,7 @@ def test_a_process_in_little_memory_goes_on(style: str, tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "stylezoo", "stylize", "--model", "adain.slim", "--content", folder),
             *("--style", style, "--output", str(tmp_path / "out"), "--device", "cpu"),
+            *("--tile", "none"),
         ],
         capture_output=True,
         text=True,

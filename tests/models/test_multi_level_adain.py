@@ -198,15 +198,14 @@ def test_tiles_change_nothing(size: tuple[int, int]) -> None:
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-10)
 
 
-def test_the_version_as_drawn_refuses_tiles() -> None:
-    """Its levels join the decoder in their own sizes, which `stylezoo.tiling` cannot cut alike."""
-    model, image = small(concatenate="full"), torch.rand(1, 3, 64, 64)
-    message = r"^multi_level_adain cannot work in tiles: leave tile out or make the image smaller \(size\)\.$"
-    with pytest.raises(ValueError, match=message):
-        Stylizer(model, [image], tile=32)
-    with pytest.raises(ValueError, match=message):
-        model.decode(image, model.encode_style(image), tile=32)
-    assert Stylizer(model, [image])(image).shape == image.shape
+def test_the_version_as_drawn_works_in_tiles() -> None:
+    """Its levels join the decoder in their own sizes."""
+    model = small(concatenate="full").double()
+    content, style = torch.rand(
+        2, 1, 3, 90, 75, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).unbind()
+    whole = Stylizer(model, [style], tile=None)(content)
+    torch.testing.assert_close(Stylizer(model, [style], tile=32)(content), whole, rtol=0, atol=1e-10)
 
 
 def test_concatenate_is_one_of_two() -> None:
