@@ -29,7 +29,7 @@ SMALLEST_TILE = 512
 TILES = (4096, 2048, 1024, SMALLEST_TILE)
 """Sides from which the largest is chosen that fits into memory."""
 
-BYTES_PER_PIXEL = 1800
+BYTES_PER_PIXEL = 4000
 """What the features of VGG-19 up to relu5_1, and their gradients, take in float32 (``benchmarks/gatys_memory.py``)."""
 
 SHARE = 0.7
@@ -255,7 +255,7 @@ class TiledLoss:
                 if name in kept:
                     if name not in whole:
                         whole[name] = f.new_empty(*f.shape[:2], *self._size(name, image.shape))
-                    whole[name][(..., *piece.place(self.strides[name]))] = f
+                    piece.of_map(whole[name], self.strides[name]).copy_(f)
         return sums, whole
 
     def targets(
@@ -298,7 +298,7 @@ class TiledLoss:
                 if name in slopes:
                     back += slopes[name](f.detach())
                 if name in for_content:
-                    back += for_content[name][(..., *piece.place(self.strides[name]))]
+                    back += piece.of_map(for_content[name], self.strides[name])
             piece.of(gradient).add_(torch.autograd.grad([*features.values()], [cut], backs)[0])
         return loss.to(image.dtype), gradient
 

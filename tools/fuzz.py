@@ -33,6 +33,7 @@ from safetensors.torch import save
 
 from stylezoo import cli, legacy, registry
 from stylezoo.commands import COMMANDS
+from stylezoo.data.prepared import Prepared, prepare
 from stylezoo.download import extract
 from stylezoo.errors import StylezooError
 from stylezoo.images import formats, load_image, written_formats
@@ -317,10 +318,45 @@ def unpack(path: Path) -> None:
         assert all(file.name == "in" for file in Path(folder).iterdir()), "files outside of the folder"
 
 
+def prepared_files() -> dict[str, bytes]:
+    """The files of prepared folders."""
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        noise = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+        Path(folder, "set").mkdir()
+        for name in ("a.png", "b.png"):
+            Image.fromarray(noise).save(Path(folder, "set", name))
+        for pixels in ("raw", "jpeg"):
+            output = Path(folder, pixels)
+            prepare(Path(folder, "set"), output, 16, pixels)  # type: ignore[arg-type]
+            files |= {f"{pixels} {path.name}": path.read_bytes() for path in output.iterdir() if path.suffix}
+    return files
+
+
+PREPARED: dict[str, bytes] = {}
+
+
+def read_prepared(path: Path) -> None:
+    """Reads the images of a prepared folder of which one file is another one."""
+    if not PREPARED:
+        PREPARED.update(prepared_files())
+    pixels, _, broken = path.name.partition(" ")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in PREPARED.items():
+            if name.startswith(pixels):
+                Path(folder, name.partition(" ")[2]).write_bytes(path.read_bytes() if name == path.name else content)
+        assert Path(folder, broken).exists()
+        store = Prepared(Path(folder))
+        store.changes()
+        for image in store.list(Path(folder)):
+            assert store.image(str(image)).mode == "RGB"
+
+
 FUZZERS = {
     "archives": Fuzzer(archives, unpack),
     "commands": Fuzzer(command_lines, read_command_file),
     "images": Fuzzer(image_files, read_small_image),
+    "prepared": Fuzzer(prepared_files, read_prepared),
     "recipes": Fuzzer(recipe_files, read_recipe),
     "weights": Fuzzer(weight_files, read_tensors),
 }

@@ -250,7 +250,7 @@ class Folder(ImageModule):
 
     def has(self, folder: Path) -> bool:
         """Whether there is a folder in the data set."""
-        return bool(self.images(folder)) if self.prepared else folder.is_dir()
+        return self._prepared().has(folder) if self.prepared else folder.is_dir()
 
     def _prepared(self) -> Prepared:
         if self._store is None:

@@ -12,13 +12,14 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,13 +92,29 @@ class Index:
                     f"{folder} was prepared by another version of stylezoo: delete it, and prepare the images again."
                 )
             rows = [Row(*row) for row in values.pop("rows")]
-            return cls(**values, rows={row.name: row for row in rows})
+            index = cls(**values, rows={row.name: row for row in rows})
+            if not index.is_sound():
+                raise ValueError
+            return index
         except OSError as error:
             raise DataError(f"{folder / INDEX} {problem(error)}.") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder / INDEX} is damaged: delete {folder}, and prepare the images again.") from None
+
+    def is_sound(self) -> bool:
+        """Whether all values are what `prepare` writes."""
+        numbers = (n for row in self.rows.values() for n in row[2:])
+        return (
+            isinstance(self.size, int)
+            and self.pixels in get_args(Pixels)
+            and isinstance(self.source, str)
+            and isinstance(self.broken, dict)
+            and all(isinstance(n, int) and n >= 0 for n in numbers)
+            and all(isinstance(r.name, str) and re.fullmatch(r"shard_\d+\.npy", r.shard) for r in self.rows.values())
+            and all(self.pixels != "raw" or r.length == 3 * r.width * r.height > 0 for r in self.rows.values())
+        )
 
     def write(self, folder: Path) -> None:
         """Replaces the index of a folder."""
@@ -141,6 +158,11 @@ class Prepared:
         start = "" if folder == self.folder else folder.relative_to(self.folder).as_posix() + "/"
         names = (name.removeprefix(start) for name in self.index.rows if name.startswith(start))
         return [folder / name for name in in_order(name for name in names if recursive or "/" not in name)]
+
+    def has(self, folder: Path) -> bool:
+        """Whether there is an image in a folder or in its subfolders."""
+        start = "" if folder == self.folder else folder.relative_to(self.folder).as_posix() + "/"
+        return any(name.startswith(start) for name in self.index.rows)
 
     def image(self, path: str, min_side: int | None = None) -> Image.Image:
         """Returns an image of mode "RGB"; see `stylezoo.images.read_image`."""
@@ -188,9 +210,10 @@ def lost_shards(folder: Path, rows: Iterable[Row]) -> list[str]:
     lost = []
     for shard, end in ends.items():
         try:
-            if np.load(folder / shard, mmap_mode="r").size < end:
+            array = np.load(folder / shard, mmap_mode="r")
+            if array.dtype != np.uint8 or array.ndim != 1 or len(array) < end:
                 lost.append(shard)
-        except (OSError, ValueError):
+        except Exception:  # noqa: BLE001 - NumPy raises anything from OSError to SyntaxError on broken headers
             lost.append(shard)
     return sorted(lost)
 
