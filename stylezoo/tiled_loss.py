@@ -14,13 +14,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stylezoo.losses import Moments, PerceptualLoss, at_least_float32, evening, without_autocast
+from stylezoo.streaming.memory import free_memory
 from stylezoo.vgg import VGG, Features
 
 SMALLEST_TILE = 512
@@ -167,18 +167,6 @@ def fitting_tile(image: Tensor) -> tuple[int | None, float, float]:
     halo = 96
     fitting = (tile for tile in TILES if size * (tile + 2 * halo) ** 2 <= SHARE * free)
     return next(fitting, SMALLEST_TILE), needed, free
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that a device has left, as far as is known; infinity otherwise."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines() if device.type == "cpu" else []
-    except OSError:
-        lines = []
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), math.inf)
 
 
 def exact(x: Tensor) -> Tensor:
