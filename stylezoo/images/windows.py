@@ -60,7 +60,7 @@ MAX_WINDOW_PIXELS = 10_000_000_000
 INSTALL = "larger images need pyvips and tifffile: pip install stylezoo[huge]"
 """What messages say where pyvips would help."""
 
-_STRIP = 1 << 21
+_STRIP = 1 << 18
 """Pixels that are decoded at a time."""
 
 _TIFF_MODES = frozenset(
@@ -364,7 +364,7 @@ class _Decoder:
             unlimited=True,  # the limits are ours
         )
         bands = len(image.getbands())
-        expected = range(1, 5) if image.mode == "P" else (bands, bands + 1)
+        expected = {"P": range(1, 5), "RGBA": (2, 4)}.get(image.mode, (bands, bands + 1))
         if opened_image.format not in ("uchar", "ushort") or opened_image.bands not in expected:
             return None
         return cls(image, orientation, opened_image, is_tiled, name)
@@ -383,7 +383,7 @@ class _Decoder:
     def blocks(self) -> Iterator[_Block]:
         """Decodes all, from top to bottom."""
         height, width = self._size
-        rows = max(1, _STRIP // width)
+        rows = max(16, _STRIP // width // 16 * 16)  # whole blocks of a JPEG
         for top in range(0, height, rows):
             box = (top, min(top + rows, height), 0, width)
             shown_at = self._turn.box(box, height, width)
@@ -410,11 +410,12 @@ class _Decoder:
         else:
             if values.dtype == np.uint16:
                 values = (values >> 8).astype(np.uint8)  # Pillow does so with 16 bits in several channels
-            if mode in ("P", "1"):
-                bands = 1 if mode == "1" else values.shape[2]
-                mode = ("L", "LA", "RGB", "RGBA")[bands - 1]
+            if mode in ("P", "1") or (mode, values.shape[2]) == ("RGBA", 2):
+                mode = ("L", "LA", "RGB", "RGBA")[0 if mode == "1" else values.shape[2] - 1]
             values = np.ascontiguousarray(values[..., : Image.getmodebands(mode)])
             image = Image.frombytes(mode, (values.shape[1], values.shape[0]), values.tobytes())
+            if self._mode == "RGBA":
+                image = image.convert("RGBA")  # of 16-bit gray with opacity, too
         image.info = {**self._info}
         return image
 
