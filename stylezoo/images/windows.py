@@ -403,7 +403,7 @@ class _Decoder:
         dtype = np.uint16 if self._vips.format == "ushort" else np.uint8
         values = np.frombuffer(data, dtype).reshape(bottom - top, right - left, self._vips.bands)
         if self._is_plain:
-            return values
+            return values.astype(np.uint8, copy=False)
         color, alpha = to_srgb_and_alpha(self._pillow(values), self.name)
         pixels = np.asarray(color)
         if self.channels == 3:
