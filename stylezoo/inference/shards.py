@@ -69,7 +69,8 @@ def find_shard() -> Shard:
     """Returns the place of this process, as its launcher says; a single process has them all.
 
     Raises:
-        StylezooError: If a SLURM job of several tasks has started one process only.
+        StylezooError: If a SLURM job of several tasks has started one process only, or is requested in another way than
+            by ``--ntasks-per-node``.
     """
     environment = _environment()
     if environment is None:
@@ -92,7 +93,10 @@ def _environment() -> Any:
         if kind.detect():
             if kind is SLURMEnvironment:
                 _check_srun()
-            return kind()
+            try:
+                return kind()
+            except RuntimeError as error:  # of variables that contradict each other
+                raise StylezooError(" ".join(str(error).split())) from error
     return None
 
 
