@@ -1,6 +1,6 @@
 """The second of two processes that stylize and predict together, for test_shards.py.
 
-    python shard_process.py FOLDER first|again
+    python shard_process.py FOLDER first|again PORT
 
 FOLDER holds the images and the model. In the first run this process is killed before its second image is written.
 """
@@ -68,5 +68,6 @@ if __name__ == "__main__":
         files.write_image = once  # type: ignore[assignment]
         stylize("two")
     code = stylize("two", "--skip_existing")
+    os.environ["MASTER_PORT"] = sys.argv[3]  # the last meeting may not have left the other one yet
     again = ["--trainer.devices=2", "--predictions.skip_existing=true"]
-    Path("codes").write_text(f"{code} {predict('predicted', *again)} {predict('predicted', *again)}")
+    Path("codes").write_text(f"{code} {predict('predicted', *again)}")
