@@ -120,7 +120,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 
     Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
     and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
-    is 1 if there was one.
+    is 1 if there was one. Started by torchrun or srun, each process does its share (docs/many_machines.md).
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
@@ -143,7 +143,8 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         format: Of the images in an output folder.
         quality: Of JPEG and WebP files, 1 to 100.
     """
-    from stylezoo.inference.plan import Request, make_plan
+    from stylezoo.inference.plan import Request, make_plan, write_manifest
+    from stylezoo.inference.shards import find_shard
 
     controls = Controls(
         alpha,
@@ -170,11 +171,14 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         random_styles=random_styles,
         seed=seed,
         skip_existing=skip_existing,
+        shard=find_shard(),
     )
     plan = make_plan(request, request.style_names(model))
     plan.check_counts(controls.style_weights, len(request.masks))
-    if not plan.jobs:
+    if not plan.jobs and request.shard.world == 1:
         plan.report()
+        if request.has_manifest and plan.existing:  # a run may have been killed before it listed its images
+            write_manifest(request, plan.existing, controls.alpha)
         return plan.finish(request.output)
     from stylezoo.inference.files import stylize_files  # imports PyTorch
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +67,8 @@ class ImageModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.val_samples = val_samples
+        self.is_predicted: Callable[[int], bool] = lambda number: False
+        """Whether there is a prediction of a test sample already, which `predict` leaves as it is."""
 
     def streams(self, split: Split, stage: str) -> dict[str, ImageStream]:
         """Returns the streams of a split by role.
@@ -97,8 +99,16 @@ class ImageModule(L.LightningDataModule):
         return self._fixed("test", "test", None)
 
     def predict_dataloader(self) -> Loader:
-        """Returns the test loader."""
-        return self._fixed("test", "test", None)
+        """Returns a loader of the test samples that are still to be predicted, each in one process.
+
+        Every process takes every W-th sample and leaves out those that exist, whenever it looks: none is done twice.
+        """
+        samples = Samples(self.streams("test", "test"))
+        rank, world = self._place()
+        numbers = [number for number in range(rank, len(samples), world) if not self.is_predicted(number)]
+        return self._loader(
+            samples, ResumableSampler(samples, len(numbers), rank, world, self.batch_size, None, numbers)
+        )
 
     def _fixed(self, split: Split, stage: str, limit: int | None) -> Loader:
         samples = Samples(self.streams(split, stage))

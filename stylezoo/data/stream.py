@@ -321,7 +321,16 @@ class ResumableSampler(DistributedSampler[int]):
     ``use_distributed_sampler: false``.
     """
 
-    def __init__(self, dataset: Samples, length: int, rank: int, world: int, batch_size: int, trainer: object = None):
+    def __init__(
+        self,
+        dataset: Samples,
+        length: int,
+        rank: int,
+        world: int,
+        batch_size: int,
+        trainer: object = None,
+        numbers: Sequence[int] | None = None,
+    ):
         """Initializes the sampler.
 
         Args:
@@ -331,14 +340,16 @@ class ResumableSampler(DistributedSampler[int]):
             world: Number of processes.
             batch_size: Samples per batch and process.
             trainer: The Trainer whose progress determines the first sample; None starts at the first one.
+            numbers: The sample numbers of this process, where they are others.
         """
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)
-        self.length = length
+        self.length = length if numbers is None else len(numbers)
+        self.numbers = numbers
         self.batch_size = batch_size
         self.trainer = trainer
         self.skip: int | None = None
         """How many samples of the current pass a new iteration leaves out; it starts with the run's progress otherwise."""
-        self._numbers = range(0)
+        self._numbers: Sequence[int] = range(0)
 
     def __len__(self) -> int:
         """Returns the number of samples per epoch and process."""
@@ -349,6 +360,9 @@ class ResumableSampler(DistributedSampler[int]):
         if self.skip is not None:
             skip, self.skip = self.skip, None
             return iter(self._numbers[skip:])
+        if self.numbers is not None:
+            self._numbers = self.numbers
+            return iter(self._numbers)
         trained, position = _trained_batches(self.trainer)
         count = self.length - position * self.batch_size
         if count <= 0:

@@ -60,7 +60,7 @@ MAX_WINDOW_PIXELS = 10_000_000_000
 INSTALL = "larger images need pyvips and tifffile: pip install stylezoo[huge]"
 """What messages say where pyvips would help."""
 
-_STRIP = 1 << 21
+_STRIP = 1 << 18
 """Pixels that are decoded at a time."""
 
 _TIFF_MODES = frozenset(
@@ -119,8 +119,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         Raises:
             ImageError: If the window is empty or not inside of the image, or the file is broken there.
         """
-        pixels = torch.from_numpy(self._pixels(top, bottom, left, right)[..., :3])
-        return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return _scaled(self._pixels(top, bottom, left, right)[..., :3])
 
     def opacity(self, top: int, bottom: int, left: int, right: int) -> Tensor | None:
         """Reads the opacity of a window, given as for `read`.
@@ -133,8 +132,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         """
         if not self._transparent:
             return None
-        alpha = np.ascontiguousarray(self._pixels(top, bottom, left, right)[..., 3])
-        return torch.from_numpy(alpha).to(torch.float32).div_(255)[None]
+        return _scaled(self._pixels(top, bottom, left, right)[..., 3:])
 
     def _pixels(self, top: int, bottom: int, left: int, right: int) -> Pixels:
         if not (0 <= top < bottom <= self.height and 0 <= left < right <= self.width):
@@ -144,6 +142,14 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             )
         with told(self.name):
             return self._source.read(top, bottom, left, right)
+
+
+def _scaled(pixels: Pixels) -> Tensor:
+    """Returns pixels (h, w, C) as (C, h, w), float32 in [0, 1]."""
+    height, width, channels = pixels.shape
+    result = torch.empty(channels, height, width)
+    np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=result.numpy(), dtype=np.float32)
+    return result
 
 
 def open_windows(path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None) -> WindowReader:
@@ -341,6 +347,7 @@ class _Decoder:
         self._info: dict[str | tuple[int, int], Any] = {"icc_profile": image.info.get("icc_profile")}
         if key is not None:
             self._info["transparency"] = key
+        self._is_plain = vips.format == "uchar" and image.mode == "RGB" and not any(self._info.values())
         self._turn = _Turn.of(orientation)
         self._size = (int(vips.height), int(vips.width))
         self.height, self.width = reversed(self._size) if self._turn.transpose else self._size
@@ -364,7 +371,7 @@ class _Decoder:
             unlimited=True,  # the limits are ours
         )
         bands = len(image.getbands())
-        expected = range(1, 5) if image.mode == "P" else (bands, bands + 1)
+        expected = {"P": range(1, 5), "RGBA": (2, 4)}.get(image.mode, (bands, bands + 1))
         if opened_image.format not in ("uchar", "ushort") or opened_image.bands not in expected:
             return None
         return cls(image, orientation, opened_image, is_tiled, name)
@@ -378,12 +385,12 @@ class _Decoder:
     def read(self, top: int, bottom: int, left: int, right: int) -> Pixels:
         """Decodes the pixels (bottom - top, right - left, channels) of a window of a tiled file."""
         stored = self._turn.stored((top, bottom, left, right), *self._size)
-        return np.ascontiguousarray(self._turn.pixels(self._stored(*stored)))
+        return self._turn.pixels(self._stored(*stored))
 
     def blocks(self) -> Iterator[_Block]:
         """Decodes all, from top to bottom."""
         height, width = self._size
-        rows = max(1, _STRIP // width)
+        rows = max(16, _STRIP // width // 16 * 16)  # whole blocks of a JPEG
         for top in range(0, height, rows):
             box = (top, min(top + rows, height), 0, width)
             shown_at = self._turn.box(box, height, width)
@@ -395,6 +402,8 @@ class _Decoder:
         data = region.fetch(left, top, right - left, bottom - top)
         dtype = np.uint16 if self._vips.format == "ushort" else np.uint8
         values = np.frombuffer(data, dtype).reshape(bottom - top, right - left, self._vips.bands)
+        if self._is_plain:
+            return values.astype(np.uint8, copy=False)
         color, alpha = to_srgb_and_alpha(self._pillow(values), self.name)
         pixels = np.asarray(color)
         if self.channels == 3:
@@ -410,11 +419,12 @@ class _Decoder:
         else:
             if values.dtype == np.uint16:
                 values = (values >> 8).astype(np.uint8)  # Pillow does so with 16 bits in several channels
-            if mode in ("P", "1"):
-                bands = 1 if mode == "1" else values.shape[2]
-                mode = ("L", "LA", "RGB", "RGBA")[bands - 1]
+            if mode in ("P", "1") or (mode, values.shape[2]) == ("RGBA", 2):
+                mode = ("L", "LA", "RGB", "RGBA")[0 if mode == "1" else values.shape[2] - 1]
             values = np.ascontiguousarray(values[..., : Image.getmodebands(mode)])
             image = Image.frombytes(mode, (values.shape[1], values.shape[0]), values.tobytes())
+            if self._mode == "RGBA":
+                image = image.convert("RGBA")  # of 16-bit gray with opacity, too
         image.info = {**self._info}
         return image
 

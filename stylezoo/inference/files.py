@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
@@ -28,6 +28,7 @@ from stylezoo.images.formats import shown
 from stylezoo.images.windows import open_windows
 from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
+from stylezoo.inference.shards import Meeting, Shard
 from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
 from stylezoo.inference.tiles import WINDOWED_PIXELS, streams, stylize_windows
 from stylezoo.module import Iteration, StyleModel
@@ -53,7 +54,7 @@ def stylize_files(
     quality: int = 95,
     device: str = "auto",
 ) -> int:
-    """Loads a model, and stylizes and writes what is asked for.
+    """Loads a model, and stylizes and writes what is asked for, or this process's share of it.
 
     Args:
         model: What `load_model` takes.
@@ -70,38 +71,50 @@ def stylize_files(
 
     Raises:
         StylezooError: If nothing can be done, or the only image fails.
+        Exception: After all images, the first error that is none of the user's.
     """
-    done: list[Job] = []
-    try:
-        target = find_device(device)
-        network = load_model(model).to(target)
-        plan = plan_for(network, request, plan)
-        check_model(network, controls, plan)
-        plan.report()
-        if not plan.jobs:
-            return plan.finish(request.output)
-        masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles)))
-        run = Run(
-            network,
-            partial(make_stylizer, network, controls, masks),
-            controls.size,
-            controls.tile,
-            batch_size,
-            preview,
-            quality,
-            settings=recorded(network, controls),
-            alone=plan.total == 1,
-            done=done,
-        )
+    with closing(Meeting(request.shard)) as meeting:
+        done: list[Job] = []
         try:
-            run(plan.jobs)
-        finally:
-            if request.has_manifest:
-                write_manifest(request, [*plan.existing, *done], controls.alpha)
-    except KeyboardInterrupt:
-        report(f"stopped after {len(done)} of {plan.total} images: {request.output}", "stylezoo: ")
-        return INTERRUPTED
-    return plan.finish(request.output, len(done), run.failed)
+            target = own_device(find_device(device), request.shard)
+            network = load_model(model).to(target)
+            plan = plan_for(network, request, plan)
+            check_model(network, controls, plan)
+            plan.report()
+            masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles))) if plan.jobs else None
+            run = Run(
+                network,
+                partial(make_stylizer, network, controls, masks),
+                controls.size,
+                controls.tile,
+                batch_size,
+                preview,
+                quality,
+                settings=recorded(network, controls),
+                alone=plan.total == 1 and request.shard.world == 1,
+                done=done,
+                shard=request.shard,
+            )
+            try:
+                run(plan.jobs)
+            finally:
+                if request.has_manifest:
+                    write_manifest(request, [*plan.existing, *done], controls.alpha)
+        except KeyboardInterrupt:
+            who = f"stylezoo: {request.shard.speaker}"
+            report(f"stopped after {len(done)} of {plan.total} images: {request.output}", who)
+            return INTERRUPTED
+        code = plan.finish(request.output, len(done), run.failed, meeting)
+        if run.bug is not None:
+            raise run.bug
+        return code
+
+
+def own_device(device: torch.device, shard: Shard) -> torch.device:
+    """Returns the GPU of a process where several of a machine share its GPUs and none is named."""
+    if shard.world == 1 or device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", shard.local_rank % torch.cuda.device_count())
 
 
 def plan_for(model: StyleModel, request: Request, plan: Plan) -> Plan:
@@ -181,6 +194,7 @@ class Run:
         failed: The number of images that are not.
         bug: The first error that is none of the user's.
         told: What was reported.
+        shard: The process, whose number reports begin with; the first of several shows the progress.
     """
 
     model: StyleModel
@@ -196,26 +210,23 @@ class Run:
     failed: int = 0
     bug: Exception | None = None
     told: set[str] = field(default_factory=set)
+    shard: Shard = Shard()
 
     def __call__(self, jobs: Sequence[Job]) -> None:
-        """Works through the jobs.
-
-        Raises:
-            Exception: After all of them, the first error that is none of the user's.
-        """
+        """Works through the jobs; the first error that is none of the user's is kept in ``bug``."""
         if self.model.kind == "optimization":
             self.batch_size = 1
         order = {styles: index for index, styles in enumerate(dict.fromkeys(job.styles for job in jobs))}
+        shows = sys.stdout.isatty() and self.shard.rank == 0
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), disable=not sys.stdout.isatty()) as progress:
-            log = Log(progress, progress.add_task("stylizing", total=len(jobs)), jobs)
+        with Progress(*columns, TimeRemainingColumn(), disable=not shows) as progress:
+            task = progress.add_task(f"{self.shard.speaker}stylizing", total=len(jobs))
+            log = Log(progress, task, jobs, self.shard)
             for contents, block in self._blocks(jobs):
                 block.sort(key=lambda job: order[job.styles])
                 for styles, group in groupby(block, key=lambda job: job.styles):
                     for _ in self._stylized(styles, list(group), contents, log):
                         log.images(len(self.done) + self.failed)
-        if self.bug is not None:
-            raise self.bug
 
     def _blocks(self, jobs: Sequence[Job]) -> Iterator[tuple[dict[Path, Content], list[Job]]]:
         """Reads each content once, and yields as many as may be held at a time, with their jobs."""
@@ -328,7 +339,7 @@ class Run:
             elif self.alone:
                 raise StylezooError(reason) from error
             if reason not in self.told:  # a content may fail in the same way with every style
-                report(reason)
+                report(reason, f"{self.shard.speaker}skipped: ")
             self.told.add(reason)
         free_memory()
 
@@ -373,6 +384,7 @@ class Log:
     progress: Progress
     task: TaskID
     jobs: Sequence[Job]
+    shard: Shard = Shard()
     last: float = field(default_factory=time.monotonic)
 
     def images(self, count: int) -> None:
@@ -382,9 +394,9 @@ class Log:
 
     def line(self, text: str) -> None:
         """Writes a line to standard error, unless there is a bar or the last line was a moment ago."""
-        if self.progress.disable and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+        if self.progress.disable and self.shard.rank == 0 and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
             self.last = time.monotonic()
-            report(text, "")
+            report(text, self.shard.speaker)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from pathlib import Path
 from stylezoo import catalog
 from stylezoo.controls import blending_shares, check_mask_count
 from stylezoo.errors import StylezooError, check_number, did_you_mean
-from stylezoo.files import open_regular, problem, replacing
+from stylezoo.files import lock, open_regular, problem, replacing
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, check_target, list_images
 from stylezoo.images.reading import read_properties
+from stylezoo.inference.shards import Meeting, Shard
 
 OTHER_SUFFIXES = frozenset(
     (
@@ -36,6 +37,9 @@ OTHER_SUFFIXES = frozenset(
 
 MANIFEST = "stylized.csv"
 """The list, in an output folder, of what was made of what; for pairs and random styles."""
+
+LOCK = f".{MANIFEST}.lock"
+"""The file that a process locks while it adds to `MANIFEST`, where there are several."""
 
 COLUMNS = ["content", "style", "alpha", "seed", "output"]
 """The columns of `MANIFEST`."""
@@ -66,6 +70,7 @@ class Plan:
         refused: {file: why it cannot be read}.
         failed: Number of images that are not stylized because of these.
         existing: The images that exist already.
+        shard: The process whose share this is.
     """
 
     names: list[str] | None = None
@@ -73,6 +78,7 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)
     failed: int = 0
     existing: list[Job] = field(default_factory=list)
+    shard: Shard = Shard()
 
     @property
     def total(self) -> int:
@@ -90,12 +96,25 @@ class Plan:
             if style_weights is not None:
                 blending_shares(style_weights, styles)
 
-    def finish(self, output: Path, done: int = 0, failed: int = 0) -> int:
-        """Says what has become of all images, and returns the exit code."""
-        failed += self.failed
-        existing = f", {len(self.existing)} exist already" if self.existing else ""
-        print(printable(f"{done} of {self.total} images stylized, {failed} failed{existing}: {output}"))
-        return 1 if failed else 0
+    def finish(self, output: Path, done: int = 0, failed: int = 0, meeting: Meeting | None = None) -> int:
+        """Says what has become of all images, and returns the exit code.
+
+        Args:
+            output: Where the images are.
+            done: Number of images that were written.
+            failed: Number of images that failed, besides those that were left out.
+            meeting: The processes of the run; the first one speaks for all, and all return the same code.
+        """
+        numbers = [done, self.total, failed + self.failed, len(self.existing)]
+        sums = meeting.sums(*numbers) if meeting is not None else numbers
+        done, total, failed, existing = sums or numbers
+        if sums is None or self.shard.rank == 0:
+            who = "" if sums is not None else self.shard.speaker
+            also = f", {existing} exist already" if existing else ""
+            print(printable(f"{who}{done} of {total} images stylized, {failed} failed{also}: {output}"), flush=True)
+        if sums is None:
+            report("another process has ended before its share was done", f"stylezoo: {self.shard.speaker}")
+        return 1 if failed or sums is None else 0
 
     def report(self) -> None:
         """Reports the files that cannot be read.
@@ -103,10 +122,10 @@ class Plan:
         Raises:
             ImageError: If this concerns the only image.
         """
-        if self.total == 1 and self.refused:
+        if self.total == 1 and self.refused and self.shard.world == 1:
             raise ImageError(next(iter(self.refused.values())))
         for reason in self.refused.values():
-            report(reason)
+            report(reason, f"{self.shard.speaker}skipped: ")
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,7 @@ class Request:
         random_styles: Number of styles that are drawn for each content; None takes all.
         seed: Of that draw.
         skip_existing: Whether outputs that exist are left as they are.
+        shard: The process whose share of the images this is.
 
     Raises:
         StylezooError: If these exclude each other.
@@ -139,6 +159,7 @@ class Request:
     random_styles: int | None = None
     seed: int = 0
     skip_existing: bool = False
+    shard: Shard = Shard()
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, "a whole number from 0 up", 0, whole=True)
@@ -196,6 +217,8 @@ def _looks_like_file(word: str) -> bool:
 def make_plan(request: Request, names: list[str] | None = None) -> Plan:
     """Finds the images to stylize, and checks what can be checked by names and headers of files.
 
+    All images are named and checked by names; the plan is about those that are the share of this process.
+
     Args:
         request: What is asked for.
         names: Numbers and names of trained styles; None takes the image files that ``request.style`` stands for.
@@ -222,14 +245,14 @@ def make_plan(request: Request, names: list[str] | None = None) -> Plan:
     check_targets(targets, inputs)
     for mask in request.masks:
         read_properties(mask)
-    plan = _readable(jobs, style_files, request)
+    plan = _readable(request.shard.share(jobs, key=lambda job: job.content), style_files, request)
     plan.names = names
     return plan
 
 
 def _readable(jobs: list[Job], style_files: set[str], request: Request) -> Plan:
     """Leaves out the images that exist already, and those whose content or style cannot be read."""
-    plan, why = Plan(), cache(unreadable)
+    plan, why = Plan(shard=request.shard), cache(unreadable)
     for job in jobs:
         if request.skip_existing and unreadable(str(job.target)) is None:
             plan.existing.append(job)
@@ -525,27 +548,39 @@ def read_manifest(file: Path) -> list[dict[str, str]]:
 
 
 def write_manifest(request: Request, jobs: Iterable[Job], alpha: float) -> None:
-    """Adds the images of a run to the list in the output folder.
+    """Adds the images of a run to the list in the output folder, to which other processes may add theirs.
 
     Raises:
         StylezooError: If it cannot be written.
     """
     file = request.output / MANIFEST
     seed = "" if request.random_styles is None else str(request.seed)
-    rows = {row["output"]: row for row in read_manifest(file)}
+    added = {}
     for job in jobs:
         output = job.target.relative_to(request.output).as_posix()
         values = [str(job.content), " ".join(job.styles), f"{alpha:g}", seed, output]
-        rows[output] = dict(zip(COLUMNS, values, strict=True))
+        added[output] = dict(zip(COLUMNS, values, strict=True))
+    try:
+        if request.shard.world == 1:
+            _add_rows(file, added)
+            return
+        request.output.mkdir(parents=True, exist_ok=True)
+        with open(request.output / LOCK, "ab") as opened:
+            lock(opened)
+            _add_rows(file, added)
+    except OSError as error:
+        raise StylezooError(f"{file} {problem(error)}.") from error
+
+
+def _add_rows(file: Path, added: dict[str, dict[str, str]]) -> None:
+    """Adds rows, by their output, to a list."""
+    rows = {row["output"]: row for row in read_manifest(file)} | added
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows.values())
-    try:
-        with replacing(file) as opened:
-            opened.write(text.getvalue().encode(errors="surrogateescape"))
-    except OSError as error:
-        raise StylezooError(f"{file} {problem(error)}.") from error
+    with replacing(file) as opened:
+        opened.write(text.getvalue().encode(errors="surrogateescape"))
 
 
 # What is said

@@ -21,7 +21,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from stylezoo.errors import check_number
+from stylezoo.data.folder import ImageModule
+from stylezoo.errors import StylezooError, check_number
 from stylezoo.images import grid, to_image, write_image
 from stylezoo.module import Iteration, StyleModel
 from stylezoo.training.loggers import warn_once
@@ -185,13 +186,37 @@ def log_grid(logger: Logger, sheet: Tensor, step: int) -> None:
 class ImageWriter(BasePredictionWriter):
     """Writes the outputs of ``predict`` as ``00000.png, 00001.png ...``, numbered like the pairs of the data.
 
+    Of several processes each writes every W-th image.
+
     Args:
         folder: Where the images go; None takes ``predictions`` in the logger's folder.
+        skip_existing: Whether images that exist in ``folder`` are left as they are, to continue an interrupted run.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, skip_existing: bool = False) -> None:
         super().__init__("batch")
+        if skip_existing and folder is None:
+            raise StylezooError(
+                "predictions.skip_existing continues the images of a folder: name it with --predictions.folder, because"
+                " every run has a logger's folder of its own."
+            )
         self.folder = folder
+        self.skip_existing = skip_existing
+        self._folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            return
+        # here, because the processes agree on the logger's folder, and later they have different numbers of batches
+        self._folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.skip_existing and isinstance(data, ImageModule):
+            data.is_predicted = lambda number: self.path(number).is_file()
+
+    def path(self, number: int) -> Path:
+        """Returns the file of an image."""
+        return self._folder / f"{number:05d}.png"
 
     def write_on_batch_end(
         self,
@@ -204,10 +229,9 @@ class ImageWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         assert isinstance(pl_module, StyleModel)
-        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "predictions")
         assert batch_indices is not None
         for number, image in zip(batch_indices, prediction, strict=True):
-            write_image(image, folder / f"{number:05d}.png")
+            write_image(image, self.path(number))
 
 
 class EMA(EMAWeightAveraging):
