@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from stylezoo import catalog
-from stylezoo.controls import CONTROLS, Controls, Kind, PreserveColor, TileStatistics, check_run
+from stylezoo.controls import (
+    CONTROLS,
+    ClipControls,
+    Codec,
+    Controls,
+    Kind,
+    PreserveColor,
+    Stability,
+    TileStatistics,
+    check_run,
+)
 from stylezoo.docstrings import described
 from stylezoo.errors import MissingFileError, StylezooError, check_number, unknown_name
 
@@ -115,8 +125,12 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     device: str = "auto",
     format: Literal["png", "jpg", "webp"] = "png",
     quality: int = 95,
+    stability: Stability = "none",
+    codec: Codec = "auto",
+    seconds: float | None = None,
+    report: bool = False,
 ) -> int:
-    """Stylize images with the styles of others.
+    """Stylize images, videos and animations with the styles of images.
 
     Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
     and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
@@ -126,9 +140,10 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
             such as gatys or gatys.modern.
-        output: An image file if one image is stylized, else a folder. An output never replaces an input, and the images
+        output: A file if one image or clip is stylized, else a folder. An output never replaces an input, and the images
             of an output folder that lies in a folder of contents are not contents.
-        content: Images to stylize: files, folders (with the folders in them) or globs.
+        content: Images and clips to stylize: files, folders (with the folders in them) or globs. Clips are videos, animated
+            GIF and WebP images, and cameras (camera:0), which are recorded until Ctrl-C.
         style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
             them if left out), nothing for single-style ones.
         pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
@@ -140,8 +155,13 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
             NAME_preview, until it is done; 0 for never.
-        format: Of the images in an output folder.
-        quality: Of JPEG and WebP files, 1 to 100.
+        format: Of the images in an output folder; clips keep theirs if it is written, else they become .mp4.
+        quality: Of JPEG and WebP files and of videos, 1 to 100.
+        stability: How frames of a clip are kept from flickering: statistics smooths over time the statistics by which the
+            model normalizes, flow also blends each output with the one before along the optical flow.
+        codec: Of videos; auto takes the usual one of the container.
+        seconds: End clips, and recordings of a camera, after so many seconds.
+        report: Measure the flicker of clips, with and without stability, and print it.
     """
     from stylezoo.inference.plan import Request, make_plan, write_manifest
     from stylezoo.inference.shards import find_shard
@@ -156,10 +176,11 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         tile_statistics,
         bool(masks),
     )
+    clips = ClipControls(stability, codec, seconds, report)
     check_run(batch_size, preview, quality)
     _check_model(model)
     if not output:
-        raise StylezooError("--output has no name: give an image file or a folder.")
+        raise StylezooError("--output has no name: give a file or a folder.")
     request = Request(
         content or [],
         style or [],
@@ -175,6 +196,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     )
     plan = make_plan(request, request.style_names(model))
     plan.check_counts(controls.style_weights, len(request.masks))
+    plan.check_clips(clips)
     if not plan.jobs and request.shard.world == 1:
         plan.report()
         if request.has_manifest and plan.existing:  # a run may have been killed before it listed its images
@@ -183,7 +205,15 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     from stylezoo.inference.files import stylize_files  # imports PyTorch
 
     return stylize_files(
-        model, request, plan, controls, batch_size=batch_size, preview=preview, quality=quality, device=device
+        model,
+        request,
+        plan,
+        controls,
+        clips=clips,
+        batch_size=batch_size,
+        preview=preview,
+        quality=quality,
+        device=device,
     )
 
 

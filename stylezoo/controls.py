@@ -24,6 +24,12 @@ TileStatistics = Literal["exact", "thumbnail"]
 Tile = int | Literal["auto"] | None
 """Side of the tiles in pixels; ``auto`` leaves it to the memory, None works on whole images."""
 
+Stability = Literal["none", "statistics", "flow"]
+"""How neighboring frames of a clip are made alike."""
+
+Codec = Literal["auto", "h264", "hevc", "vp9", "av1", "prores", "ffv1"]
+"""How a video is encoded; ``auto`` takes the usual codec of its container."""
+
 CONTROLS = {
     "alpha": "Strength of the style, 0 to 1.",
     "style_weights": (
@@ -104,6 +110,34 @@ class Controls:
                     "style_weights blend the styles everywhere and masks give each style its own region: give only one"
                     " of them."
                 )
+
+
+@dataclass(frozen=True)
+class ClipControls:
+    """What a user can turn for clips, beside `Controls`.
+
+    Attributes:
+        stability: ``none`` stylizes each frame by itself; ``statistics`` smooths over time the statistics of whole frames by
+            which the model normalizes; ``flow`` also blends each output with the one before, moved along the optical flow.
+        codec: Of videos.
+        seconds: Length after which the clip ends; None takes all of it.
+        report: Whether flicker is measured.
+
+    Raises:
+        StylezooError: If a value is none of its choices or out of its range.
+    """
+
+    stability: Stability = "none"
+    codec: Codec = "auto"
+    seconds: float | None = None
+    report: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("stability", self.stability, Stability)
+        check_choice("codec", self.codec, Codec)
+        if self.seconds is not None:
+            meaning = "the length in seconds after which a clip ends, more than 0"
+            check_number("seconds", self.seconds, meaning, math.nextafter(0, 1))
 
 
 def check_run(batch_size: Any, preview: Any, quality: Any) -> None:

@@ -22,6 +22,18 @@ class NotEnoughMemoryError(StylezooError, MemoryError):
     """An image does not fit into the memory of the device; the message says what to try."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised after Ctrl-C or SIGTERM, when what was done until then is saved; the message is one sentence.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "bad allocation")
 """How the errors of PyTorch and its libraries say it, most of them plain RuntimeErrors."""
 

@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -152,6 +153,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the file cannot be written; the old file is unchanged.
     """
+    with new_file(path) as new:
+        yield new.file
+
+
+@dataclass
+class NewFile:
+    """A file that is being written.
+
+    Attributes:
+        file: Open for writing and reading, binary.
+        target: What it is called when it is complete, in the same folder; it may change until then.
+    """
+
+    file: BinaryIO
+    target: Path
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[NewFile]:
+    """Does the same as `replacing` for a file whose name may change while it is written, such as for one that stays a part."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
@@ -159,13 +180,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     descriptor, temporary = _create(target.parent)
     try:
         with open(descriptor, "w+b") as file:
-            yield file
+            new = NewFile(file, target)
+            yield new
             file.flush()
-            os.fchmod(descriptor, _permissions(target))
+            os.fchmod(descriptor, _permissions(new.target))
             os.fsync(descriptor)
             if temporary is None:
                 temporary = _name(descriptor, target.parent)
-        os.replace(temporary, target)
+        os.replace(temporary, new.target)
         temporary = None
         _flush_folder(target.parent)
     finally:

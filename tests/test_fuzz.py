@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, load_module
 
 fuzz = load_module("fuzz_tool", ROOT / "tools" / "fuzz.py")
@@ -12,6 +13,13 @@ def test_broken_images_get_one_sentence(capfd) -> None:
     capfd.readouterr()  # libtiff tells about every broken file
     assert failure is None
     assert count > 20
+
+
+def test_broken_clips_get_one_sentence() -> None:
+    pytest.importorskip("av", reason="clips need PyAV (pip install stylezoo[video])")
+    count, failure = fuzz.fuzz(fuzz.FUZZERS["clips"], 2, seed=0)
+    assert failure is None
+    assert count > 10
 
 
 def test_a_failure_is_found_and_made_small() -> None:

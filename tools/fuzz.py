@@ -352,8 +352,36 @@ def read_prepared(path: Path) -> None:
             assert store.image(str(image)).mode == "RGB"
 
 
+def clip_files() -> dict[str, bytes]:
+    """Short videos of several containers, and animations."""
+    from stylezoo.inference.video import stylize_clip
+
+    images = [Image.fromarray(np.full((24, 32, 3), 40 * index, np.uint8)) for index in range(4)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"a.{suffix}") for suffix in ("gif", "webp", "mkv", "mov", "mp4", "webm")]
+        for path in paths[:2]:
+            images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+        for path in paths[2:]:
+            stylize_clip(lambda contents: contents, paths[0], path)
+        return {path.name: path.read_bytes() for path in paths}
+
+
+def read_clip(path: Path) -> None:
+    """Reads the frames of a clip; of few pixels, as images."""
+    from stylezoo.video import open_clip
+
+    clip = open_clip(path)
+    try:
+        if np.prod(clip.properties.size) < 1_000_000:
+            for _ in zip(range(50), clip.frames(), strict=False):
+                pass
+    finally:
+        clip.close()
+
+
 FUZZERS = {
     "archives": Fuzzer(archives, unpack),
+    "clips": Fuzzer(clip_files, read_clip),
     "commands": Fuzzer(command_lines, read_command_file),
     "images": Fuzzer(image_files, read_small_image),
     "prepared": Fuzzer(prepared_files, read_prepared),

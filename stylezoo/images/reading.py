@@ -12,6 +12,7 @@ import threading
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -192,6 +193,24 @@ def parsed(file: BinaryIO, name: str) -> Image.Image:
     return image
 
 
+def open_animation(file: BinaryIO, name: str) -> Image.Image:
+    """Opens a GIF or WebP image, whose frames are reached by ``seek``.
+
+    Args:
+        file: The file, which stays open as long as frames are read.
+        name: What messages call it.
+
+    Raises:
+        ImageError: If it is no such image, or too large.
+    """
+    with told(name):
+        image = parsed(file, name)
+        if image.format not in ("GIF", "WEBP"):
+            raise ImageError(f"{name} is no GIF or WebP image.")
+        check_pixels(image.width, image.height, name)
+        return image
+
+
 def _scale_transparent_value(image: Image.Image) -> None:
     """Converts the value that a PNG declares transparent from the file's bits to those of the decoded pixels."""
     key = image.info.get("transparency")
@@ -287,7 +306,9 @@ def _is_thumbnail(image: TiffImageFile, page: int) -> bool:
 _NEW_SUBFILE_TYPE = 254
 
 
-def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[Path]:
+def list_images(
+    folder: str | os.PathLike[str], recursive: bool = True, suffixes: AbstractSet[str] = IMAGE_SUFFIXES
+) -> list[Path]:
     """Lists all images in a folder in an order that depends only on the names.
 
     Hidden files and folders, macOS ``._x`` files and what is no regular file (pipes, sockets, devices) are skipped; links to
@@ -296,6 +317,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
     Args:
         folder: Path of the folder, which need not exist.
         recursive: Whether subfolders are searched.
+        suffixes: Those of the files that count, in lower case.
 
     Returns:
         Paths that begin with ``folder``, sorted by the code points of their composed (NFC) relative paths, so that the
@@ -312,7 +334,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> list[
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
         start = os.path.relpath(parent, top).replace(os.sep, "/") + "/" if parent != top else ""
-        wanted = {n for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES}
+        wanted = {n for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in suffixes}
         if wanted:
             found += [start + name for name in sorted(wanted - _special_files(parent))]
     return [Path(top, name) for name in in_order(found)]

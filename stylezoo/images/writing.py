@@ -117,8 +117,18 @@ def check_target(path: str | os.PathLike[str], quality: int = 95, size: tuple[in
             f"Cannot write {name}: {suffix} images have at most {longest:,} pixels a side and this one has {max(size):,},"
             " so write .png or .tif instead."
         )
+    check_place(path)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Checks that a file can be written there, or that its folder can be created.
+
+    Raises:
+        ImageError: If not; the message says why.
+    """
+    name = shown(path)
     try:
-        _check_place(path, name)
+        _check_place(Path(path), name)
     except OSError as error:
         raise ImageError(f"Cannot write {name}: {error.strerror}.") from None
     except ValueError as error:  # a null byte in the name

@@ -1,4 +1,4 @@
-"""From a model to images: `Stylizer` for batches, `stylize` for one image."""
+"""From a model to images: `Stylizer` for batches, `stylize` for one image, `stylize_clip` for videos and animations."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         load_styles,
         stylize,
     )
+    from stylezoo.inference.video import ClipResult, stylize_clip
 
 __all__ = [
     "FINGERPRINT_TOLERANCE",
     "SMALLEST_SIDE",
+    "ClipResult",
     "ImageLike",
     "PreserveColor",
     "Style",
@@ -30,6 +32,7 @@ __all__ = [
     "load_masks",
     "load_styles",
     "stylize",
+    "stylize_clip",
 ]
 
 _RENAMED = {"Painter": "Stylizer", "Picture": "ImageLike", "load_picture": "load_image"}
@@ -38,6 +41,7 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
     _get, __dir__ = lazy_names(
         __name__,
         {
+            "ClipResult": ".video",
             "FINGERPRINT_TOLERANCE": ".stylizer",
             "ImageLike": "..images",
             "Style": ".stylizer",
@@ -47,6 +51,7 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
             "load_masks": ".regions",
             "load_styles": ".stylizer",
             "stylize": ".stylizer",
+            "stylize_clip": ".video",
         },
     )
 

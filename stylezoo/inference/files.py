@@ -21,12 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import Controls, Tile
-from stylezoo.errors import StylezooError, is_out_of_memory
+from stylezoo.controls import ClipControls, Controls, Tile
+from stylezoo.errors import Stopped, StylezooError, is_out_of_memory
 from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
 from stylezoo.images.windows import open_windows
-from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
+from stylezoo.inference.plan import Job, Plan, Request, free_name, make_plan, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.shards import Meeting, Shard
 from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
@@ -39,6 +39,8 @@ CACHED_BYTES = 2**27
 SECONDS_BETWEEN_LINES = 20.0
 """Where there is no terminal to draw a progress bar on, lines tell the progress."""
 
+NO_CLIP_CONTROLS = ClipControls()
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of other programs: 128 and the number of SIGINT."""
 
@@ -49,6 +51,7 @@ def stylize_files(
     plan: Plan,
     controls: Controls,
     *,
+    clips: ClipControls = NO_CLIP_CONTROLS,
     batch_size: int = 4,
     preview: int = 25,
     quality: int = 95,
@@ -61,13 +64,14 @@ def stylize_files(
         request: Which images, and where to.
         plan: What `make_plan` says of it.
         controls: How.
+        clips: How clips are made.
         batch_size: See `Run`, as for ``preview`` and ``quality``.
         preview: Iterations between two previews.
-        quality: Of JPEG and WebP files.
+        quality: Of JPEG, WebP and video files.
         device: Where to compute, see `find_device`.
 
     Returns:
-        The exit code: 0, 1 if an image failed, `INTERRUPTED` after Ctrl-C.
+        The exit code: 0, 1 if an image failed, `INTERRUPTED` after Ctrl-C, 143 if SIGTERM ended a clip.
 
     Raises:
         StylezooError: If nothing can be done, or the only image fails.
@@ -79,7 +83,7 @@ def stylize_files(
             target = own_device(find_device(device), request.shard)
             network = load_model(model).to(target)
             plan = plan_for(network, request, plan)
-            check_model(network, controls, plan)
+            check_model(network, controls, plan, clips)
             plan.report()
             masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles))) if plan.jobs else None
             run = Run(
@@ -91,6 +95,7 @@ def stylize_files(
                 preview,
                 quality,
                 settings=recorded(network, controls),
+                clips=clips,
                 alone=plan.total == 1 and request.shard.world == 1,
                 done=done,
                 shard=request.shard,
@@ -100,10 +105,8 @@ def stylize_files(
             finally:
                 if request.has_manifest:
                     write_manifest(request, [*plan.existing, *done], controls.alpha)
-        except KeyboardInterrupt:
-            who = f"stylezoo: {request.shard.speaker}"
-            report(f"stopped after {len(done)} of {plan.total} images: {request.output}", who)
-            return INTERRUPTED
+        except KeyboardInterrupt as error:
+            return told_stop(error, len(done), plan, request)
         code = plan.finish(request.output, len(done), run.failed, meeting)
         if run.bug is not None:
             raise run.bug
@@ -117,6 +120,16 @@ def own_device(device: torch.device, shard: Shard) -> torch.device:
     return torch.device("cuda", shard.local_rank % torch.cuda.device_count())
 
 
+def told_stop(error: KeyboardInterrupt, done: int, plan: Plan, request: Request) -> int:
+    """Says what is done when a run is stopped, and returns the exit code."""
+    who, count = f"stylezoo: {request.shard.speaker}", f"{done} of {plan.total} {plan.things}"
+    if isinstance(error, Stopped):  # in the middle of a clip
+        report(f"{error}{f'; {count} are done' if plan.total > 1 else ''}", who)
+        return 128 + error.number
+    report(f"stopped after {count}: {request.output}", who)
+    return INTERRUPTED
+
+
 def plan_for(model: StyleModel, request: Request, plan: Plan) -> Plan:
     """Returns the plan for the styles of a model, where it was made for others before the model was known."""
     wanted: list[str] | None = None
@@ -125,8 +138,8 @@ def plan_for(model: StyleModel, request: Request, plan: Plan) -> Plan:
     return plan if (wanted or None) == (plan.names or None) else make_plan(request, wanted)
 
 
-def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
-    """Checks that a model has the controls and the styles that are asked for.
+def check_model(model: StyleModel, controls: Controls, plan: Plan, clips: ClipControls = NO_CLIP_CONTROLS) -> None:
+    """Checks that a model has the controls and the styles that are asked for, and what clips ask for.
 
     Raises:
         StylezooError: If it has not.
@@ -140,6 +153,10 @@ def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
         elif not styles:
             model.check_styles([])
     plan.check_counts(controls.style_weights, 0)
+    if model.kind == "optimization" and clips.stability != "none" and any(job.is_clip for job in plan.jobs):
+        raise StylezooError(
+            f"{model.system} optimizes each frame by itself, which smoothing would disturb: leave --stability out."
+        )
 
 
 def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, styles: tuple[str, ...]) -> Stylizer:
@@ -189,6 +206,7 @@ class Run:
         preview: Iterations between two previews of a model that optimizes; 0 for none.
         quality: Of JPEG and WebP files, 1 to 100.
         settings: How the images are made, for their metadata.
+        clips: How clips are made.
         alone: Whether there is one image only, whose error is raised.
         done: The images that are written.
         failed: The number of images that are not.
@@ -205,6 +223,7 @@ class Run:
     preview: int = 25
     quality: int = 95
     settings: Mapping[str, Any] = field(default_factory=dict)
+    clips: ClipControls = NO_CLIP_CONTROLS
     alone: bool = False
     done: list[Job] = field(default_factory=list)
     failed: int = 0
@@ -216,6 +235,12 @@ class Run:
         """Works through the jobs; the first error that is none of the user's is kept in ``bug``."""
         if self.model.kind == "optimization":
             self.batch_size = 1
+        self._images([job for job in jobs if not job.is_clip])
+        for styles, group in groupby((job for job in jobs if job.is_clip), key=lambda job: job.styles):
+            self._clips(styles, list(group))
+
+    def _images(self, jobs: Sequence[Job]) -> None:
+        """Stylizes images, as many together as have one size."""
         order = {styles: index for index, styles in enumerate(dict.fromkeys(job.styles for job in jobs))}
         shows = sys.stdout.isatty() and self.shard.rank == 0
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -227,6 +252,33 @@ class Run:
                 for styles, group in groupby(block, key=lambda job: job.styles):
                     for _ in self._stylized(styles, list(group), contents, log):
                         log.images(len(self.done) + self.failed)
+
+    def _clips(self, styles: tuple[str, ...], group: list[Job]) -> None:
+        """Stylizes clips in one style, one after the other."""
+        from stylezoo.inference.video import stylize_clip
+
+        stylizer: Stylizer | None = None
+        with self._survives(group, f"style {', '.join(map(shown, styles))}"):
+            stylizer = self.stylizer_of(styles)
+        for job in group if stylizer is not None else ():
+            assert stylizer is not None
+            settings = {**self.settings, "stability": self.clips.stability, "styles": [Path(s).name for s in styles]}
+            with self._survives([job], shown(job.content)), shown_frames(job) as on_progress:
+                result = stylize_clip(
+                    stylizer,
+                    job.content,
+                    job.target,
+                    self.clips,
+                    size=self.size,
+                    batch_size=self.batch_size,
+                    quality=self.quality,
+                    settings=settings,
+                    on_progress=on_progress,
+                )
+                self.done.append(job)
+                for note in result.notes:
+                    report(note, "stylezoo: ")
+                print(printable(str(result)))
 
     def _blocks(self, jobs: Sequence[Job]) -> Iterator[tuple[dict[Path, Content], list[Job]]]:
         """Reads each content once, and yields as many as may be held at a time, with their jobs."""
@@ -417,6 +469,23 @@ def shown_tiles(log: Log, job: Job) -> Iterator[Callable[[int, int, int], None]]
 
 
 @contextmanager
+def shown_frames(job: Job) -> Iterator[Callable[[int, int | None], None]]:
+    """Shows the frames of a clip that are done, and how many are done per second; yields what to call after each."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    speed = TextColumn("{task.fields[speed]:.2f} frames/s")
+    with Progress(*columns, speed, TimeRemainingColumn(), disable=not sys.stdout.isatty()) as progress:
+        task = progress.add_task(printable(job.content.name), total=None, speed=0.0)
+        log, begin = Log(progress, task, [job]), time.monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            speed = done / max(time.monotonic() - begin, 1e-9)
+            progress.update(task, completed=done, total=total, speed=speed)
+            log.line(f"{job.content.name}: {done} of {total or '?'} frames, {speed:.2f} frames per second")
+
+        yield show
+
+
+@contextmanager
 def shown_iterations(model: StyleModel, log: Log, job: Job, every: int) -> Iterator[None]:
     """Shows the iterations of a system that optimizes, and the unfinished image in a file beside its target."""
     if model.kind != "optimization":
@@ -424,7 +493,7 @@ def shown_iterations(model: StyleModel, log: Log, job: Job, every: int) -> Itera
         return
     name = job.target.name
     task = log.progress.add_task(name, total=None)
-    preview = preview_path(job.target, (other.target for other in log.jobs))
+    preview = free_name(job.target, "_preview", (other.target for other in log.jobs))
 
     def show(now: Iteration) -> None:
         log.progress.update(

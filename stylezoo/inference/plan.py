@@ -13,27 +13,37 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from stylezoo import catalog
-from stylezoo.controls import blending_shares, check_mask_count
+from stylezoo.controls import ClipControls, blending_shares, check_mask_count
 from stylezoo.errors import StylezooError, check_number, did_you_mean
 from stylezoo.files import lock, open_regular, problem, replacing
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, check_target, list_images
 from stylezoo.images.reading import read_properties
+from stylezoo.images.writing import check_place
 from stylezoo.inference.shards import Meeting, Shard
+from stylezoo.video.clips import WRITTEN_SUFFIXES, check_clip_target, clip_problem, clip_suffix, is_clip
+from stylezoo.video.formats import CONTAINERS, VIDEO_SUFFIXES, is_camera, is_video
 
 OTHER_SUFFIXES = frozenset(
     (
-        *(".ai", ".apng", ".arw", ".avi", ".cr2", ".cr3", ".dng", ".eps", ".exr"),
-        *(".hdr", ".heic", ".heif", ".ico", ".jpe", ".jpx", ".jxl", ".mov", ".mp4"),
-        *(".nef", ".orf", ".pbm", ".pcx", ".pdf", ".pgm", ".pnm", ".ps", ".psd"),
-        *(".qoi", ".raw", ".rw2", ".svg", ".svgz", ".tga", ".webm", ".xcf"),
+        *(".ai", ".apng", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr"),
+        *(".heic", ".heif", ".ico", ".jpe", ".jpx", ".jxl", ".nef", ".orf", ".pbm"),
+        *(".pcx", ".pdf", ".pgm", ".pnm", ".ps", ".psd", ".qoi", ".raw", ".rw2"),
+        *(".svg", ".svgz", ".tga", ".xcf", *(VIDEO_SUFFIXES - CONTAINERS.keys())),
     )
 )
 """Suffixes of image and video files that are not written: an output of such a name is no folder."""
+
+FILE_SUFFIXES = IMAGE_SUFFIXES | CONTAINERS.keys()
+"""Suffixes of an output that is one file."""
+
+CONTENT_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+"""Suffixes of the files in a folder of contents."""
 
 MANIFEST = "stylized.csv"
 """The list, in an output folder, of what was made of what; for pairs and random styles."""
@@ -53,11 +63,12 @@ Choice = tuple[Path, Path, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Job:
-    """One image to stylize: a content, the styles that go into it, and where it is written."""
+    """One image or clip to stylize: a content, the styles that go into it, and where it is written."""
 
     content: Path
     styles: tuple[str, ...]
     target: Path
+    is_clip: bool = False
 
 
 @dataclass
@@ -96,6 +107,21 @@ class Plan:
             if style_weights is not None:
                 blending_shares(style_weights, styles)
 
+    @property
+    def things(self) -> str:
+        """What the outputs are called."""
+        return "files" if any(job.is_clip for job in (*self.jobs, *self.existing)) else "images"
+
+    def check_clips(self, controls: ClipControls) -> None:
+        """Checks that clips can be encoded as asked for.
+
+        Raises:
+            VideoError: If a container does not take the codec, or an encoder or PyAV is missing.
+        """
+        for job in self.jobs:
+            if job.is_clip:
+                check_clip_target(job.target, controls.codec)
+
     def finish(self, output: Path, done: int = 0, failed: int = 0, meeting: Meeting | None = None) -> int:
         """Says what has become of all images, and returns the exit code.
 
@@ -111,7 +137,9 @@ class Plan:
         if sums is None or self.shard.rank == 0:
             who = "" if sums is not None else self.shard.speaker
             also = f", {existing} exist already" if existing else ""
-            print(printable(f"{who}{done} of {total} images stylized, {failed} failed{also}: {output}"), flush=True)
+            print(
+                printable(f"{who}{done} of {total} {self.things} stylized, {failed} failed{also}: {output}"), flush=True
+            )
         if sums is None:
             report("another process has ended before its share was done", f"stylezoo: {self.shard.speaker}")
         return 1 if failed or sums is None else 0
@@ -120,10 +148,10 @@ class Plan:
         """Reports the files that cannot be read.
 
         Raises:
-            ImageError: If this concerns the only image.
+            StylezooError: If this concerns the only image.
         """
         if self.total == 1 and self.refused and self.shard.world == 1:
-            raise ImageError(next(iter(self.refused.values())))
+            raise StylezooError(next(iter(self.refused.values())))
         for reason in self.refused.values():
             report(reason, f"{self.shard.speaker}skipped: ")
 
@@ -133,9 +161,9 @@ class Request:
     """What a command line asks for, besides the controls of the model.
 
     Attributes:
-        content: Files, folders or globs.
+        content: Files, folders or globs of images and clips, or cameras.
         style: Files, folders or globs, or numbers and names of trained styles.
-        output: An image file or a folder.
+        output: An image file, a video file or a folder.
         masks: Image files.
         together: Whether all styles go into each image, instead of one image per style.
         format: Suffix of the files in an output folder.
@@ -187,8 +215,8 @@ class Request:
 
     @property
     def is_single_file(self) -> bool:
-        """Whether the output is an image file, not a folder."""
-        return self.output.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(self.output)
+        """Whether the output is a file, not a folder."""
+        return self.output.suffix.lower() in FILE_SUFFIXES and not os.path.isdir(self.output)
 
     def style_files(self) -> list[str]:
         """The image files that ``style`` stands for."""
@@ -210,7 +238,7 @@ class Request:
 
 
 def _looks_like_file(word: str) -> bool:
-    known = Path(word).suffix.lower() in IMAGE_SUFFIXES | OTHER_SUFFIXES
+    known = Path(word).suffix.lower() in FILE_SUFFIXES | OTHER_SUFFIXES
     return known or os.path.exists(word) or glob.has_magic(word) or os.path.basename(word) != word
 
 
@@ -231,7 +259,7 @@ def make_plan(request: Request, names: list[str] | None = None) -> Plan:
     if request.pairs is not None:
         found = read_pairs(request.pairs, are_files)
     else:
-        contents = [item for pattern in request.content for item in expand(pattern, request.output)]
+        contents = [item for word in request.content for item in expand(word, request.output, CONTENT_SUFFIXES)]
         found = combinations(contents, request.style_files() if names is None else names, request)
     jobs = named_jobs(list(dict.fromkeys(found)), request)
     style_files = {style for job in jobs for style in job.styles} if are_files else set()
@@ -254,10 +282,10 @@ def _readable(jobs: list[Job], style_files: set[str], request: Request) -> Plan:
     """Leaves out the images that exist already, and those whose content or style cannot be read."""
     plan, why = Plan(shard=request.shard), cache(unreadable)
     for job in jobs:
-        if request.skip_existing and unreadable(str(job.target)) is None:
+        if request.skip_existing and unreadable(str(job.target), job.is_clip) is None:
             plan.existing.append(job)
             continue
-        reasons = {str(job.content): why(str(job.content))}
+        reasons = {str(job.content): why(str(job.content), job.is_clip)}
         for style in style_files.intersection(job.styles):
             reason = why(style)
             reasons.setdefault(style, reason and f"style {reason}")
@@ -269,8 +297,10 @@ def _readable(jobs: list[Job], style_files: set[str], request: Request) -> Plan:
     return plan
 
 
-def unreadable(path: str) -> str | None:
-    """Says in a sentence why an image file cannot be read, as far as its header tells; None if it can."""
+def unreadable(path: str, is_clip: bool = False) -> str | None:
+    """Says in a sentence why an image or a clip cannot be read, as far as its header tells; None if it can."""
+    if is_clip:
+        return clip_problem(path)
     try:
         read_properties(path)
     except ImageError as error:
@@ -281,12 +311,15 @@ def unreadable(path: str) -> str | None:
 # Which images
 
 
-def expand(pattern: str, output: Path | None = None) -> list[tuple[Path, Path]]:
+def expand(
+    pattern: str, output: Path | None = None, suffixes: AbstractSet[str] = IMAGE_SUFFIXES
+) -> list[tuple[Path, Path]]:
     """The images that a file name, folder or glob stands for, as (path, path below the folder).
 
     Args:
         pattern: What was given.
         output: The output folder: if it lies in the folder of ``pattern``, its images are left out.
+        suffixes: Those of the files that count, in lower case.
 
     Raises:
         StylezooError: If there are none, or the output folder is this folder. A single file is not checked here.
@@ -298,13 +331,13 @@ def expand(pattern: str, output: Path | None = None) -> list[tuple[Path, Path]]:
                 f"{output} is both a folder of images and the output folder, whose images would be stylized again by the"
                 f" next run: give another one, such as --output {path / 'stylized'}."
             )
-        top, found = path, [(file, file.relative_to(path)) for file in list_images(path)]
+        top, found = path, [(file, file.relative_to(path)) for file in list_images(path, suffixes=suffixes)]
     elif glob.has_magic(pattern) and not os.path.exists(path):
         matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
         top = Path(*(part for part in _before_magic(path)))
-        found = [(file, Path(file.name)) for file in matches if file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [(file, Path(file.name)) for file in matches if file.suffix.lower() in suffixes]
     else:
-        return [(path, Path(path.name))]
+        return [(path, Path(path.name.replace(":", "_") if is_camera(path) else path.name))]
     if output is not None:
         found = _outside(found, top, output)
     if not found:
@@ -412,7 +445,8 @@ def named_jobs(found: list[Choice], request: Request) -> list[Job]:
     if request.is_single_file:
         if len(found) != 1:
             raise ImageError(f"{len(found)} images cannot go into one file {output}: give --output a folder.")
-        return [Job(found[0][0], found[0][2], output)]
+        check_kind(found[0][0], output)
+        return [Job(found[0][0], found[0][2], output, is_clip(found[0][0], output))]
     names = [_name(relative, styles) for _, relative, styles in found]
     for distinguished in (_with_suffixes, _with_digest):  # a.jpg beside a.png, then a.jpg of two folders
         counts = Counter(map(_folded, names))
@@ -420,8 +454,28 @@ def named_jobs(found: list[Choice], request: Request) -> list[Job]:
             distinguished(name, choice) if counts[_folded(name)] > 1 else name
             for name, choice in zip(names, found, strict=True)
         ]
-    targets = [output / name.with_name(f"{_shortened(name.name)}.{request.format}") for name in names]
-    return [Job(path, styles, target) for (path, _, styles), target in zip(found, targets, strict=True)]
+    clips = {path: is_clip(path) for path, _, _ in found}
+    jobs = []
+    for (path, _, styles), name in zip(found, names, strict=True):
+        suffix = clip_suffix(path) if clips[path] else f".{request.format}"
+        jobs.append(Job(path, styles, output / name.with_name(_shortened(name.name) + suffix), clips[path]))
+    return jobs
+
+
+def check_kind(content: Path, output: Path) -> None:
+    """Checks that a clip is not to become an image, nor an image a clip.
+
+    Raises:
+        StylezooError: If it is.
+    """
+    suffix = output.suffix.lower()
+    if is_video(content) and suffix not in WRITTEN_SUFFIXES:
+        known = ", ".join(sorted(WRITTEN_SUFFIXES))
+        raise StylezooError(
+            f"{content} is a clip and {output} an image: give --output a file that ends in one of {known}."
+        )
+    if suffix in CONTAINERS and os.path.exists(content) and not is_clip(content):
+        raise StylezooError(f"{content} is an image and {output} a video: give --output an image file.")
 
 
 def _name(relative: Path, styles: tuple[str, ...]) -> Path:
@@ -461,18 +515,18 @@ def check_output(output: Path) -> None:
         StylezooError: If it has the suffix of an image format that is not written, or cannot be written.
     """
     suffix = output.suffix.lower()
-    close = did_you_mean(suffix, IMAGE_SUFFIXES, cutoff=0.7) if suffix and suffix not in IMAGE_SUFFIXES else None
+    close = did_you_mean(suffix, FILE_SUFFIXES, cutoff=0.7) if suffix and suffix not in FILE_SUFFIXES else None
     if (suffix in OTHER_SUFFIXES or close) and not os.path.isdir(output):
         raise StylezooError(
-            f"Cannot write {output}: an image file ends in one of {', '.join(sorted(IMAGE_SUFFIXES))}, and a folder has"
-            " no such suffix."
+            f"Cannot write {output}: an image file ends in one of {', '.join(sorted(IMAGE_SUFFIXES))}, a video in one of"
+            f" {', '.join(sorted(CONTAINERS))}, and a folder has no such suffix."
         )
     for part in output.parts:
         if len(os.fsencode(part)) > LONGEST_NAME:
             raise StylezooError(
                 f"The name {part[:40]}... of the output has more than {LONGEST_NAME} bytes: shorten it."
             )
-    if suffix in IMAGE_SUFFIXES and not os.path.isdir(output):
+    if suffix in FILE_SUFFIXES and not os.path.isdir(output):
         check_folder(output.parent)
     else:
         check_folder(output)
@@ -511,6 +565,8 @@ def check_targets(targets: Sequence[Path], inputs: Iterable[Path]) -> None:
                 )
         if target.suffix.lower() in IMAGE_SUFFIXES:
             check_target(target)
+        elif target.suffix.lower() in CONTAINERS:
+            check_place(target)
     for folder in {target.parent for target in targets}:
         check_folder(folder)
 
@@ -525,11 +581,17 @@ def _keys(path: Path) -> list[object]:
     return [*keys, (status.st_dev, status.st_ino)]
 
 
-def preview_path(target: Path, taken: Iterable[Path]) -> Path:
-    """Returns NAME_preview beside a target, or NAME_preview2 and so on where there is such a file or output already."""
+def free_name(target: Path, ending: str, taken: Iterable[Path] = ()) -> Path:
+    """Returns a name beside a target that no file has.
+
+    Args:
+        target: The target.
+        ending: What follows its stem, such as ``_preview``; ``_preview2`` and so on where there is such a file already.
+        taken: Further names that are not free, such as those of outputs.
+    """
     number, others = 1, set(taken)
     while True:
-        path = target.with_name(f"{target.stem}_preview{number if number > 1 else ''}{target.suffix}")
+        path = target.with_name(f"{target.stem}{ending}{number if number > 1 else ''}{target.suffix}")
         if path not in others and not os.path.lexists(path):
             return path
         number += 1

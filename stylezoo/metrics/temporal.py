@@ -1,4 +1,4 @@
-"""Flicker without optical flow: the difference between stylizing a moved image and moving its stylized output."""
+"""Flicker: the difference between stylizing a moved image and moving its stylized output, on still images and on clips."""
 
 from __future__ import annotations
 
@@ -65,11 +65,52 @@ def warp(images: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     height, width = images.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
     source = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ matrix.T  # (H, W, 3)
-    x, y = source[..., 0] / source[..., 2], source[..., 1] / source[..., 2]
+    return _sample(images, source[..., 0] / source[..., 2], source[..., 1] / source[..., 2])
+
+
+def warp_by_flow(images: Tensor, flow: Tensor, mode: str = "bilinear") -> tuple[Tensor, Tensor]:
+    """Moves images by an optical flow; pixels from outside the image mirror the inside.
+
+    Args:
+        images: (B, 3, H, W), previous frames.
+        flow: (2, H, W), for each pixel of the next frame how many pixels to the right, and down, it lies in the previous one.
+        mode: ``bilinear`` or ``bicubic``, which blurs less and overshoots.
+
+    Returns:
+        The moved images (B, 3, H, W), and a boolean mask (H, W) of the pixels that come from inside the image.
+    """
+    height, width = images.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+    return _sample(images, x + flow[0].to(x), y + flow[1].to(y), mode)
+
+
+def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str = "bilinear") -> tuple[Tensor, Tensor]:
+    """Returns images (B, 3, H, W) at positions (H, W) in pixels, and which of these lie inside of them."""
+    height, width = images.shape[-2:]
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1).to(images)
-    moved = F.grid_sample(images, grid.expand(len(images), -1, -1, -1), padding_mode="reflection", align_corners=True)
+    grid = grid.expand(len(images), -1, -1, -1)
+    moved = F.grid_sample(images, grid, mode, padding_mode="reflection", align_corners=True)
     return moved, inside.to(images.device)
+
+
+def temporal_error(previous: Tensor, current: Tensor, flow: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Computes the flicker between neighboring frames of a clip, the error of `warp_error` with a flow as motion.
+
+    E = 1/|M| sum over M of |P_t - W(P_t-1)|, mean over channels. As there, values have to be compared with each other.
+
+    Args:
+        previous: Stylized frames (B, 3, H, W) in [0, 1].
+        current: The stylized frames after these.
+        flow: (2, H, W) of the contents, see `warp_by_flow`.
+        valid: Boolean (H, W): where the flow holds; None for everywhere inside of the image.
+
+    Returns:
+        (B,), 0 or more; NaN if no pixel is valid.
+    """
+    moved, inside = warp_by_flow(previous, flow)
+    counted = inside if valid is None else inside & valid.to(inside.device)
+    return (current - moved).abs().mean(1)[:, counted].mean(1)
 
 
 def warp_error(stylizer: Stylizer, content: Tensor, motions: Sequence[str] = MOTIONS) -> Tensor:

@@ -16,8 +16,8 @@ from stylezoo.inference.plan import (
     Plan,
     Request,
     check_folder,
+    free_name,
     make_plan,
-    preview_path,
     read_manifest,
     write_manifest,
 )
@@ -128,7 +128,7 @@ def test_long_names_are_shortened(style: str, tmp_path: Path) -> None:
     plan = planned(contents, style, tmp_path / "out")
     assert len({job.target for job in plan.jobs}) == 2
     for job in plan.jobs:
-        preview = preview_path(job.target, [])
+        preview = free_name(job.target, "_preview")
         assert len(os.fsencode(preview.name)) <= 255 and job.target.name.startswith("ü" * 100)
 
 
@@ -245,6 +245,6 @@ def test_existing_outputs_are_skipped_if_they_are_whole(style: str, tmp_path: Pa
 
 def test_a_preview_takes_no_name_of_another_file(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
-    assert preview_path(target, []).name == "a_preview.png"
+    assert free_name(target, "_preview", []).name == "a_preview.png"
     picture(tmp_path / "a_preview.png")
-    assert preview_path(target, [tmp_path / "a_preview2.png"]).name == "a_preview3.png"
+    assert free_name(target, "_preview", [tmp_path / "a_preview2.png"]).name == "a_preview3.png"
