@@ -68,7 +68,7 @@ def stylize_files(
         batch_size: See `Run`, as for ``preview`` and ``quality``.
         preview: Iterations between two previews.
         quality: Of JPEG, WebP and video files.
-        device: Where to compute, see `find_device`.
+        device: See `find_device`.
 
     Returns:
         The exit code: 0, 1 if an image failed, `INTERRUPTED` after Ctrl-C, 143 if SIGTERM ended a clip.
@@ -80,15 +80,10 @@ def stylize_files(
     with closing(Meeting(request.shard)) as meeting:
         done: list[Job] = []
         try:
-            target = own_device(find_device(device), request.shard)
-            network = load_model(model).to(target)
-            plan = plan_for(network, request, plan)
-            check_model(network, controls, plan, clips)
-            plan.report()
-            masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles))) if plan.jobs else None
+            network, plan = prepared(model, device, request, plan, controls, clips)
             run = Run(
                 network,
-                partial(make_stylizer, network, controls, masks),
+                partial(make_stylizer, network, controls, masks_for(request, plan)),
                 controls.size,
                 controls.tile,
                 batch_size,
@@ -111,6 +106,23 @@ def stylize_files(
         if run.bug is not None:
             raise run.bug
         return code
+
+
+def prepared(
+    model: str, device: str, request: Request, plan: Plan, controls: Controls, clips: ClipControls
+) -> tuple[StyleModel, Plan]:
+    """Loads a model, and returns it with the plan for its styles, checked and reported."""
+    target = own_device(find_device(device), request.shard)
+    network = load_model(model).to(target)
+    plan = plan_for(network, request, plan)
+    check_model(network, controls, plan, clips)
+    plan.report()
+    return network, plan
+
+
+def masks_for(request: Request, plan: Plan) -> Tensor | None:
+    """Reads the masks of the styles; None if there are none, or nothing is to be done."""
+    return load_masks(request.masks, max(1, len(plan.jobs[0].styles))) if plan.jobs else None
 
 
 def own_device(device: torch.device, shard: Shard) -> torch.device:
