@@ -31,6 +31,8 @@ from abc import abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -49,6 +51,22 @@ SHAPES_KEPT = 4
 """Number of image sizes for which an engine keeps what it has prepared; the one that was not used for longest goes first."""
 
 
+class EngineError(StylezooError):
+    """An engine cannot run a model on this machine.
+
+    Args:
+        engine: Name of the engine.
+        model: The model.
+        reason: Why, in words that follow a colon; an attribute, too.
+    """
+
+    def __init__(self, engine: str, model: StyleModel, reason: str) -> None:
+        super().__init__(
+            f"The engine {engine} cannot run {model.tag or model.system} here: {reason}. Choose another one, such as auto."
+        )
+        self.reason = reason
+
+
 class Engine:
     """Runs a model with PyTorch as it is (``eager``); base class of the other engines.
 
@@ -56,16 +74,18 @@ class Engine:
         model: In eval mode, on its device. It must not change afterwards: engines may hold copies of its weights.
 
     Raises:
-        StylezooError: If the engine cannot run the model here; the message is its `obstacle`.
+        EngineError: If the engine cannot run the model here, see `obstacle`.
     """
 
     name: ClassVar[str] = "eager"
     bits: ClassVar[int] = 32
+    prepares: ClassVar[bool] = False
+    """Whether the engine prepares for each size of contents, which takes time."""
 
     def __init__(self, model: StyleModel) -> None:
         reason = self.obstacle(model)
         if reason is not None:
-            raise StylezooError(f"The engine {self.name} cannot run {model.tag or model.system} here: {reason}.")
+            raise EngineError(self.name, model, reason)
         self.model = model
 
     @classmethod
@@ -85,17 +105,16 @@ class Engine:
         codes: list[StyleCode],
         alpha: float = 1.0,
         weights: list[float] | None = None,
-        *,
-        tile: int | None = None,
+        **controls: Any,
     ) -> Tensor:
         """Stylizes contents; see `StyleModel.decode`."""
-        return self.run(self.model.decode, content, codes, alpha, weights, tile=tile)
+        return self.run(self.model.decode, content, codes, alpha, weights, **controls)
 
     def decode_regions(
-        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, *, tile: int | None = None
+        self, content: Tensor, codes: list[StyleCode], masks: Tensor, alpha: float = 1.0, **controls: Any
     ) -> Tensor:
         """Stylizes regions of contents; see `StyleModel.decode_regions`."""
-        return self.run(self.model.decode_regions, content, codes, masks, alpha, tile=tile)
+        return self.run(self.model.decode_regions, content, codes, masks, alpha, **controls)
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Calls a function of the model, such as its encoder, as this engine runs PyTorch's operations.
@@ -141,6 +160,7 @@ class CompiledEngine(Engine):
     """Runs a model by torch.compile, which takes up to a minute for the first image of a size, and again for a second size."""
 
     name = "compiled"
+    prepares = True
 
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
@@ -163,11 +183,10 @@ class CompiledEngine(Engine):
         codes: list[StyleCode],
         alpha: float = 1.0,
         weights: list[float] | None = None,
-        *,
-        tile: int | None = None,
+        **controls: Any,
     ) -> Tensor:
-        function = self.model.decode if tile is not None else self.compiled
-        return self.run(function, content, codes, alpha, weights, tile=tile)
+        function = self.compiled if _whole(controls) else self.model.decode
+        return self.run(function, content, codes, alpha, weights, **controls)
 
 
 class ShortFloatEngine(Engine):
@@ -178,7 +197,7 @@ class ShortFloatEngine(Engine):
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
         short = copy.deepcopy(model).to(self.dtype(model))
-        self.short: StyleModel = short.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.short: StyleModel = short.to(memory_format=torch.channels_last)
 
     @classmethod
     @abstractmethod
@@ -187,9 +206,10 @@ class ShortFloatEngine(Engine):
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         if getattr(function, "__self__", None) is self.model:
-            function = getattr(self.short, function.__name__)  # type: ignore[attr-defined]
+            function = getattr(self.short, function.__name__)
         args = tuple(_channels_last(arg) for arg in args)
-        return _float32(super().run(function, *args, **kwargs))
+        result: T = _float32(super().run(function, *args, **kwargs))
+        return result
 
 
 class Bfloat16Engine(ShortFloatEngine):
@@ -212,6 +232,7 @@ class CudaEngine(ShortFloatEngine):
     """Runs a model on a GPU in bfloat16, or float16 on GPUs without it, and as a CUDA graph from the third image of a size on."""
 
     name = "cuda"
+    prepares = True
 
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
@@ -235,13 +256,12 @@ class CudaEngine(ShortFloatEngine):
         codes: list[StyleCode],
         alpha: float = 1.0,
         weights: list[float] | None = None,
-        *,
-        tile: int | None = None,
+        **controls: Any,
     ) -> Tensor:
         key = _key(content, codes, alpha, weights)
         self.seen[key] += 1
-        if tile is not None or self.seen[key] <= 2:  # libraries choose and load their kernels meanwhile
-            return super().decode(content, codes, alpha, weights, tile=tile)
+        if not _whole(controls) or self.seen[key] <= 2:  # libraries choose and load their kernels meanwhile
+            return super().decode(content, codes, alpha, weights, **controls)
         if key not in self.graphs:
             try:
                 self.graphs[key] = _Graph(self, content, codes, alpha, weights)
@@ -297,6 +317,7 @@ class ConvertedEngine(WinogradEngine):
     """Base of engines that convert a model to ONNX, once per size of contents; tiles, regions and styles run as in winograd."""
 
     package: ClassVar[str]
+    prepares = True
 
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
@@ -320,11 +341,10 @@ class ConvertedEngine(WinogradEngine):
         codes: list[StyleCode],
         alpha: float = 1.0,
         weights: list[float] | None = None,
-        *,
-        tile: int | None = None,
+        **controls: Any,
     ) -> Tensor:
-        if tile is not None:
-            return super().decode(content, codes, alpha, weights, tile=tile)
+        if not _whole(controls):
+            return super().decode(content, codes, alpha, weights, **controls)
         content, codes = self.model.check_inputs(content, codes)
         tensors = [content, *(tensor for code in codes for tensor in code.values())]
         key = _key(content, codes, alpha, weights)
@@ -337,20 +357,22 @@ class ConvertedEngine(WinogradEngine):
         self, tensors: list[Tensor], codes: list[StyleCode], alpha: float, weights: list[float] | None
     ) -> Callable[[list[Any]], Any]:
         function = _Decode(self.model, [list(code) for code in codes], alpha, weights).eval()
-        file = io.BytesIO()
         names = [f"input{index}" for index in range(len(tensors))]  # all stay, whether they are used or not
         try:
-            with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings(), _silent():
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                warnings.catch_warnings(),
+                TemporaryDirectory() as folder,
+            ):
                 warnings.simplefilter("ignore")  # of traced branches: every size has a program of its own
                 example = tuple(tensor.clone() for tensor in tensors)
-                torch.onnx.export(function, example, file, input_names=names, dynamo=False)
-            return self.compile(file.getvalue())
+                with _silent():
+                    torch.onnx.export(function, example, f"{folder}/model.onnx", input_names=names, dynamo=False)
+                return self.compile(Path(folder, "model.onnx").read_bytes())
         except Exception as error:  # exporters and compilers raise errors of many kinds
             reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".")
-            raise StylezooError(
-                f"{self.model.tag or self.model.system} cannot be converted for the engine {self.name}: {reason}."
-                " Choose another engine, such as winograd."
-            ) from error
+            raise EngineError(self.name, self.model, f"it cannot be converted ({reason})") from error
 
 
 class OpenVINOEngine(ConvertedEngine):
@@ -434,11 +456,17 @@ def create_engine(name: str, model: StyleModel) -> Engine:
         model: In eval mode, on its device.
 
     Raises:
-        StylezooError: If there is no such engine, or it cannot run the model here.
+        StylezooError: If there is no such engine.
+        EngineError: If it cannot run the model here.
     """
     if name not in ENGINES:
         raise unknown_name("There is no engine", name, ["auto", *ENGINES], "the engines are")
     return ENGINES[name](model)
+
+
+def _whole(controls: Mapping[str, Any]) -> bool:
+    """Whether images are to be decoded as a whole and without further controls: what engines prepare programs for."""
+    return all(value is None for value in controls.values())
 
 
 def _key(content: Tensor, codes: list[StyleCode], alpha: float, weights: list[float] | None) -> Any:

@@ -7,8 +7,9 @@ import math
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
@@ -25,11 +26,14 @@ from stylezoo.controls import Controls, Tile
 from stylezoo.errors import StylezooError, is_out_of_memory
 from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
+from stylezoo.images.reading import read_size
 from stylezoo.images.windows import open_windows
+from stylezoo.inference.engines import Engine
 from stylezoo.inference.plan import Job, Plan, Request, make_plan, preview_path, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
-from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
+from stylezoo.inference.stylizer import Stylizer, check_style_size, engine_of, find_device, load_styles
 from stylezoo.inference.tiles import WINDOWED_PIXELS, streams, stylize_windows
+from stylezoo.inference.tuning import Work
 from stylezoo.module import Iteration, StyleModel
 
 CACHED_BYTES = 2**27
@@ -81,15 +85,16 @@ def stylize_files(
         if not plan.jobs:
             return plan.finish(request.output)
         masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles)))
+        engine = engine_of(controls.engine, network.eval(), expected_work(plan.jobs, controls.size))
         run = Run(
             network,
-            partial(make_stylizer, network, controls, masks),
+            partial(make_stylizer, network, controls, masks, engine),
             controls.size,
             controls.tile,
             batch_size,
             preview,
             quality,
-            settings=recorded(network, controls),
+            settings={**recorded(network, controls), "engine": engine.name},
             alone=plan.total == 1,
             done=done,
         )
@@ -129,7 +134,27 @@ def check_model(model: StyleModel, controls: Controls, plan: Plan) -> None:
     plan.check_counts(controls.style_weights, 0)
 
 
-def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, styles: tuple[str, ...]) -> Stylizer:
+def expected_work(jobs: Sequence[Job], size: int | None) -> Work:
+    """Returns how much there is to do, as far as the headers of the contents tell.
+
+    Args:
+        jobs: The images.
+        size: Short side in pixels to which contents are resized; None keeps their sizes.
+    """
+    counts = Counter(job.content for job in jobs)
+    megapixels, shapes = 0.0, set()
+    for content, count in counts.items():
+        with suppress(StylezooError):  # it is reported when its turn comes
+            width, height = read_size(content)
+            scale = 1.0 if size is None else size / min(width, height)
+            megapixels += count * width * height * scale**2 / 1e6
+            shapes.add((round(scale * width), round(scale * height)))
+    return Work(megapixels, max(1, len(shapes)))
+
+
+def make_stylizer(
+    model: StyleModel, controls: Controls, masks: Tensor | None, engine: Engine, styles: tuple[str, ...]
+) -> Stylizer:
     """Reads and encodes the styles of an image."""
     return Stylizer(
         model,
@@ -140,6 +165,7 @@ def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, s
         masks=masks,
         tile=controls.tile,
         tile_statistics=controls.tile_statistics,
+        engine=engine,
     )
 
 
@@ -302,7 +328,8 @@ class Run:
             tile = stylizer.tile_for(like.new_zeros(1).expand(1, 3, reader.height, reader.width))
             if tile is not None:
                 with shown_tiles(log, job) as show:
-                    stylize_windows(stylizer.stream, reader, job.target, tile, like, quality=self.quality, on_tile=show)
+                    options: dict[str, Any] = {"quality": self.quality, "on_tile": show}
+                    stylizer.engine.run(stylize_windows, stylizer.stream, reader, job.target, tile, like, **options)
                 self.done.append(job)
                 return
         content = Content(*load_with_alpha(job.content))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -67,10 +67,11 @@ class Layer(NamedTuple):
 @cache
 def has_nnpack() -> bool:
     """Whether PyTorch has NNPACK, and the processor what that needs; the first call initializes it."""
-    return hasattr(torch, "_nnpack_spatial_convolution") and bool(torch.backends.nnpack.is_available())
+    is_available: Callable[[], bool] = torch.backends.nnpack.is_available
+    return hasattr(torch, "_nnpack_spatial_convolution") and is_available()
 
 
-class Winograd(TorchDispatchMode):
+class Winograd(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs convolutions and max pooling in faster forms inside of a ``with`` block, which must be in inference mode.
 
     Outputs differ from PyTorch's by rounding: relative errors of convolutions are about 1e-5 in float32. Other dtypes and
@@ -81,8 +82,8 @@ class Winograd(TorchDispatchMode):
     """
 
     def __init__(self, measured: Mapping[Layer, bool] | None = None) -> None:
-        super().__init__()
-        self.measured = measured or {}
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.measured = dict(measured or {})
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,7 +116,7 @@ class Winograd(TorchDispatchMode):
         return nnpack(x, weight, bias, padding) if self.measured.get(layer, layer.gains) else None
 
 
-class LayerTimer(Winograd):
+class LayerTimer(Winograd):  # type: ignore[no-untyped-call]
     """Computes each convolution in both ways, and keeps which is faster in ``measured``."""
 
     def __init__(self) -> None:
@@ -154,7 +155,12 @@ def nnpack(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -
 
 
 def max_pool2d(
-    x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = (0, 0), dilation: Any = (1, 1), ceil_mode: bool = False
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = (0, 0),
+    dilation: Any = (1, 1),
+    ceil_mode: bool = False,
 ) -> Tensor | None:
     """Returns the maxima of 2 x 2 areas, or None for other pooling; the arguments are those of `torch.max_pool2d`."""
     strides = _listed(stride) or _listed(kernel_size)
