@@ -253,12 +253,14 @@ def checked_styles(model: StyleModel, styles: list[Any], preserve_color: Preserv
         StylezooError: If it does not, or an encoded style is to be recolored.
     """
     images = [style for style in styles if not isinstance(style, dict)]
-    if len(images) < len(styles) and preserve_color == "coral" and model.kind not in ("multi", "single"):
+    if len(images) == len(styles):
+        return model.check_styles(styles)
+    if preserve_color == "coral" and model.kind not in ("multi", "single"):
         raise StylezooError(
             "preserve_color='coral' recolors a style before it is encoded, and this one is encoded already: give its image,"
             " or choose 'luminance'."
         )
-    checked = iter(model.check_styles(images) if images or not styles else [])
+    checked = iter(model.check_styles(images) if images else [])
     return [style if isinstance(style, dict) else next(checked) for style in styles]
 
 
