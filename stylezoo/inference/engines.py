@@ -493,5 +493,5 @@ def _channels_last(value: Any) -> Any:
 def _float32(value: Any) -> Any:
     """Returns tensors, and those of style codes, in float32."""
     if isinstance(value, Tensor):
-        return value.float().contiguous()
+        return value.float().contiguous() if value.is_floating_point() else value
     return {name: _float32(tensor) for name, tensor in value.items()} if isinstance(value, dict) else value

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SMALLEST_WIDTH = 16
@@ -31,6 +32,9 @@ SMALLEST_WIDTH = 16
 
 LARGEST_KERNEL = 16
 """Side of the tiles of NNPACK's Fourier transforms."""
+
+WORKSPACE = 256 * 2**20
+"""Bytes that the transforms of a convolution may take."""
 
 aten = torch.ops.aten
 
@@ -150,8 +154,36 @@ def fits_nnpack(x: Tensor, weight: Tensor) -> bool:
 
 
 def nnpack(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
-    """Computes a convolution of stride 1 by NNPACK, (B, C, H, W) -> (B, C', H', W')."""
-    return torch._nnpack_spatial_convolution(x, weight.contiguous(), bias, padding, [1, 1])
+    """Computes a convolution of stride 1 by NNPACK, (B, C, H, W) -> (B, C', H', W').
+
+    NNPACK keeps the transforms of all tiles in memory. Large maps are computed in strips of rows, so that these take no more
+    than `WORKSPACE`.
+    """
+    weight, kernel = weight.contiguous(), weight.shape[-1]
+    rows = strip_rows(weight.shape[0] + weight.shape[1], kernel, x.shape[-1])
+    if rows >= x.shape[-2]:
+        return torch._nnpack_spatial_convolution(x, weight, bias, padding, [1, 1])
+    if any(padding):
+        x = pad(x, (padding[-1], padding[-1], padding[0], padding[0]))
+    height, width = (side - kernel + 1 for side in x.shape[-2:])
+    output = x.new_empty(x.shape[0], weight.shape[0], height, width)
+    for top in range(0, height, rows):
+        strip = x[..., top : top + rows + kernel - 1, :].contiguous()
+        output[..., top : top + rows, :] = torch._nnpack_spatial_convolution(strip, weight, bias, [0, 0], [1, 1])
+    return output
+
+
+def strip_rows(channels: int, kernel: int, width: int) -> int:
+    """Returns the number of rows of a map that NNPACK computes at once, whole tiles.
+
+    Args:
+        channels: Of input and output together.
+        kernel: Side of the kernel.
+        width: Of the map.
+    """
+    inside, tile = (6, 8) if kernel == 3 else (LARGEST_KERNEL + 1 - kernel, LARGEST_KERNEL)
+    row_of_tiles = channels * 4 * tile**2 * math.ceil(width / inside)  # bytes
+    return inside * max(1, WORKSPACE // row_of_tiles)
 
 
 def max_pool2d(
@@ -194,7 +226,7 @@ def _listed(value: Any) -> list[int]:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, as malloc.h has them."""
 
-KEPT_BLOCK, KEPT_IN_ALL = 256 * 2**20, 512 * 2**20
+KEPT_BLOCK, KEPT_IN_ALL = 128 * 2**20, 512 * 2**20
 """Bytes of the largest block that is kept for reuse, and of free memory that is kept in all."""
 
 SYSTEM_BLOCK, SYSTEM_IN_ALL = 32 * 2**20, 64 * 2**20
@@ -204,7 +236,7 @@ SYSTEM_BLOCK, SYSTEM_IN_ALL = 32 * 2**20, 64 * 2**20
 def reuse_memory(reuse: bool = True) -> bool:
     """Lets the process reuse the memory of freed tensors instead of returning it to the system, as far as Linux is concerned.
 
-    At most 512 MiB stay with the process; blocks of more than 256 MiB are returned in any case.
+    At most 512 MiB stay with the process; blocks of more than 128 MiB are returned in any case.
 
     Args:
         reuse: Whether to do so; False goes back to what the system does.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError
-from stylezoo.inference import Stylizer, create_engine
+from stylezoo.inference import Stylizer, create_engine, winograd
 from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, Engine, EngineError
 from stylezoo.inference.winograd import Layer, LayerTimer, Winograd, has_nnpack, nnpack
 from stylezoo.module import StyleCode, StyleModel
@@ -112,7 +112,7 @@ def test_bfloat16_is_close_to_float32(tag: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("tag", table().models)
 def test_cuda_computes_what_eager_computes(tag: str) -> None:
-    model, style, _, expected = shipped(tag)
+    _, style, _, expected = shipped(tag)
     moved = load_model(tag).cuda()
     engine = create_engine("cuda", moved)
     style = style.cuda() if isinstance(style, Tensor) else style
@@ -183,6 +183,16 @@ def test_convolutions_by_nnpack(shape: tuple[int, ...], kernel: int, padding: in
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
     assert calls == [True]
     torch.testing.assert_close(nnpack(x, weight, bias, [padding, padding]), found)
+
+
+@needs_nnpack
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (3, 0), (9, 4)])
+def test_large_maps_are_computed_in_strips(kernel: int, padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.rand(2, 4, 50, 30, generator=GENERATOR), torch.randn(5, 4, kernel, kernel, generator=GENERATOR)
+    whole = nnpack(x, weight, None, [padding, padding])
+    monkeypatch.setattr(winograd, "WORKSPACE", 1)
+    assert winograd.strip_rows(9, kernel, 30) == (6 if kernel == 3 else 8)
+    torch.testing.assert_close(nnpack(x, weight, None, [padding, padding]), whole, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
