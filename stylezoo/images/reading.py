@@ -227,8 +227,8 @@ def read_size(source: Source) -> tuple[int, int]:
     """Reads width and height of an image, as it is stored, without its pixels."""
     if isinstance(source, Image.Image):
         return source.size
-    with _opened(source) as (name, file), _told(name):
-        size: tuple[int, int] = _parsed(file, name).size
+    with opened(source) as (name, file), told(name):
+        size: tuple[int, int] = parsed(file, name).size
         return size
 
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_converted_says_why(capfd: pytest.CaptureFixture[str]) ->
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     model, _, code, _ = shipped("efdm.slim")
-    with pytest.raises(EngineError, match=r"onnxruntime cannot run efdm.slim here: it cannot be converted \(.*Sort"):
+    with pytest.raises(EngineError, match=r"onnxruntime cannot run efdm.slim here: it cannot be converted \("):
         create_engine("onnxruntime", model).decode(CONTENT, [code])
     assert capfd.readouterr().out == ""
 
