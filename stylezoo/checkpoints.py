@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -70,6 +71,21 @@ def save_model(
     content = save(tensors, metadata={"stylezoo": json.dumps(card)})
     with replacing(path) as file:
         file.write(content)
+
+
+def model_digest(model: StyleModel) -> str:
+    """Returns a SHA-256 of what a model computes with: its system, settings, weights and encoders.
+
+    Args:
+        model: On any device; weights count as float32.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    settings = {name: value for name, value in model.hparams.items() if name not in model.local_settings}
+    encoders = {name: vgg.sha256 for name, vgg in model.encoders() if name != "loss_encoder"}
+    about = json.dumps([model.system, settings, encoders], sort_keys=True, default=str)
+    return hashlib.sha256(f"{about}{weights.digest(model.state_dict())}".encode()).hexdigest()
 
 
 def _ships(vgg: VGG) -> bool:

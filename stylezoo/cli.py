@@ -19,7 +19,7 @@ from typing import Any
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
 
-from stylezoo import __version__, catalog, files, legacy, recipes, usage
+from stylezoo import __version__, catalog, environment, files, legacy, recipes, usage
 from stylezoo.commands import COMMANDS, OPTION_NAMES, POSITIONAL
 from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 from stylezoo.usage import UsageError, behind, explained, see, unknown_option
@@ -57,6 +57,7 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With code 1 after an error, 2 if the command line is wrong, 130 after Ctrl-C.
     """
+    environment.settle()
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
     warnings.formatwarning = _formatted  # Lightning, which is imported later, falls back to it

@@ -18,6 +18,7 @@ from stylezoo.controls import (
     ClipControls,
     Codec,
     Controls,
+    EngineName,
     Kind,
     PreserveColor,
     Stability,
@@ -122,6 +123,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     skip_existing: bool = False,
     batch_size: int = 4,
     preview: int = 25,
+    engine: EngineName = "auto",
     device: str = "auto",
     format: Literal["png", "jpg", "webp"] = "png",
     quality: int = 95,
@@ -144,8 +146,9 @@ def stylize(  # noqa: D417 - the decorator describes the controls
             of an output folder that lies in a folder of contents are not contents.
         content: Images and clips to stylize: files, folders (with the folders in them) or globs. Clips are videos, animated
             GIF and WebP images, and cameras (camera:0), which are recorded until Ctrl-C.
-        style: Style images: files, folders or globs; for multi-style systems numbers or names of their styles (all of
-            them if left out), nothing for single-style ones.
+        style: Style images: files, folders or globs, or banks of encoded styles (`python -m stylezoo encode-style`):
+            styles.safetensors for all of them, styles.safetensors:waves for one. For multi-style systems numbers or names
+            of their styles (all of them if left out), nothing for single-style ones.
         pairs: A CSV file with the columns content and style, one image per line, instead of --content and --style. What
             was made is listed in OUTPUT/stylized.csv.
         random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
@@ -175,6 +178,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         None if tile == "none" else tile,
         tile_statistics,
         bool(masks),
+        engine,
     )
     clips = ClipControls(stability, codec, seconds, report)
     check_run(batch_size, preview, quality)
@@ -577,6 +581,78 @@ def prepare(
     return 1 if index.broken else 0
 
 
+def encode_style(
+    model: str,
+    style: list[str],
+    output: str,
+    style_size: int | None = None,
+    tile: int | None = None,
+    engine: EngineName = "auto",
+    device: str = "auto",
+) -> int:
+    """Encode styles once, for use with many images: a bank of style codes in one small file.
+
+    `stylize --style FILE.safetensors` then uses all of its styles, FILE.safetensors:NAME one of them; a style is called like
+    its image. Codes belong to the weights that encoded them.
+
+    Args:
+        model: The name of weights, such as adain, or a model file; of a system that takes any image as style.
+        style: Style images: files, folders or globs.
+        output: The file to write, X.safetensors.
+        style_size: Short side in pixels to which the styles are resized first; theirs if left out.
+        tile: Side in pixels of the tiles in which the encoder works, for large images.
+        engine: What runs the encoder, see stylize.
+        device: Where to compute: auto, cpu, cuda, mps ...
+    """
+    from stylezoo.inference.banks import SUFFIX
+
+    controls = Controls(style_size=style_size, tile=tile, engine=engine)
+    if Path(output).suffix != SUFFIX:
+        raise StylezooError(f"--output is a file that ends in {SUFFIX}, not {output}.")
+    _check_model(model)
+    from stylezoo.inference.encoding import encode_files  # imports PyTorch
+
+    return 1 if encode_files(model, style, output, controls, device) else 0
+
+
+def tune(models: list[str], engines: list[str] | None = None, device: str = "auto") -> int:
+    """Measure which engine is fastest for a model on this machine, and remember it for --engine auto.
+
+    The measurement takes some seconds per engine, with an image of 256 x 256 pixels. It is remembered per system, settings,
+    processor, number of threads and version of PyTorch in ~/.cache/stylezoo/engines.json ($STYLEZOO_HOME/engines.json).
+
+    Args:
+        models: Names of weights or model files.
+        engines: Names of engines (eager winograd compiled bfloat16 openvino onnxruntime cuda); all that this machine has if
+            left out, on CPUs without compiled, which takes a minute.
+        device: Where to compute: auto, cpu, cuda, mps ...
+    """
+    for model in models:
+        _check_model(model)
+    from stylezoo.checkpoints import load_model
+    from stylezoo.inference.stylizer import find_device
+    from stylezoo.inference.tuning import check_names, measure_engines
+
+    names = check_names(engines)
+    target = find_device(device)
+    for model in models:
+        network = load_model(model).to(target)
+        result = measure_engines(network, names)
+        slowest = max((timing.seconds for timing in result.timings.values()), default=1.0)
+        reference = result.timings["eager"].seconds if "eager" in result.timings else slowest
+        rows = [
+            (name, f"{timing.seconds:.2f}", f"{timing.preparation:.1f}", f"{reference / timing.seconds:.2f}", "")
+            for name, timing in sorted(result.timings.items(), key=lambda item: item[1].seconds)
+        ]
+        rows += [
+            (name, "-", "-", "-", reason) for name, reason in result.obstacles.items() if name not in result.timings
+        ]
+        heading = ("engine", "s per megapixel", "s per image size", "times eager", "why not")
+        print(f"{network.tag or network.system}:")
+        _print_table(heading, rows, 200)
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
@@ -585,6 +661,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "train-style": train_style,
     "prepare": prepare,
+    "encode-style": encode_style,
+    "tune": tune,
     "evaluate": evaluate,
     "reproduce": reproduce,
 }

@@ -23,6 +23,8 @@ TileStatistics = Literal["exact", "thumbnail"]
 
 Tile = int | Literal["auto"] | None
 """Side of the tiles in pixels; ``auto`` leaves it to the memory, None works on whole images."""
+EngineName = Literal["auto", "eager", "winograd", "compiled", "bfloat16", "openvino", "onnxruntime", "cuda"]
+"""What runs a model, see `stylezoo.inference.engines`."""
 
 Stability = Literal["none", "statistics", "flow"]
 """How neighboring frames of a clip are made alike."""
@@ -54,6 +56,11 @@ CONTROLS = {
         "With tiles, where the statistics over the image come from: ``exact``, or ``thumbnail``, a small copy of the"
         " content, with which networks of many normalizations need one pass instead of many, but the result differs."
     ),
+    "engine": (
+        "What runs the model, with equal results: ``eager`` (PyTorch as it is), ``winograd``, ``compiled``, ``bfloat16``,"
+        " ``openvino``, ``onnxruntime``, ``cuda``; ``auto`` takes the fastest that is known for this model and machine"
+        " (docs/engines.md)."
+    ),
     "device": "Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.",
 }
 """Descriptions of the controls, {name: description}."""
@@ -78,6 +85,7 @@ class Controls:
         tile: Side of the tiles in pixels; None works on whole images, ``auto`` does so where they fit into memory.
         tile_statistics: See `TileStatistics`.
         has_masks: Whether the styles apply to regions.
+        engine: See `EngineName`.
 
     Raises:
         StylezooError: If a value is of another type or out of its range, or two controls exclude each other.
@@ -91,11 +99,13 @@ class Controls:
     tile: Tile = "auto"
     tile_statistics: TileStatistics = "exact"
     has_masks: bool = False
+    engine: EngineName = "auto"
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # the way in which a frozen dataclass normalizes its values
         set_(self, "alpha", check_number("alpha", self.alpha, "the strength of the style between 0 and 1", 0, 1))
         check_choice("preserve_color", self.preserve_color, PreserveColor)
+        check_choice("engine", self.engine, EngineName)
         for name, what in (("size", "contents"), ("style_size", "styles")):
             meaning = f"the short side in pixels that {what} are resized to, {SMALLEST_SIDE} to {LARGEST_SIDE}"
             set_(self, name, _optional(name, getattr(self, name), meaning, SMALLEST_SIDE, LARGEST_SIDE))

@@ -230,7 +230,8 @@ def varying(x: Tensor, eps: float, dims: tuple[int, ...] = (2, 3)) -> Tensor:
 
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Instance normalization without parameters, (B, C, H, W) to the same, biased variance; see `varying`."""
-    return F.group_norm(varying(x, eps), x.shape[1], eps=eps)
+    groups = int(x.shape[1])  # exporters need a number, and get something else while they trace
+    return F.group_norm(varying(x, eps), groups, eps=eps)
 
 
 class InstanceNorm(nn.GroupNorm):

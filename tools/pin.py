@@ -390,7 +390,7 @@ def loss_terms(system: str, places: Mapping[str, str], **settings: Any) -> dict[
 
 def stylizer(model: Any, styles: Sequence[Any], **controls: Any) -> Callable[[Tensor], Tensor]:
     """Returns the object that stylizes batches."""
-    stylize: Callable[[Tensor], Tensor] = inference.Stylizer(model, styles, **controls)
+    stylize: Callable[[Tensor], Tensor] = inference.Stylizer(model, styles, engine="eager", **controls)
     return stylize
 
 

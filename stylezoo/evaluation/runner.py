@@ -213,8 +213,8 @@ class EvaluationModule(LightningModule):
             return lambda content: BASELINES[self.name](content, image)
         if self.model.kind in ("multi", "single"):
             trained = trained_style(self.model, name, self.styles)
-            return Stylizer(self.model, [] if trained is None else [trained])
-        return Stylizer(self.model, [image])
+            return Stylizer(self.model, [] if trained is None else [trained], engine="eager")
+        return Stylizer(self.model, [image], engine="eager")
 
 
 class Recorder(Callback):

@@ -242,6 +242,15 @@ def read_properties(source: Source) -> tuple[dict[Any, Any], Image.Exif]:
         return dict(image.info), _exif(image)
 
 
+def read_size(source: Source) -> tuple[int, int]:
+    """Reads width and height of an image, as it is stored, without its pixels."""
+    if isinstance(source, Image.Image):
+        return source.size
+    with opened(source) as (name, file), told(name):
+        size: tuple[int, int] = parsed(file, name).size
+        return size
+
+
 def _exif(image: Image.Image) -> Image.Exif:
     with suppress(Exception):  # broken EXIF data raise anything
         exif = image.getexif()

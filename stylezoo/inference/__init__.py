@@ -8,6 +8,8 @@ from stylezoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stylezoo.images import ImageLike, load_image
+    from stylezoo.inference.codes import load_codes, save_codes
+    from stylezoo.inference.engines import Engine, create_engine
     from stylezoo.inference.regions import load_masks
     from stylezoo.inference.stylizer import (
         FINGERPRINT_TOLERANCE,
@@ -17,20 +19,28 @@ if TYPE_CHECKING:
         load_styles,
         stylize,
     )
+    from stylezoo.inference.tuning import Work, choose_engine, measure_engines
     from stylezoo.inference.video import ClipResult, stylize_clip
 
 __all__ = [
     "FINGERPRINT_TOLERANCE",
     "SMALLEST_SIDE",
     "ClipResult",
+    "Engine",
     "ImageLike",
     "PreserveColor",
     "Style",
     "Stylizer",
+    "Work",
+    "choose_engine",
+    "create_engine",
     "fingerprint",
+    "load_codes",
     "load_image",
     "load_masks",
     "load_styles",
+    "measure_engines",
+    "save_codes",
     "stylize",
     "stylize_clip",
 ]
@@ -43,13 +53,20 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
         {
             "ClipResult": ".video",
             "FINGERPRINT_TOLERANCE": ".stylizer",
+            "Engine": ".engines",
             "ImageLike": "..images",
             "Style": ".stylizer",
             "Stylizer": ".stylizer",
+            "Work": ".tuning",
+            "choose_engine": ".tuning",
+            "create_engine": ".engines",
             "fingerprint": ".stylizer",
+            "load_codes": ".codes",
             "load_image": "..images",
             "load_masks": ".regions",
             "load_styles": ".stylizer",
+            "measure_engines": ".tuning",
+            "save_codes": ".codes",
             "stylize": ".stylizer",
             "stylize_clip": ".video",
         },

@@ -7,8 +7,9 @@ import math
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
@@ -21,16 +22,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from stylezoo.checkpoints import load_model
-from stylezoo.controls import ClipControls, Controls, Tile
+from stylezoo.controls import ClipControls, Controls, EngineName, Tile
 from stylezoo.errors import Stopped, StylezooError, is_out_of_memory
 from stylezoo.images import check_target, load_style, load_with_alpha, to_image, write_image
 from stylezoo.images.formats import shown
+from stylezoo.images.reading import read_size
 from stylezoo.images.windows import open_windows
+from stylezoo.inference.engines import ENGINES, Engine
 from stylezoo.inference.plan import Job, Plan, Request, free_name, make_plan, printable, report, write_manifest
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.shards import Meeting, Shard
-from stylezoo.inference.stylizer import Stylizer, check_style_size, find_device, load_styles
+from stylezoo.inference.stylizer import Stylizer, check_style_size, engine_of, find_device, load_styles
 from stylezoo.inference.tiles import WINDOWED_PIXELS, streams, stylize_windows
+from stylezoo.inference.tuning import Work
 from stylezoo.module import Iteration, StyleModel
 
 CACHED_BYTES = 2**27
@@ -40,6 +44,9 @@ SECONDS_BETWEEN_LINES = 20.0
 """Where there is no terminal to draw a progress bar on, lines tell the progress."""
 
 NO_CLIP_CONTROLS = ClipControls()
+
+SMOOTHED_ENGINES: tuple[EngineName, ...] = ("winograd", "eager")
+"""The engines that run PyTorch's operations one by one, so that `stylezoo.inference.stability` can change statistics."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of other programs: 128 and the number of SIGINT."""
@@ -81,15 +88,16 @@ def stylize_files(
         done: list[Job] = []
         try:
             network, plan = prepared(model, device, request, plan, controls, clips)
+            engine = engine_for(network, plan, controls, clips)
             run = Run(
                 network,
-                partial(make_stylizer, network, controls, masks_for(request, plan)),
+                partial(make_stylizer, network, controls, masks_for(request, plan), engine),
                 controls.size,
                 controls.tile,
                 batch_size,
                 preview,
                 quality,
-                settings=recorded(network, controls),
+                settings={**recorded(network, controls), "engine": engine.name},
                 clips=clips,
                 alone=plan.total == 1 and request.shard.world == 1,
                 done=done,
@@ -118,6 +126,24 @@ def prepared(
     check_model(network, controls, plan, clips)
     plan.report()
     return network, plan
+
+
+def engine_for(model: StyleModel, plan: Plan, controls: Controls, clips: ClipControls) -> Engine:
+    """Returns the engine of a run.
+
+    Raises:
+        StylezooError: If it cannot run the model here, or computes no statistics that could be smoothed over frames.
+    """
+    name = controls.engine
+    if clips.stability != "none" and any(job.is_clip for job in plan.jobs):
+        if name not in ("auto", *SMOOTHED_ENGINES):
+            raise StylezooError(
+                f"--stability smooths the statistics of each frame, which the engine {name} does not compute one by one:"
+                f" leave --engine out, or choose {' or '.join(SMOOTHED_ENGINES)}."
+            )
+        if name == "auto":
+            name = next(each for each in SMOOTHED_ENGINES if ENGINES[each].obstacle(model) is None)
+    return engine_of(name, model.eval(), expected_work(plan.jobs, controls.size))
 
 
 def masks_for(request: Request, plan: Plan) -> Tensor | None:
@@ -171,7 +197,27 @@ def check_model(model: StyleModel, controls: Controls, plan: Plan, clips: ClipCo
         )
 
 
-def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, styles: tuple[str, ...]) -> Stylizer:
+def expected_work(jobs: Sequence[Job], size: int | None) -> Work:
+    """Returns how much there is to do, as far as the headers of the contents tell.
+
+    Args:
+        jobs: The images.
+        size: Short side in pixels to which contents are resized; None keeps their sizes.
+    """
+    counts = Counter(job.content for job in jobs)
+    megapixels, shapes = 0.0, set()
+    for content, count in counts.items():
+        with suppress(StylezooError):  # it is reported when its turn comes
+            width, height = read_size(content)
+            scale = 1.0 if size is None else size / min(width, height)
+            megapixels += count * width * height * scale**2 / 1e6
+            shapes.add((round(scale * width), round(scale * height)))
+    return Work(megapixels, max(1, len(shapes)))
+
+
+def make_stylizer(
+    model: StyleModel, controls: Controls, masks: Tensor | None, engine: Engine, styles: tuple[str, ...]
+) -> Stylizer:
     """Reads and encodes the styles of an image."""
     return Stylizer(
         model,
@@ -182,6 +228,7 @@ def make_stylizer(model: StyleModel, controls: Controls, masks: Tensor | None, s
         masks=masks,
         tile=controls.tile,
         tile_statistics=controls.tile_statistics,
+        engine=engine,
     )
 
 
@@ -377,7 +424,8 @@ class Run:
             tile = stylizer.tile_for(like.new_zeros(1).expand(1, 3, reader.height, reader.width))
             if tile is not None:
                 with shown_tiles(log, job) as show:
-                    stylize_windows(stylizer.stream, reader, job.target, tile, like, quality=self.quality, on_tile=show)
+                    options: dict[str, Any] = {"quality": self.quality, "on_tile": show}
+                    stylizer.engine.run(stylize_windows, stylizer.stream, reader, job.target, tile, like, **options)
                 self.done.append(job)
                 return
         content = Content(*load_with_alpha(job.content))

@@ -25,6 +25,7 @@ from stylezoo.files import lock, open_regular, problem, replacing
 from stylezoo.images import IMAGE_SUFFIXES, ImageError, check_target, list_images
 from stylezoo.images.reading import read_properties
 from stylezoo.images.writing import check_place
+from stylezoo.inference.banks import expand_reference, is_reference, split_reference, style_name
 from stylezoo.inference.shards import Meeting, Shard
 from stylezoo.video.clips import WRITTEN_SUFFIXES, check_clip_target, clip_problem, clip_suffix, is_clip
 from stylezoo.video.formats import CONTAINERS, VIDEO_SUFFIXES, is_camera, is_video
@@ -219,8 +220,8 @@ class Request:
         return self.output.suffix.lower() in FILE_SUFFIXES and not os.path.isdir(self.output)
 
     def style_files(self) -> list[str]:
-        """The image files that ``style`` stands for."""
-        return [str(path) for word in self.style for path, _ in expand(word, self.output)]
+        """The image files and encoded styles that ``style`` stands for."""
+        return [style for word in self.style for style in expand_style(word, self.output)]
 
     def style_names(self, model: str) -> list[str] | None:
         """The styles as names of trained ones; None if they are image files, as far as this shows without the model.
@@ -237,7 +238,16 @@ class Request:
         return words if system.kind in ("multi", "single") else None
 
 
+def expand_style(word: str, output: Path) -> list[str]:
+    """Returns the styles that a word of ``--style`` names: image files, or encoded styles as FILE:NAME."""
+    if is_reference(word):
+        return expand_reference(word)
+    return [str(path) for path, _ in expand(word, output)]
+
+
 def _looks_like_file(word: str) -> bool:
+    if is_reference(word):
+        return True
     known = Path(word).suffix.lower() in FILE_SUFFIXES | OTHER_SUFFIXES
     return known or os.path.exists(word) or glob.has_magic(word) or os.path.basename(word) != word
 
@@ -263,7 +273,8 @@ def make_plan(request: Request, names: list[str] | None = None) -> Plan:
         found = combinations(contents, request.style_files() if names is None else names, request)
     jobs = named_jobs(list(dict.fromkeys(found)), request)
     style_files = {style for job in jobs for style in job.styles} if are_files else set()
-    inputs = [*(job.content for job in jobs), *map(Path, [*style_files, *request.masks])]
+    styles = (split_reference(style)[0] if is_reference(style) else Path(style) for style in style_files)
+    inputs = [*(job.content for job in jobs), *styles, *map(Path, request.masks)]
     targets = [job.target for job in jobs]
     if request.pairs is not None:
         inputs.append(Path(request.pairs))
@@ -298,12 +309,15 @@ def _readable(jobs: list[Job], style_files: set[str], request: Request) -> Plan:
 
 
 def unreadable(path: str, is_clip: bool = False) -> str | None:
-    """Says in a sentence why an image or a clip cannot be read, as far as its header tells; None if it can."""
+    """Says in a sentence why an image, a clip or an encoded style cannot be read, as far as its header tells; None if it can."""
     if is_clip:
         return clip_problem(path)
     try:
-        read_properties(path)
-    except ImageError as error:
+        if is_reference(path):
+            expand_reference(path)
+        else:
+            read_properties(path)
+    except StylezooError as error:
         return str(error)
     return None
 
@@ -407,6 +421,13 @@ def read_pairs(file: str, are_files: bool) -> list[Choice]:
 
 def _from_here_or(path: str, file: str) -> str:
     """Returns a path, or where that does not exist, the path as seen from the folder of a file, if that does."""
+    if is_reference(path):
+        bank, name = split_reference(path)
+        return ":".join([_from_here_or_beside(str(bank), file), *([] if name is None else [name])])
+    return _from_here_or_beside(path, file)
+
+
+def _from_here_or_beside(path: str, file: str) -> str:
     beside = os.path.join(os.path.dirname(file), path)
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 
@@ -479,11 +500,12 @@ def check_kind(content: Path, output: Path) -> None:
 
 
 def _name(relative: Path, styles: tuple[str, ...]) -> Path:
-    return relative.with_name("_".join([relative.stem, "stylized", *(Path(style).stem for style in styles)]))
+    return relative.with_name("_".join([relative.stem, "stylized", *map(style_name, styles)]))
 
 
 def _with_suffixes(name: Path, choice: Choice) -> Path:
-    suffixes = "_".join(path.suffix.removeprefix(".") for path in (choice[0], *map(Path, choice[2])))
+    styles = (split_reference(style)[0] if is_reference(style) else Path(style) for style in choice[2])
+    suffixes = "_".join(path.suffix.removeprefix(".") for path in (choice[0], *styles))
     return name.with_name(f"{name.name}_{suffixes}")
 
 

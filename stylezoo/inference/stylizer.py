@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,6 +18,7 @@ from stylezoo.controls import (
     CONTROLS,
     SMALLEST_SIDE,
     Controls,
+    EngineName,
     PreserveColor,
     Tile,
     TileStatistics,
@@ -26,14 +28,18 @@ from stylezoo.docstrings import described
 from stylezoo.errors import NotEnoughMemoryError, StylezooError, is_out_of_memory
 from stylezoo.images import ImageLike, check_batch, keep_luminance, load_style, load_with_alpha, to_image
 from stylezoo.images.color import recolored
+from stylezoo.inference.banks import is_reference, split_reference
+from stylezoo.inference.codes import load_codes
+from stylezoo.inference.engines import Engine, create_engine
 from stylezoo.inference.plan import report
 from stylezoo.inference.regions import check_cover, check_masks, in_regions, load_masks
 from stylezoo.inference.tiles import TILES, Fit, streams
+from stylezoo.inference.tuning import Work, choose_engine
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.streaming import StreamedMap, lazily
 
-Style = Tensor | int | str | None
-"""A style image, or the number or name of a trained style."""
+Style = Tensor | StyleCode | int | str | None
+"""A style image, a style that was encoded before, or the number or name of a trained style."""
 
 
 class Stylizer:
@@ -42,7 +48,8 @@ class Stylizer:
     Args:
         model: Any system; switched to eval mode.
         styles: For arbitrary systems style images, each (3, H, W) or (1, 3, H, W), RGB in [0, 1]; for multi-style
-            systems numbers or names of trained styles; nothing for single-style ones.
+            systems numbers or names of trained styles; nothing for single-style ones. Or what `StyleModel.encode_style`
+            returned for them, such as codes from a file (`stylezoo.inference.load_codes`).
         alpha: See `stylize`, as for the other controls.
         style_weights: None blends equally.
         preserve_color: Both are from Gatys et al. 2017 (arXiv:1606.05897); where the model takes no style image, ``coral``
@@ -50,6 +57,7 @@ class Stylizer:
         masks: (K, H, W), one map in [0, 1] per style: each position takes the style whose map is largest there, and the
             content stays where all are black. The only map of a single style is the share of the stylized image.
         tile: ``auto`` works in tiles where an image would not fit into memory, None never does.
+        engine: The name of an engine, or one that several stylizers share.
 
     Raises:
         StylezooError: If the controls do not fit each other or the model, or a style does not fit into the memory.
@@ -66,6 +74,7 @@ class Stylizer:
         masks: Tensor | None = None,
         tile: Tile = "auto",
         tile_statistics: TileStatistics = "exact",
+        engine: EngineName | Engine = "auto",
     ) -> None:
         controls = Controls(
             alpha,
@@ -76,18 +85,19 @@ class Stylizer:
             has_masks=masks is not None,
         )
         model.check_controls(controls.alpha, None if controls.tile == "auto" else controls.tile)
-        styles = model.check_styles(listed(styles))
+        styles = checked_styles(model, listed(styles), preserve_color)
         self.model = model.eval()
+        self.engine = engine if isinstance(engine, Engine) else engine_of(engine, model)
         self.alpha, self.tile, self.preserve_color = controls.alpha, controls.tile, preserve_color
         self.tile_statistics = controls.tile_statistics
         self._fit, self._told = Fit(self._network), set[tuple[int, ...]]()
         self.masks = masks if masks is None else check_masks(masks, len(styles)).to(model.device)
         self.weights = blending_shares(controls.style_weights, len(styles))
-        images = [self._on_device(s.reshape(-1, *s.shape[-3:]), "The style") for s in styles if is_image(s)]
+        images = [self._on_device(s.reshape(-1, *s.shape[-3:]), "The style") if is_image(s) else s for s in styles]
         # Styles that are recolored depend on the content, all others are encoded once.
-        self.recolored = images if preserve_color == "coral" else []
+        self.recolored = [s for s in images if is_image(s)] if preserve_color == "coral" else []
         with torch.inference_mode(), self._enough_memory("the styles", "style_size", controls.tile):
-            self.codes = [] if self.recolored else [self._encoded(style) for style in images or styles]
+            self.codes = [] if self.recolored else [self._encoded(style) for style in images]
 
     @torch.inference_mode()
     def __call__(self, contents: Tensor) -> Tensor:
@@ -180,12 +190,14 @@ class Stylizer:
         return output
 
     def _encoded(self, style: Any, contents: Tensor | None = None) -> StyleCode:
-        """Encodes a style, in tiles if it is asked for."""
+        """Encodes a style unless it is encoded already, in tiles if it is asked for."""
+        if isinstance(style, dict):
+            return style
         tile = self.tile
         if tile == "auto":
             fits = not (streams(self.model) and isinstance(style, Tensor) and style.ndim == 4)
             tile = None if fits else Fit(self.model.encode_style).tile(style)[0]
-        return self.model.encode_style(style, tile=tile)
+        return self.engine.encode_style(style, tile=tile)
 
     def _network(self, source: Tensor) -> Tensor:
         """Stylizes on the way to an estimate; where styles depend on the content, with a style that is the content."""
@@ -201,10 +213,11 @@ class Stylizer:
                 for image in self.recolored
             )
             codes = [self._encoded(style) for style in recolored_styles]
-        options: dict[str, Any] = {"tile": tile, "tile_statistics": self.tile_statistics}
+        options: dict[str, Any] = {} if tile is None else {"tile": tile, "tile_statistics": self.tile_statistics}
+        runner = self.model if isinstance(contents, StreamedMap) else self.engine
         if self.masks is not None and len(codes) > 1:
-            return self.model.decode_regions(contents, codes, self.masks, self.alpha, **options)
-        return self.model.decode(contents, codes, self.alpha, self.weights, **options)
+            return runner.decode_regions(contents, codes, self.masks, self.alpha, **options)
+        return runner.decode(contents, codes, self.alpha, self.weights, **options)
 
     def _in_colors(self, output: Tensor, contents: Tensor) -> Tensor:
         """Returns the output in the colors that were asked for, and within the regions."""
@@ -233,6 +246,24 @@ class Stylizer:
             raise NotEnoughMemoryError(f"There is not enough memory for {what}: {', or '.join(ways)}.") from error
 
 
+def checked_styles(model: StyleModel, styles: list[Any], preserve_color: PreserveColor) -> list[Any]:
+    """Checks that a model takes these styles; those that are encoded already are returned as they are.
+
+    Raises:
+        StylezooError: If it does not, or an encoded style is to be recolored.
+    """
+    images = [style for style in styles if not isinstance(style, dict)]
+    if len(images) == len(styles):
+        return model.check_styles(styles)
+    if preserve_color == "coral" and model.kind not in ("multi", "single"):
+        raise StylezooError(
+            "preserve_color='coral' recolors a style before it is encoded, and this one is encoded already: give its image,"
+            " or choose 'luminance'."
+        )
+    checked = iter(model.check_styles(images) if images else [])
+    return [style if isinstance(style, dict) else next(checked) for style in styles]
+
+
 def is_image(style: Any) -> TypeGuard[Tensor]:
     """Whether a style is an image, not the number or name of a trained style, nor weights over these."""
     return isinstance(style, Tensor) and style.ndim >= 3
@@ -252,6 +283,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     style_size: int | None = None,
     tile: Tile = "auto",
     tile_statistics: TileStatistics = "exact",
+    engine: EngineName | Engine = "auto",
     device: str | torch.device | None = None,
 ) -> Image.Image:
     """Stylizes one image with the style of another, or of several.
@@ -291,8 +323,27 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         masks=maps,
         tile=controls.tile,
         tile_statistics=controls.tile_statistics,
+        engine=engine,
     )
     return to_image(stylizer(image.unsqueeze(0)), opacity)
+
+
+def engine_of(name: EngineName, model: StyleModel, work: Work | None = None) -> Engine:
+    """Returns the engine of a name; ``auto`` is the fastest that is known.
+
+    Args:
+        name: The name.
+        model: In eval mode, on its device.
+        work: What there is to do, if that is known: long jobs measure engines first, see `stylezoo.inference.tuning`.
+
+    Raises:
+        StylezooError: If there is no such engine, or it cannot run the model here.
+    """
+    return (
+        choose_engine(model, work, partial(report, label="stylezoo: "))
+        if name == "auto"
+        else create_engine(name, model)
+    )
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -329,7 +380,7 @@ def fingerprint(model: StyleModel) -> list[float]:
     y, x = torch.meshgrid(torch.arange(64) / 64, torch.arange(64) / 64, indexing="ij")
     content = torch.stack([0.5 + 0.45 * torch.sin(6.2832 * (x * (c + 1) + y * (3 - c)) + c) for c in range(3)])
     style = torch.stack([0.5 + 0.45 * torch.cos(6.2832 * (x * (7 - 2 * c) - y * (c + 5))) for c in range(3)])
-    (output,) = Stylizer(model, model.example_styles(style)[:1])(content[None])
+    (output,) = Stylizer(model, model.example_styles(style)[:1], engine="eager")(content[None])
     return [round(float(mean), 4) for mean in adaptive_avg_pool2d(output, 4).flatten()]
 
 
@@ -344,14 +395,28 @@ def listed(value: Any) -> list[Any]:
 
 
 def load_styles(model: StyleModel, styles: Sequence[ImageLike | int], size: int | None = None) -> list[Style]:
-    """Reads styles as `Stylizer` takes them: images as tensors; numbers and names of trained styles as they are.
+    """Reads styles as `Stylizer` takes them: images as tensors, files of codes as codes, names of trained styles as they are.
 
     Raises:
         ImageError: If an image cannot be read.
         StylezooError: If there is a size, but the model takes no image.
     """
     check_style_size(model, size)
-    return [model.read_style(style, lambda image: load_style(image, size)) for style in styles]
+    return [_loaded(model, style, size) for style in styles]
+
+
+def _loaded(model: StyleModel, style: ImageLike | int, size: int | None) -> Style:
+    """Reads one style; a file of codes is named with the style, as in styles.safetensors:waves."""
+    if isinstance(style, (str, Path)) and is_reference(str(style)):
+        path, name = split_reference(str(style))
+        codes = load_codes(path, model, None if name is None else [name])
+        if len(codes) > 1:
+            raise StylezooError(
+                f"{path} holds {len(codes)} styles: name one of them, such as {path}:{next(iter(codes))}."
+            )
+        return next(iter(codes.values()))
+    loaded: Style = model.read_style(style, lambda image: load_style(image, size))
+    return loaded
 
 
 def check_style_size(model: StyleModel, size: int | None) -> None:

@@ -52,7 +52,7 @@ def style_interpolation(
         images.append([])
         for j in range(side):
             weights = bilinear(i / (side - 1), j / (side - 1))
-            output = Stylizer(model, list(corners), style_weights=weights)(photo).cpu()
+            output = Stylizer(model, list(corners), style_weights=weights, engine="eager")(photo).cpu()
             images[-1].append(output[0])
             features = losses.features(output)
             values = [losses(features, content, target)[1] for target in targets]

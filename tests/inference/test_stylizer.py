@@ -44,7 +44,7 @@ def test_stylize_takes_files_images_and_tensors(adain: AdaIN, tmp_path: Path) ->
 
 def test_output_is_rounded_and_clamped(adain: AdaIN) -> None:
     expected = (adain(CONTENT[None], STYLE[None]).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).byte().numpy()
-    assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, STYLE, adain)), expected)
+    assert np.array_equal(np.asarray(stylezoo.stylize(CONTENT, STYLE, adain, engine="eager")), expected)
 
 
 def test_size_is_the_short_side(adain: AdaIN) -> None:
@@ -59,7 +59,8 @@ def test_style_weights(adain: AdaIN) -> None:
     other = 1 - STYLE
     codes = [adain.encode_style(s[None]) for s in (STYLE, other)]
     expected = adain.decode(CONTENT[None], codes, weights=[0.25, 0.75]).clamp(0, 1)
-    torch.testing.assert_close(Stylizer(adain, [STYLE, other], style_weights=[1, 3])(CONTENT[None]), expected)
+    stylizer = Stylizer(adain, [STYLE, other], style_weights=[1, 3], engine="eager")
+    torch.testing.assert_close(stylizer(CONTENT[None]), expected)
 
 
 def test_a_batch_with_coral_is_its_singles(adain: AdaIN) -> None:
