@@ -459,6 +459,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def as_table(rows: Sequence[Row]) -> str:
+    """Returns rows as a Markdown table; floats have four significant digits."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([_text(row[column], 4) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def as_latex(rows: Sequence[Row]) -> str:
     """Returns rows as a ``tabular`` in booktabs style; floats have four significant digits."""
     numbers = [all(isinstance(row[column], (int, float, type(None))) for row in rows) for column in rows[0]]
@@ -493,21 +500,13 @@ def as_markdown(
         settings: The settings that were given.
         made_by: The command line that reproduces the files.
     """
-    columns = list(result.rows[0])
     every = {**{name: setting.default for name, setting in study.settings.items()}, **settings}
     if every.get("models"):
         every = {name: value for name, value in every.items() if name not in TRAINING_SETTINGS}
     lines = [
         f"# {study.title}",
         f"{study.description}\n\nSource: {study.source}, <{study.paper}>.",
-        "\n".join(
-            f"| {' | '.join(cells)} |"
-            for cells in [
-                columns,
-                ["---"] * len(columns),
-                *([_text(row[column], 4) for column in columns] for row in result.rows),
-            ]
-        ),
+        as_table(result.rows),
         *result.notes,
         *(f"![{Path(file).stem}]({file})" for file in files if file.endswith(".png")),
         f"    {made_by}",

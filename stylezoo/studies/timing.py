@@ -6,12 +6,13 @@ import inspect
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +30,9 @@ Numbers = Mapping[int, float]
 
 Sample = tuple[float, float]
 """Seconds to encode the style and to decode; of systems that optimize, for the preparation and for one iteration."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def untrained(methods: Sequence[Method]) -> dict[str, StyleModel]:
 
 
 def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int) -> dict[tuple[str, int], list[Sample]]:
-    """Times one image of every model in turn, round by round, so that other load on the machine affects all models alike.
+    """Times one image of every model in turn, see `interleaved`.
 
     Args:
         models: {name: model}, in eval mode.
@@ -170,41 +174,61 @@ def measure(models: Mapping[str, StyleModel], sizes: Sequence[int], rounds: int)
     Returns:
         {(name, size): samples}.
     """
-    samples: dict[tuple[str, int], list[Sample]] = {(name, size): [] for size in sizes for name in models}
+    samples: dict[tuple[str, int], list[Sample]] = {}
     for size in sizes:
         print(f"{len(models)} models, {size} x {size} pixels, {rounds} rounds after one to warm up")
         content, style = torch.rand(2, 1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device())
-        for number in range(rounds + 1):
-            for name, model in models.items():
-                sample = time_once(model, content, style)
-                if number > 0:
-                    samples[name, size].append(sample)
+        tasks = {name: partial(time_once, model, content, style) for name, model in models.items()}
+        samples |= {(name, size): values for name, values in interleaved(tasks, rounds).items()}
     return samples
+
+
+def interleaved(tasks: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Runs all tasks in turn, round by round, so that other load on the machine affects all of them alike.
+
+    One round to warm up precedes those that count. Every other round is in reversed order, so that no task always follows
+    the same one, whose data it would find in the caches.
+
+    Args:
+        tasks: Functions by name.
+        rounds: Number of rounds that count.
+
+    Returns:
+        What the functions returned, by name.
+    """
+    results: dict[str, list[T]] = {name: [] for name in tasks}
+    for number in range(rounds + 1):
+        for name in reversed(list(tasks)) if number % 2 else list(tasks):
+            result = tasks[name]()
+            if number > 0:
+                results[name].append(result)
+    return results
 
 
 @torch.inference_mode()
 def time_once(model: StyleModel, content: Tensor, style: Tensor) -> Sample:
     """Stylizes one image and returns the times; content and style are (1, 3, H, W) in [0, 1]."""
     stamps: list[float] = []
-    start = _now(model)
+    start = now(model.device)
     code = model.encode_style(model.example_styles(style)[0])
-    encoded = _now(model)
+    encoded = now(model.device)
     if model.kind == "optimization":
-        model.on_iteration = lambda _: stamps.append(_now(model))
+        model.on_iteration = lambda _: stamps.append(now(model.device))
     try:
         model.decode(content, code)
     finally:
         model.on_iteration = None
-    end = _now(model)
+    end = now(model.device)
     if not stamps:
         return encoded - start, end - encoded
     iteration = (stamps[-1] - stamps[0]) / (len(stamps) - 1)  # the first one brings its allocations
     return max(0.0, end - start - len(stamps) * iteration), iteration
 
 
-def _now(model: StyleModel) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+def now(on: torch.device) -> float:
+    """Returns the time in seconds at which a device has finished what it was given."""
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)
     return time.perf_counter()
 
 
@@ -225,11 +249,16 @@ def machine() -> str:
     """Returns the name of the processor that studies compute on, and the version of torch."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """Returns the name of the CPU."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         name = found[0].partition(":")[2].strip() if found else name
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
+    return name
 
 
 def _rows(
