@@ -129,7 +129,7 @@ def in_process(case: Case, timeout: float) -> Result:
     command = [sys.executable, str(Path(__file__).with_name("inference_case.py")), json.dumps(asdict(case))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:
         return {"error": f"it took more than {timeout:.0f} s"}
     if done.returncode:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -48,3 +51,210 @@ def test_public_networks_of_other_structures(public: ModuleType) -> None:
         model = stylezoo.create_model(system, **settings) if "encoder" in settings else thin_model(system, **settings)
         with pytest.raises(StylezooError, match=message):
             public.public_style(model)
+
+
+def vgg_flops_per_pixel(divisor: int) -> float:
+    """Of VGG-19 up to relu4_1, from the sizes of its convolutions: 2 C_in 3^2 C_out at 1, 1/4, 1/16 and 1/64 of the pixels."""
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, 256, 512]
+    blocks = [1, 1, 2, 2, 3, 3, 3, 3, 4]
+    channels = [3, *(width // divisor for width in widths[1:])]
+    pairs = zip(channels, channels[1:], blocks, strict=False)
+    return 2 * 3 * 3 + sum(18 * before * after / 4 ** (block - 1) for before, after, block in pairs)
+
+
+def test_work_is_that_of_the_formulas() -> None:
+    """AdaIN: that of the encoder and of its mirror; attention: 4 N M C."""
+    work = import_module("work")
+    assert vgg_flops_per_pixel(1) == pytest.approx(482_706, rel=1e-6)
+    model = thin_model("adain").eval()
+    content = torch.rand(1, 3, 64, 48)
+    code = model.encode_style(content)
+    counter = work.count(model.decode, content, code)
+    assert counter.flops == 64 * 48 * (2 * vgg_flops_per_pixel(8) - 2 * 3 * 3)  # the decoder has no map of colors
+    assert work.count(torch.inference_mode()(model.decode), content, code).flops == counter.flops
+    query, key = torch.rand(1, 1, 24, 16), torch.rand(1, 1, 40, 16)
+    attention = work.count(torch.nn.functional.scaled_dot_product_attention, query, key, key)
+    assert attention.flops == 4 * 24 * 40 * 16
+
+
+def test_the_least_time_is_arithmetic_or_traffic() -> None:
+    work = import_module("work")
+    counter = work.WorkCounter()
+    counter.operations = [work.Operation("mm", 1000, 10), work.Operation("mm", 10, 1000)]
+    assert counter.seconds(100, 50, 2) == pytest.approx(1000 / 100 + 1000 * 2 / 50)
+    product = work.count(torch.mm, torch.rand(3, 5), torch.rand(5, 7)).operations
+    assert product == [work.Operation("mm", 2 * 3 * 5 * 7, 3 * 5 + 5 * 7 + 3 * 7)]
+
+
+def test_ratios_are_those_of_the_rounds() -> None:
+    table = import_module("inference_table")
+    spread = table.ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])
+    assert (spread.median, spread.low, spread.high) == (3.0, 2.0, 4.0)  # the ratio of the medians would be 4
+    with pytest.raises(ValueError, match="shorter"):
+        table.ratios([1.0, 2.0], [1.0])
+
+
+def test_estimates() -> None:
+    """Convolutions grow with the pixels, attention with their square; noise at small sizes does not make them shrink."""
+    extrapolated = import_module("inference").extrapolated
+    for linear, quadratic in [(3.0, 0.0), (2.0, 1e-6), (0.0, 1e-6)]:
+        known = {s: linear * s**2 + quadratic * s**4 for s in (128, 256, 512)}
+        assert extrapolated(known, 2048) == pytest.approx(linear * 2048**2 + quadratic * 2048**4)
+    assert extrapolated({256: 2.0, 512: 4.0}, 1024) == 16.0
+    assert extrapolated({512: 4.0}, 1024) == 16.0
+    assert extrapolated({1024: 4.0}, 512) is None
+
+
+class Machine:
+    """Stands for the process of a case: images of 256 px take a second and 100 MiB, the baseline twice of both."""
+
+    def __init__(self) -> None:
+        self.cases: list[Any] = []
+
+    def __call__(self, case: Any, timeout: float) -> dict[str, Any]:
+        self.cases.append(case)
+        scale = (case.size / 256) ** 2
+        factors = {task: (2.0 if task.startswith("public") else 1.0) * scale for task in case.tasks}
+        if case.what == "memory":
+            (factor,) = factors.values()
+            return {"loaded": 50.0, "peak": 50 + 100 * factor, "seconds": factor, "flops": [10**9, 10**9]}
+        factors = {task: factor / (2 if task == "eager/kept" else 1) for task, factor in factors.items()}
+        return {
+            "seconds": {task: [factor] * case.rounds for task, factor in factors.items()},
+            "matrix": [1e10] * case.rounds,
+            "difference": {},
+        }
+
+
+def benchmark(folder: Path, machine: Machine, **options: Any) -> Any:
+    inference = import_module("inference")
+    settings = {"models": ["adain", "cin"], "sizes": [256, 512, 1024, 2048], "engines": ["eager"], "rounds": 5}
+    settings |= {"seconds": 20.0, "memory_gib": 100.0, "threads": 1, **options}
+    return inference.Benchmark(inference.Options(output=folder, **settings), machine)
+
+
+def test_what_takes_too_long_or_too_much_memory_is_left_out(tmp_path: Path) -> None:
+    machine = Machine()
+    run = benchmark(tmp_path, machine)
+    assert run.run() == []
+    left_out = run.measured.left_out
+    # 1024 px take 16 s, once but not in four rounds; the baseline would take 32 s.
+    assert "about 32 s per image" in left_out["adain", "public", 1024]
+    assert "about 16 s in each of 4 rounds" in left_out["adain", "time of eager/encoded", 1024]
+    assert "left out already at 1024 px" in left_out["adain", "public", 2048]
+    assert "about 64 s per image" in left_out["cin", "eager", 2048]
+    assert {c.rounds for c in machine.cases if c.what == "time" and c.size == 256} == {5}
+    # A task of CIN takes 4 s once at 512 px, but 2 s by its times at 256 px; one of AdaIN 4 s: four rounds after the first.
+    rounds = {c.model: c.rounds for c in machine.cases if c.what == "time" and c.size == 512}
+    assert rounds == {"cin": 5, "adain": 4}
+    limited = benchmark(tmp_path / "memory", Machine(), memory_gib=0.6)
+    limited.run()
+    assert "about 0.8 GiB, and a case may take 0.6 GiB" in limited.measured.left_out["adain", "public", 512]
+    assert ("adain", "eager", 512) in limited.measured.memories
+
+
+def test_tables(tmp_path: Path) -> None:
+    run = benchmark(tmp_path, Machine(), seconds=40.0)
+    run.write(run.run(), "python benchmarks/inference.py")
+    with (tmp_path / "inference.csv").open(newline="") as file:
+        found = {(row["model"], row["size"], row["engine"]): row for row in csv.DictReader(file)}
+    row = found["adain", "512", "eager"]
+    assert [float(row[f"ratio, {mode}, median"]) for mode in ("style encoded", "code kept")] == [2, 4]
+    assert (float(row["s, code kept"]), float(row["images per s"])) == (2, 0.5)
+    assert float(row["share of matrix rate"]) == pytest.approx(1e9 / 2 / 1e10)
+    assert (float(row["peak, MiB"]), float(row["peak less loaded, MiB"])) == (450, 400)
+    assert row["must show"] == ">= 1.5 encoded: holds; >= 2.4 kept: holds"
+    public = found["adain", "512", "public"]
+    assert (public["s, code kept"], public["ratio, style encoded, median"]) == ("", "")
+    assert found["cin", "512", "eager"]["ratio, code kept, median"] == ""  # there is no baseline
+    text = (tmp_path / "README.md").read_text()
+    assert "| 4.00 (4.00 to 4.00) x | eager | yes |" in text and "| not measured |" in text
+    assert "- adain at 2048 px, public: about 128 s per image" in text
+
+
+def test_lines_that_do_not_hold() -> None:
+    table = import_module("inference_table")
+    seconds = {"public/encoded": [3.0, 3.0, 3.0], "eager/encoded": [2.5, 2.0, 2.4], "eager/kept": [1.0, 1.0, 1.0]}
+    memories = {
+        ("sanet", "eager", 1024): {"peak": 1000.0, "loaded": 500.0},
+        ("adain", "eager", 1024): {"peak": 900.0, "loaded": 450.0},
+    }
+    measured = table.Measured(["adain"], ["eager"], [512], {("adain", 512): {"seconds": seconds}}, memories)
+    lines = {str(row["line"]): row for row in table.claim_rows(measured)}
+    held = {line.partition(":")[0]: row["holds"] for line, row in lines.items() if row["holds"]}
+    assert held == {
+        "adain at 512 px with the style encoded": "no",
+        "adain at 512 px with the style's code kept": "yes",
+        "sanet at 1024 px": "no",
+    }
+    assert lines["sanet at 1024 px: peak memory at most 64 MiB above that of adain"]["measured"].startswith("100 MiB")
+
+
+def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Machine()
+    waiting = benchmark(tmp_path, first, minutes=0.0).run()
+    assert len(waiting) == 8 and waiting[0] == "adain at 256 px" and not first.cases
+    benchmark(tmp_path, first, sizes=[256]).run()
+    second = Machine()
+    run = benchmark(tmp_path, second)
+    run.run()
+    assert first.cases and {case.size for case in second.cases} == {512, 1024}
+    assert not set(first.cases) & set(second.cases) and ("adain", "eager", 256) in run.measured.memories
+    third = Machine()
+    benchmark(tmp_path, third).run()
+    assert not third.cases
+    monkeypatch.setattr(import_module("inference"), "code_version", lambda: "another")
+    benchmark(tmp_path, third, keep=True).run()
+    assert not third.cases
+    benchmark(tmp_path, third).run()
+    assert set(third.cases) == set(first.cases) | set(second.cases)
+
+
+def test_failures_are_named_and_tried_again(tmp_path: Path) -> None:
+    machine = Machine()
+    run = benchmark(tmp_path, lambda case, timeout: {"error": "killed"} if case.size == 512 else machine(case, timeout))
+    run.run()
+    assert run.measured.left_out["adain", "eager", 512] == "killed"
+    assert ("adain", 256) in run.measured.times and ("adain", 512) not in run.measured.times
+    again = Machine()
+    benchmark(tmp_path, again, sizes=[256, 512]).run()
+    assert {case.size for case in again.cases} == {512}
+
+
+def test_models_of_the_table(tmp_path: Path) -> None:
+    run = benchmark(tmp_path, Machine(), models=None)
+    assert {"adain", "johnson", "adain.slim"} <= set(run.measured.models) and "gatys" not in run.measured.models
+    for name, message in [("gatys", "optimizes"), ("adian", "did you mean")]:
+        with pytest.raises(StylezooError, match=message):
+            benchmark(tmp_path, Machine(), models=[name])
+
+
+def test_a_case_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = import_module("inference_case")
+    monkeypatch.setattr(case, "build", lambda name, device: thin_model(case.system_of(name)).eval())
+    tasks = ("public/encoded", "eager/encoded", "eager/kept")
+    result = case.measure(case.Case("time", "adain", 64, tasks, rounds=2))
+    assert {name: len(seconds) for name, seconds in result["seconds"].items()} == dict.fromkeys(tasks, 2)
+    assert all(second > 0 for seconds in result["seconds"].values() for second in seconds)
+    assert len(result["matrix"]) == 2 and 0 <= result["difference"]["eager"] < 1e-3
+    encoded, kept = (case.measure(case.Case("memory", "adain", 64, (task,))) for task in tasks[1:])
+    public = case.measure(case.Case("memory", "adain", 64, tasks[:1]))
+    assert encoded["peak"] >= encoded["loaded"] > 0 and len(encoded["flops"]) == 2
+    assert sum(encoded["flops"]) == sum(public["flops"]) and kept["flops"] == encoded["flops"][1:]
+    assert case.modes("cin") == ("kept",) and not case.has_baseline("cin") and case.has_baseline("adain.slim")
+
+
+def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    inference, case = import_module("inference"), import_module("inference_case")
+    script = tmp_path / "inference_case.py"
+    monkeypatch.setattr(inference, "__file__", str(tmp_path / "inference.py"))
+    given = case.Case("time", "adain", 64, ("eager/kept",))
+    for code, message in [
+        ("raise ValueError('no such thing')", "ValueError: no such thing"),
+        ("import os; os.kill(os.getpid(), 9)", "killed"),
+        ("import time; time.sleep(60)", "more than 1 s"),
+    ]:
+        script.write_text(code)
+        assert message in inference.in_process(given, 1.0)["error"]
+    script.write_text("import sys; print('noise'); print(sys.argv[1])")
+    assert inference.in_process(given, 60.0)["tasks"] == ["eager/kept"]
