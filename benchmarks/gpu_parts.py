@@ -37,8 +37,8 @@ from stylezoo.training.callbacks import Compile
 from stylezoo.vgg import parse_name, random_weights
 
 RECIPES = Path(recipes.__file__).parents[1] / "experiments"
-COCO = 82_783
-"""Images of the training set of COCO 2014, an epoch of the recipes that count in epochs."""
+EPOCHS = {"COCO": 82_783, "Flickr": 31_783}
+"""Contents in an epoch of the recipes that count in epochs: COCO 2014's training set, and Flickr30k."""
 
 THIN = {"width": 0.25, "ngf": 32, "layers": 1, "predictor": "mobilenet_v2"}
 """Settings of small networks, for ``--quick``."""
@@ -367,7 +367,7 @@ def recipe(system: str) -> tuple[int, int, int]:
     settings = recipes.read(RECIPES / f"{system}.yaml")
     data, trainer = settings["data"], settings["trainer"]
     batch = int(data["batch_size"])
-    steps = trainer.get("max_steps") or trainer["max_epochs"] * math.ceil(COCO / batch)
+    steps = trainer.get("max_steps") or trainer["max_epochs"] * (EPOCHS[data["content"]["class_path"]] // batch)
     return batch, int(data["crop"]), int(steps)
 
 

@@ -36,9 +36,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import stylezoo
 from stylezoo import registry
-from stylezoo.checkpoints import find_model
-from stylezoo.errors import StylezooError, check_number
+from stylezoo.checkpoints import create_model, find_model
+from stylezoo.errors import StylezooError, check_choice, check_number
 from stylezoo.files import replacing
+from stylezoo.inference.engines import ENGINES
+from stylezoo.inference.tuning import candidates, has_fast_bfloat16
 from stylezoo.studies.base import as_csv
 from stylezoo.studies.timing import processor
 
@@ -55,7 +57,7 @@ class Options:
         output: The folder of the results.
         models: Systems, with random weights, and names of weights; null for all systems that do not optimize, and adain.slim.
         sizes: Sides of content and style in pixels.
-        engines: The engines; null for all that this machine has.
+        engines: The engines; null for those that ``auto`` chooses from on this machine.
         rounds: Rounds of timings; fewer, at least 3, where they would exceed ``seconds``.
         seconds: The most that one case may take, by the estimate.
         memory_gib: The most memory that a case may take, by the estimate; null for nine tenths of what is available.
@@ -78,9 +80,11 @@ class Options:
     keep: bool = False
 
 
-def engines() -> list[str]:
-    """Returns the engines of this machine."""
-    return ["eager"]
+def engines(device: str) -> list[str]:
+    """Returns the engines that ``auto`` chooses from on a machine: torch.compile, which takes minutes on CPUs, is not among them."""
+    model = create_model("johnson", width=0.25).to(device).eval()
+    names = candidates(model)
+    return [name for name in names if name != "bfloat16" or has_fast_bfloat16()]
 
 
 def extrapolated(known: Mapping[int, float], size: int) -> float | None:
@@ -162,7 +166,7 @@ class Benchmark:
         self.options, self.measure, self.tell = options, measure, tell
         self.threads = options.threads or torch.get_num_threads()
         self.limit = 1024 * options.memory_gib if options.memory_gib else 0.9 * memory("MemAvailable")
-        self.measured = Measured(self._models(), options.engines or engines(), sorted(options.sizes))
+        self.measured = Measured(self._models(), options.engines or engines(options.device), sorted(options.sizes))
         self.version = code_version()
         self.file = options.output / "cases.json"
         self.cases: dict[str, Result] = json.loads(self.file.read_text()) if self.file.exists() else {}
@@ -291,6 +295,8 @@ def main(options: Options) -> None:
     """Measures all cases that are not there yet, and writes the tables."""
     check_number("rounds", options.rounds, "a whole number from 3 up", FEWEST_ROUNDS, whole=True)
     check_number("seconds", options.seconds, "a number of seconds greater than 0", 1e-3)
+    for engine in options.engines or []:
+        check_choice("engines", engine, list(ENGINES))
     for size in options.sizes:
         check_number("sizes", size, "sides in pixels from 32 to 65536", 32, 65536, whole=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

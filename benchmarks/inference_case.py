@@ -27,6 +27,7 @@ from work import count
 from stylezoo import registry, weights
 from stylezoo.checkpoints import load_model
 from stylezoo.inference import Stylizer
+from stylezoo.inference.engines import ENGINES, create_engine
 from stylezoo.module import StyleModel
 from stylezoo.studies.timing import Method, interleaved, now, untrained
 
@@ -99,10 +100,11 @@ def steps(name: str, case: Case, model: StyleModel | None, content: Tensor, styl
         return [torch.no_grad()(partial(network, content, style))]
     model = model or build(case.model, content.device)
     styles = model.example_styles(style)[:1]
-    stylizer = [] if mode == "encoded" else [Stylizer(model, styles)]
+    runs = create_engine(engine, model)
+    stylizer = [] if mode == "encoded" else [Stylizer(model, styles, engine=runs)]
 
     def encode() -> None:
-        stylizer[:] = [Stylizer(model, styles)]
+        stylizer[:] = [Stylizer(model, styles, engine=runs)]
 
     def decode() -> Tensor:
         return stylizer[0](content)
@@ -160,7 +162,8 @@ def measure_memory(case: Case) -> dict[str, Any]:
 
     Returns:
         ``loaded``, the memory of the process before (MiB; of the CUDA device, where there is one), ``peak``, the most until its
-        end, ``seconds`` that it took, and ``flops``, multiplications and additions of its steps: 0 where an engine hides them.
+        end, ``first``, the seconds that it took, ``seconds`` that it takes from the second image on, where engines prepare
+        for a size, and ``flops``, multiplications and additions of its steps: none where an engine hides them.
     """
     content, style = images(case)
     device = content.device
@@ -176,10 +179,25 @@ def measure_memory(case: Case) -> dict[str, Any]:
         reset_peak()
         loaded = process_memory("VmRSS")
     start = now(device)
-    flops = [count(call).flops for call in calls]
-    seconds = now(device) - start
+    engine = name.partition("/")[0]
+    counted = engine in (
+        PUBLIC,
+        "eager",
+    )  # the compiler does not work below a counter, and kernels of libraries are hidden
+    flops = []
+    for call in calls:
+        if counted:
+            flops.append(count(call).flops)
+        else:
+            call()
+    first = seconds = now(device) - start
     peak = torch.cuda.max_memory_allocated(device) / MIB if device.type == "cuda" else process_memory("VmHWM")
-    return {"loaded": loaded, "peak": peak, "seconds": seconds, "flops": flops}
+    if engine in ENGINES and ENGINES[engine].prepares:
+        start = now(device)
+        for call in calls:
+            call()
+        seconds = now(device) - start
+    return {"loaded": loaded, "peak": peak, "first": first, "seconds": seconds, "flops": flops}
 
 
 def measure(case: Case) -> dict[str, Any]:

@@ -72,11 +72,9 @@ class Measured:
 
     def flops(self, model: str, engine: str, size: int) -> list[int]:
         """Multiplications and additions of a whole image and of one whose style is kept; engines do the work of eager."""
-        for name in (engine, "eager"):
-            counted = self.memories.get((model, name, size), {}).get("flops", [])
-            if any(counted):
-                return [sum(counted), counted[-1]]
-        return []
+        name = engine if engine == PUBLIC else "eager"
+        counted = self.memories.get((model, name, size), {}).get("flops", [])
+        return [sum(counted), counted[-1]] if counted else []
 
 
 @dataclass(frozen=True)
@@ -174,6 +172,9 @@ def row(measured: Measured, model: str, engine: str, size: int) -> Row:
         spread = measured.ratio(model, size, engine, mode)
         for part in ("median", "low", "high"):
             cells[f"ratio, {name}, {part}"] = getattr(spread, part) if spread else None
+    cells["s, preparation"] = (
+        memory["first"] - memory["seconds"] if memory.get("first", 0) > memory.get("seconds", 0) else None
+    )
     cells["peak, MiB"] = memory.get("peak")
     cells["peak less loaded, MiB"] = memory["peak"] - memory["loaded"] if "peak" in memory else None
     cells["GFLOP, style encoded"] = flops[0] / 1e9 if flops and not single else None
@@ -223,6 +224,7 @@ def page_rows(table: Sequence[Row]) -> list[Row]:
         for name in ("style encoded", "code kept"):
             numbers = [cells[f"ratio, {name}, {part}"] for part in ("median", "low", "high")]
             shown[f"ratio, {name}"] = str(Spread(*numbers)) if None not in numbers else None  # type: ignore[arg-type]
+        shown["s, preparation"] = _digits(cells["s, preparation"], 2)
         for name in ("peak, MiB", "peak less loaded, MiB"):
             shown[name] = _digits(cells[name], 4)
         for name in ("GFLOP, style encoded", "GFLOP, code kept"):
@@ -270,7 +272,8 @@ def page(measured: Measured, facts: Facts, rate: float | None, command: str, wai
 EXPLANATION = """\
 Square images, batches of one, noise as content and style. The engine `public` is the baseline (`benchmarks/public_style.py`).
 *s*: median of the rounds; *images per s*: with the style's code kept (the baseline encodes it each time). *Ratio*: the
-baseline's time over the engine's in the same round, median (smallest to largest). *Peak*: VmHWM of a process that
+baseline's time over the engine's in the same round, median (smallest to largest). *s, preparation*: what the first image of
+a size takes longer, where an engine compiles or converts for it. *Peak*: VmHWM of a process that
 encodes the style and stylizes one image; *less loaded*: without what the process had before. *GFLOP*: multiplications
 and additions of convolutions, matrix products and attention. *Share of matrix rate*: GFLOP over time, over the rate of
 matrix products in the same rounds; Winograd's convolutions do with fewer operations and may exceed 1. *Difference*:

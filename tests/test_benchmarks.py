@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -117,7 +119,7 @@ class Machine:
         factors = {task: (2.0 if task.startswith("public") else 1.0) * scale for task in case.tasks}
         if case.what == "memory":
             (factor,) = factors.values()
-            return {"loaded": 50.0, "peak": 50 + 100 * factor, "seconds": factor, "flops": [10**9, 10**9]}
+            return {"loaded": 50.0, "peak": 50 + 100 * factor, "first": factor, "seconds": factor, "flops": [10**9] * 2}
         factors = {task: factor / (2 if task == "eager/kept" else 1) for task, factor in factors.items()}
         return {
             "seconds": {task: [factor] * case.rounds for task, factor in factors.items()},
@@ -258,3 +260,78 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert message in inference.in_process(given, 1.0)["error"]
     script.write_text("import sys; print('noise'); print(sys.argv[1])")
     assert inference.in_process(given, 60.0)["tasks"] == ["eager/kept"]
+
+
+# gpu_check
+
+
+def test_gpu_check_runs_everywhere(tmp_path: Path) -> None:
+    """Every part at tiny sizes on the CPU."""
+    gpu_check = import_module("gpu_check")
+    found = gpu_check.main(gpu_check.Options(tmp_path, device="cpu", quick=True))
+    assert list(found) == list(import_module("gpu_parts").PARTS)
+    rows = [(name, row) for name, part in found.items() for row in part]
+    assert not [row for _, row in rows if row.get("error")] and all(part for part in found.values())
+    assert all(math.isfinite(value) for _, row in rows for value in row.values() if isinstance(value, float))
+    by_label = {(name, *map(str, list(row.values())[:2])): row for name, row in rows}
+    assert by_label["precision", "adain.slim", "bfloat16"]["finite"] is True
+    assert by_label["engines", "sanet", "winograd"]["within"] is True
+    assert by_label["attention", "sanet", "float32"]["linear memory"] is True
+    assert by_label["engines", "adain", "cuda"]["not here"].startswith("it is for NVIDIA GPUs")
+    assert all(row["losses are equal"] for row in found["deterministic"])
+    assert json.loads((tmp_path / "gpu_check.json").read_text())["parts"] == found
+    text = (tmp_path / "gpu_check.md").read_text()
+    assert "Failed or left out: none." in text and all(f"## {part.title}" in text for part in gpu_check.PARTS.values())
+
+
+def test_gpu_check_goes_on_after_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_check, parts = import_module("gpu_check"), import_module("gpu_parts")
+    clock = iter(range(100))
+    monkeypatch.setattr(gpu_check.time, "monotonic", lambda: next(clock))
+
+    def measure(setup: Any, item: int) -> dict[str, Any]:
+        if item == 1:
+            raise RuntimeError("reflection_pad2d_backward_cuda\ndoes not have a deterministic implementation")
+        return {"number": 2.0 * item, "within": item == 0}
+
+    part = parts.Part("Numbers", lambda setup: [(n,) for n in range(5)], ("item",), measure, 1)
+    setup = parts.Setup(torch.device("cpu"), True, tmp_path)
+    rows = list(gpu_check.rows_of(part, setup, 3.5))
+    assert rows[0] == {"item": 0, "number": 0.0, "within": True} and rows[2]["number"] == 4
+    assert rows[1]["error"].startswith("RuntimeError: reflection_pad2d_backward_cuda does not")
+    assert "the time of this part was up" in rows[3]["error"] and "error" in rows[4]
+    monkeypatch.setitem(gpu_check.PARTS, "rates", part)
+    text = gpu_check.page({"processor": "x"}, {"rates": rows}, 4.0, "python")
+    assert "Failed or left out: 3.\n\n- rates, 1: RuntimeError" in text and "Out of bounds: 1.\n\n- rates, 2" in text
+
+
+def test_gpu_check_shares_its_time() -> None:
+    gpu_check = import_module("gpu_check")
+    names, left, used = list(gpu_check.PARTS), 400.0, []
+    for number in range(len(names)):
+        used.append(gpu_check.shares(names[number:], left))
+        left -= used[-1]
+    assert left == pytest.approx(0) and used[0] / used[1] == pytest.approx(1) and min(used) > 10
+    with pytest.raises(StylezooError, match="parts must be"):
+        gpu_check.main(gpu_check.Options(Path("x"), device="cpu", parts=["everything"]))
+
+
+def test_a_part_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had written stays when it is killed; what it says when it fails is the reason."""
+    gpu_check = import_module("gpu_check")
+    script, options = tmp_path / "part.py", gpu_check.Options(tmp_path, device="cpu", quick=True)
+    monkeypatch.setattr(gpu_check, "__file__", str(script))
+    monkeypatch.setattr(gpu_check, "GRACE", 1.0)
+    begin = 'import sys, time, pathlib; pathlib.Path(sys.argv[2]).write_text(\'[{"kind": "float32"}]\');'
+    for end, reason in [("time.sleep(60)", "stopped after 2 s"), ("sys.exit('CUDA error')", "exit code 1: CUDA error")]:
+        script.write_text(begin + end)
+        first, last = gpu_check.in_process(options, "rates", tmp_path, 1.0)
+        assert first == {"kind": "float32"} and last == {"kind": "(the process)", "error": reason}
+    script.write_text(begin)
+    assert gpu_check.in_process(options, "rates", tmp_path, 10.0) == [{"kind": "float32"}]
+
+
+def test_schedules_are_those_of_the_recipes() -> None:
+    recipe = import_module("gpu_parts").recipe
+    assert recipe("adain") == (8, 256, 160_000) and recipe("johnson") == (4, 256, 41_390)
+    assert recipe("multi_level_adain") == (10, 512, 31_780)  # ten epochs of 31,783 images
