@@ -11,9 +11,10 @@ SIZE    ?= 256
 SECONDS ?= 120
 FOLDER  ?= runs/zoo
 REFERENCE ?= adain.public
+NAME    ?= here
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-portable fuzz notebooks results train-zoo lint format clean
+.PHONY: help install demo test test-portable fuzz notebooks results benchmark train-zoo lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ results: $(READY)  ## measure all models on this machine: make results CONTENT=p
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
+
+# Hours on a CPU; it resumes where it was stopped, and MINUTES=15 stops it. NAME is the folder in benchmarks/results.
+benchmark: $(READY)  ## measure the speed and memory of all systems and engines: make benchmark NAME=my_machine
+	$(BIN)/python benchmarks/inference.py --output "benchmarks/results/$(NAME)" $(if $(MINUTES),--minutes $(MINUTES))
 
 # One core for hours or days; it resumes where it was stopped. OVERLAY holds your data and weight files (tools/train_zoo.py).
 train-zoo: $(READY)  ## train the models that ship, one turn after another: make train-zoo OVERLAY=data.yaml FOLDER=runs/zoo

@@ -28,7 +28,7 @@ from statistics import median
 from typing import Literal
 
 import torch
-from inference_case import PUBLIC, Case, has_baseline, modes
+from inference_case import PUBLIC, Case, has_baseline, modes, parse, tiles
 from inference_table import Measured, Result, page, rows
 from jsonargparse import auto_cli
 from machine import describe, memory
@@ -57,7 +57,8 @@ class Options:
         output: The folder of the results.
         models: Systems, with random weights, and names of weights; null for all systems that do not optimize, and adain.slim.
         sizes: Sides of content and style in pixels.
-        engines: The engines; null for those that ``auto`` chooses from on this machine.
+        engines: The engines, in tiles with a suffix such as ``+tile1024``; null for those that ``auto`` chooses from on this
+            machine, and the one for tiles.
         rounds: Rounds of timings; fewer, at least 3, where they would exceed ``seconds``.
         seconds: The most that one case may take, by the estimate.
         memory_gib: The most memory that a case may take, by the estimate; null for nine tenths of what is available.
@@ -81,10 +82,11 @@ class Options:
 
 
 def engines(device: str) -> list[str]:
-    """Returns the engines that ``auto`` chooses from on a machine: torch.compile, which takes minutes on CPUs, is not among them."""
+    """Returns the engines that ``auto`` chooses from on a machine, without torch.compile on CPUs, and one of them in tiles."""
     model = create_model("johnson", width=0.25).to(device).eval()
-    names = candidates(model)
-    return [name for name in names if name != "bfloat16" or has_fast_bfloat16()]
+    names = [name for name in candidates(model) if name != "bfloat16" or has_fast_bfloat16()]
+    in_tiles = next(name for name in ("cuda", "winograd", "eager") if name in names)
+    return [*names, f"{in_tiles}+tile1024"]
 
 
 def extrapolated(known: Mapping[int, float], size: int) -> float | None:
@@ -200,12 +202,18 @@ class Benchmark:
                 return [f"{m} at {s} px" for m, s in todo[number:]]
         return []
 
-    def _engines(self, model: str) -> list[str]:
-        return [*([PUBLIC] if has_baseline(model) else []), *self.measured.engines]
+    def _engines(self, model: str, size: int) -> list[str]:
+        """The baseline and the engines; those in tiles only where there is more than one."""
+        found = [PUBLIC] if has_baseline(model) else []
+        for name in self.measured.engines:
+            tile = parse(name)[1]
+            if tile is None or (tile < size and tiles(model)):
+                found.append(name)
+        return found
 
     def _measure_memory(self, model: str, size: int) -> None:
         """Runs every engine once."""
-        for engine in self._engines(model):
+        for engine in self._engines(model, size):
             key = (model, engine, size)
             reason = self._too_much(model, engine, size)
             if reason is None:
@@ -236,7 +244,7 @@ class Benchmark:
     def _measure_times(self, model: str, size: int) -> None:
         """Times all engines that ran, and fit into the time with the fewest rounds."""
         expected: dict[str, float] = {}
-        for engine in self._engines(model):
+        for engine in self._engines(model, size):
             once = self.measured.memories.get((model, engine, size))
             if once is None:
                 continue
@@ -296,7 +304,7 @@ def main(options: Options) -> None:
     check_number("rounds", options.rounds, "a whole number from 3 up", FEWEST_ROUNDS, whole=True)
     check_number("seconds", options.seconds, "a number of seconds greater than 0", 1e-3)
     for engine in options.engines or []:
-        check_choice("engines", engine, list(ENGINES))
+        check_choice("engines", engine.partition("+tile")[0], list(ENGINES))
     for size in options.sizes:
         check_number("sizes", size, "sides in pixels from 32 to 65536", 32, 65536, whole=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -3,7 +3,8 @@
     python benchmarks/inference_case.py '{"what": "memory", "model": "adain", "size": 512, "tasks": ["eager/encoded"]}'
 
 prints the measured numbers as JSON. A task is an engine and a mode: ``eager/encoded`` encodes the style and stylizes,
-``eager/kept`` stylizes with a style that was encoded before, ``public/encoded`` is the baseline of `public_style.py`.
+``eager/kept`` stylizes with a style that was encoded before, ``eager+tile1024/kept`` does so in tiles of 1024 pixels, and
+``public/encoded`` is the baseline of `public_style.py`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,21 @@ class Case:
     device: str = "cpu"
 
 
+def parse(engine: str) -> tuple[str, int | None]:
+    """Splits an engine of the table into the package's and the side of its tiles.
+
+    >>> parse("winograd+tile1024"), parse("eager")
+    (('winograd', 1024), ('eager', None))
+    """
+    name, _, tile = engine.partition("+tile")
+    return name, int(tile) if tile else None
+
+
+def tiles(model: str) -> bool:
+    """Whether a model works in tiles."""
+    return registry.get(system_of(model)).supports_tiles
+
+
 def system_of(model: str) -> str:
     """Returns the system of a model that is given by a system or by a name of weights."""
     file = weights.table().models.get(model)
@@ -99,12 +115,12 @@ def steps(name: str, case: Case, model: StyleModel | None, content: Tensor, styl
         network = public_style(model if model is not None and same else build(system_of(case.model), content.device))
         return [torch.no_grad()(partial(network, content, style))]
     model = model or build(case.model, content.device)
-    styles = model.example_styles(style)[:1]
-    runs = create_engine(engine, model)
-    stylizer = [] if mode == "encoded" else [Stylizer(model, styles, engine=runs)]
+    engine, tile = parse(engine)
+    make = partial(Stylizer, model, model.example_styles(style)[:1], engine=create_engine(engine, model), tile=tile)
+    stylizer = [] if mode == "encoded" else [make()]
 
     def encode() -> None:
-        stylizer[:] = [Stylizer(model, styles, engine=runs)]
+        stylizer[:] = [make()]
 
     def decode() -> Tensor:
         return stylizer[0](content)
@@ -179,7 +195,7 @@ def measure_memory(case: Case) -> dict[str, Any]:
         reset_peak()
         loaded = process_memory("VmRSS")
     start = now(device)
-    engine = name.partition("/")[0]
+    engine, _ = parse(name.partition("/")[0])
     counted = engine in (
         PUBLIC,
         "eager",

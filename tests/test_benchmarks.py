@@ -155,6 +155,13 @@ def test_what_takes_too_long_or_too_much_memory_is_left_out(tmp_path: Path) -> N
     assert ("adain", "eager", 512) in limited.measured.memories
 
 
+def test_tiles_are_engines_of_large_images(tmp_path: Path) -> None:
+    machine = Machine()
+    benchmark(tmp_path, machine, models=["adain", "johnson"], engines=["eager+tile512"], sizes=[512, 1024]).run()
+    tiled = {(case.model, case.size) for case in machine.cases if any("tile" in task for task in case.tasks)}
+    assert ("adain", 1024) in tiled and not {("adain", 512), ("johnson", 512), ("johnson", 1024)} & tiled
+
+
 def test_tables(tmp_path: Path) -> None:
     run = benchmark(tmp_path, Machine(), seconds=40.0)
     run.write(run.run(), "python benchmarks/inference.py")
@@ -239,6 +246,8 @@ def test_a_case_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(seconds) for name, seconds in result["seconds"].items()} == dict.fromkeys(tasks, 2)
     assert all(second > 0 for seconds in result["seconds"].values() for second in seconds)
     assert len(result["matrix"]) == 2 and 0 <= result["difference"]["eager"] < 1e-3
+    in_tiles = case.measure(case.Case("time", "adain", 64, ("public/encoded", "eager+tile32/kept"), rounds=1))
+    assert 0 <= in_tiles["difference"]["eager+tile32"] < 1e-3
     encoded, kept = (case.measure(case.Case("memory", "adain", 64, (task,))) for task in tasks[1:])
     public = case.measure(case.Case("memory", "adain", 64, tasks[:1]))
     assert encoded["peak"] >= encoded["loaded"] > 0 and len(encoded["flops"]) == 2
