@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import json
 import math
 from importlib import import_module
@@ -94,6 +95,12 @@ def test_ratios_are_those_of_the_rounds() -> None:
     assert (spread.median, spread.low, spread.high) == (3.0, 2.0, 4.0)  # the ratio of the medians would be 4
     with pytest.raises(ValueError, match="shorter"):
         table.ratios([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize("name", ["inference", "inference_case", "inference_table"])
+def test_examples_of_docstrings(name: str) -> None:
+    results = doctest.testmod(import_module(name))
+    assert results.attempted and not results.failed
 
 
 def test_estimates() -> None:
@@ -196,6 +203,10 @@ def test_lines_that_do_not_hold() -> None:
         "adain at 512 px with the style's code kept": "yes",
         "sanet at 1024 px": "no",
     }
+    assert table.PeakClaim("sanet", 1024, 1000.0).verdict(measured, "eager")[0]
+    assert not table.PeakClaim("sanet", 1024, 999.0).verdict(measured, "eager")[0]
+    only = table.RatioClaim("adain", 512, "kept", 3.0, "bfloat16")
+    assert only.verdict(measured, "eager") is None  # it is about another engine
     assert lines["sanet at 1024 px: peak memory at most 64 MiB above that of adain"]["measured"].startswith("100 MiB")
 
 
