@@ -140,7 +140,7 @@ def page(facts: dict[str, Any], found: dict[str, list[Row]], seconds: float, com
         lines.append(f"## {PARTS[name].title}")
         lines += [PARTS[name].note] if PARTS[name].note else []
         cells = [{column: _shown(row.get(column)) for column in columns} for row in rows]
-        lines.append(as_table(cells) if cells else "Nothing was measured.")  # type: ignore[arg-type]
+        lines.append(as_table(cells) if cells else "Nothing was measured.")
     return "\n\n".join(lines) + "\n"
 
 

@@ -405,7 +405,13 @@ def train(setup: Setup, system: str, steps: int, **options: Any) -> StepTimer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    settings = {"accelerator": kind, "devices": 1, "max_steps": steps, "max_epochs": -1, "callbacks": callbacks}
+    settings: dict[str, Any] = {
+        "accelerator": kind,
+        "devices": 1,
+        "max_steps": steps,
+        "max_epochs": -1,
+        "callbacks": callbacks,
+    }
     data: Any = DataLoader([images] * steps, batch_size=None)  # type: ignore[arg-type]
     Trainer(**settings, **quiet, **options).fit(model, data)
     return timer
