@@ -27,6 +27,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stylezoo.environment import settle
+
+settle()
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products: read when CUDA starts
 
 import torch

@@ -37,6 +37,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import stylezoo
 from stylezoo import registry
 from stylezoo.checkpoints import create_model, find_model
+from stylezoo.environment import settle
 from stylezoo.errors import StylezooError, check_choice, check_number
 from stylezoo.files import replacing
 from stylezoo.inference.engines import ENGINES
@@ -134,6 +135,7 @@ def in_process(case: Case, timeout: float) -> Result:
     """
     command = [sys.executable, str(Path(__file__).with_name("inference_case.py")), json.dumps(asdict(case))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
+    settle(environment)  # as the command line does
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:
