@@ -202,3 +202,5 @@ if __name__ == "__main__":
             print(f"The results are in {given.output / 'gpu_check.md'}.")
     except StylezooError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # the parts that are done are written
+        sys.exit(130)

@@ -173,9 +173,7 @@ class Benchmark:
         self.measured = Measured(self._models(), options.engines or engines(options.device), sorted(options.sizes))
         self.version = code_version()
         self.file = options.output / "cases.json"
-        self.cases: dict[str, Result] = json.loads(self.file.read_text()) if self.file.exists() else {}
-        if not options.keep:
-            self.cases = {key: case for key, case in self.cases.items() if case["version"] == self.version}
+        self.cases = self._stored()
         self.deadline = time.monotonic() + 60 * options.minutes if options.minutes is not None else float("inf")
 
     def _models(self) -> list[str]:
@@ -188,6 +186,16 @@ class Benchmark:
             elif registry.get(name).kind == "optimization":
                 raise StylezooError(f"{name} optimizes its images: `reproduce adain_speed` times it, not this table.")
         return self.options.models
+
+    def _stored(self) -> dict[str, Result]:
+        """What earlier runs have measured."""
+        if not self.file.exists():
+            return {}
+        try:
+            cases: dict[str, Result] = json.loads(self.file.read_text())
+            return {key: case for key, case in cases.items() if self.options.keep or case["version"] == self.version}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StylezooError(f"{self.file} is damaged: delete it, or name another folder (--output).") from error
 
     def run(self) -> list[str]:
         """Measures all cases, size by size.
@@ -334,3 +342,5 @@ if __name__ == "__main__":
         main(auto_cli(Options, as_positional=False))
     except StylezooError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # the tables are written, and the next run goes on
+        sys.exit(130)

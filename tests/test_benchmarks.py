@@ -241,6 +241,14 @@ def test_failures_are_named_and_tried_again(tmp_path: Path) -> None:
     assert {case.size for case in again.cases} == {512}
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {}}'])
+def test_damaged_results(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cases.json").write_text(text)
+    with pytest.raises(StylezooError, match="is damaged: delete it"):
+        benchmark(tmp_path, Machine())
+    assert (tmp_path / "cases.json").read_text() == text
+
+
 def test_models_of_the_table(tmp_path: Path) -> None:
     run = benchmark(tmp_path, Machine(), models=None)
     assert {"adain", "johnson", "adain.slim"} <= set(run.measured.models) and "gatys" not in run.measured.models
