@@ -158,14 +158,14 @@ class Benchmark:
     Args:
         options: The options.
         measure: Measures a case within a number of seconds, see `in_process`.
-        tell: Told what is measured.
+        tell: Told what is measured, the number of pairs of models and sizes that are done, and that of all.
     """
 
     def __init__(
         self,
         options: Options,
         measure: Callable[[Case, float], Result] = in_process,
-        tell: Callable[[str], None] = lambda text: None,
+        tell: Callable[[str, int, int], None] = lambda text, done, total: None,
     ) -> None:
         self.options, self.measure, self.tell = options, measure, tell
         self.threads = options.threads or torch.get_num_threads()
@@ -174,6 +174,7 @@ class Benchmark:
         self.version = code_version()
         self.file = options.output / "cases.json"
         self.cases = self._stored()
+        self.done, self.total = 0, len(self.measured.sizes) * len(self.measured.models)
         self.deadline = time.monotonic() + 60 * options.minutes if options.minutes is not None else float("inf")
 
     def _models(self) -> list[str]:
@@ -204,12 +205,12 @@ class Benchmark:
             What a next run would measure, ``MODEL at SIZE px``, if the time was up.
         """
         todo = [(model, size) for size in self.measured.sizes for model in self.measured.models]
-        for number, (model, size) in enumerate(todo):
+        for self.done, (model, size) in enumerate(todo):
             try:
                 self._measure_memory(model, size)
                 self._measure_times(model, size)
             except TimeIsUp:
-                return [f"{m} at {s} px" for m, s in todo[number:]]
+                return [f"{m} at {s} px" for m, s in todo[self.done :]]
         return []
 
     def _engines(self, model: str, size: int) -> list[str]:
@@ -289,7 +290,7 @@ class Benchmark:
             return self.cases[key]
         if time.monotonic() > self.deadline:
             raise TimeIsUp
-        self.tell(f"{case.model} at {case.size} px, {case.what}")
+        self.tell(f"{case.model} at {case.size} px, {case.what}", self.done, self.total)
         timeout = 120 + 5 * self.options.seconds * max(1, len(case.tasks))
         result = {"version": self.version, **self.measure(case, timeout)}
         if "error" not in result:
@@ -317,18 +318,12 @@ def main(options: Options) -> None:
         check_choice("engines", engine.partition("+tile")[0], list(ENGINES))
     for size in options.sizes:
         check_number("sizes", size, "sides in pixels from 32 to 65536", 32, 65536, whole=True)
+    benchmark = Benchmark(options)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     command = shlex.join(["python", "benchmarks/inference.py", *sys.argv[1:]])
     with Progress(*columns) as progress:
-        bar = progress.add_task("Measuring", total=None)
-        done = 0
-
-        def tell(text: str) -> None:
-            nonlocal done
-            done += 1
-            progress.update(bar, description=text, completed=done)
-
-        benchmark = Benchmark(options, tell=tell)
+        bar = progress.add_task("Measuring", total=benchmark.total)
+        benchmark.tell = lambda text, done, total: progress.update(bar, description=text, completed=done)
         waiting: list[str] = []
         try:
             waiting = benchmark.run()

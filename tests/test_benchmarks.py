@@ -211,10 +211,13 @@ def test_lines_that_do_not_hold() -> None:
 
 
 def test_a_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Machine()
+    first, told = Machine(), list[tuple[str, int, int]]()
     waiting = benchmark(tmp_path, first, minutes=0.0).run()
     assert len(waiting) == 8 and waiting[0] == "adain at 256 px" and not first.cases
-    benchmark(tmp_path, first, sizes=[256]).run()
+    begun = benchmark(tmp_path, first, sizes=[256])
+    begun.tell = lambda *words: told.append(words)
+    begun.run()
+    assert told[0] == ("adain at 256 px, memory", 0, 2) and told[-1] == ("cin at 256 px, time", 1, 2)
     second = Machine()
     run = benchmark(tmp_path, second)
     run.run()
