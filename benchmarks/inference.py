@@ -28,7 +28,7 @@ from statistics import median
 from typing import Literal
 
 import torch
-from inference_case import PUBLIC, Case, has_baseline, modes, parse, tiles
+from inference_case import PUBLIC, Case, Clock, has_baseline, modes, parse, tiles
 from inference_table import Measured, Result, page, rows
 from jsonargparse import auto_cli
 from machine import describe, memory
@@ -66,6 +66,7 @@ class Options:
         minutes: Begins no further case after this time; null for no limit.
         threads: Threads of the CPU; null for as many as PyTorch takes.
         device: Where to compute: ``cpu`` or ``cuda``.
+        clock: ``wall``, or ``cpu`` for the processor time of all threads: for machines that do other work, with one thread.
         keep: Keeps cases that other versions of the code have measured.
     """
 
@@ -79,6 +80,7 @@ class Options:
     minutes: float | None = None
     threads: int | None = None
     device: str = "cpu"
+    clock: Clock = "wall"
     keep: bool = False
 
 
@@ -281,7 +283,7 @@ class Benchmark:
     def _case(
         self, what: Literal["memory", "time"], model: str, size: int, tasks: tuple[str, ...], rounds: int
     ) -> Case:
-        return Case(what, model, size, tasks, rounds, self.threads, self.options.device)
+        return Case(what, model, size, tasks, rounds, self.threads, self.options.device, self.options.clock)
 
     def _result(self, case: Case) -> Result:
         """What was measured before, or is measured now and stored, unless it fails."""
@@ -302,7 +304,8 @@ class Benchmark:
     def write(self, waiting: list[str], command: str) -> None:
         """Writes the tables, inference.csv and README.md."""
         rates = [rate for result in self.measured.times.values() for rate in result["matrix"]]
-        facts = describe(torch.device(self.options.device)) | {"threads": self.threads, "code": self.version}
+        facts = describe(torch.device(self.options.device)) | {"threads": self.threads}
+        facts |= {"clock": self.options.clock, "code": self.version}
         text = page(self.measured, facts, median(rates) if rates else None, command, waiting)
         files = {"README.md": text, "inference.csv": as_csv(found) if (found := rows(self.measured)) else ""}
         for name, content in files.items():

@@ -25,6 +25,7 @@ def describe(device: torch.device) -> Facts:
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "memory, GiB": round(memory("MemTotal") / 1024),
         "torch": torch.__version__,
+        "load average": round(os.getloadavg()[0], 1),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
