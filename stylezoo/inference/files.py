@@ -80,11 +80,7 @@ def stylize_files(
     with closing(Meeting(request.shard)) as meeting:
         done: list[Job] = []
         try:
-            target = own_device(find_device(device), request.shard)
-            network = load_model(model).to(target)
-            plan = plan_for(network, request, plan)
-            check_model(network, controls, plan, clips)
-            plan.report()
+            network, plan = prepared(model, device, request, plan, controls, clips)
             masks = load_masks(request.masks, max(1, len(plan.jobs[0].styles))) if plan.jobs else None
             run = Run(
                 network,
@@ -111,6 +107,18 @@ def stylize_files(
         if run.bug is not None:
             raise run.bug
         return code
+
+
+def prepared(
+    model: str, device: str, request: Request, plan: Plan, controls: Controls, clips: ClipControls
+) -> tuple[StyleModel, Plan]:
+    """Loads a model, and returns it with the plan for its styles, checked and reported."""
+    target = own_device(find_device(device), request.shard)
+    network = load_model(model).to(target)
+    plan = plan_for(network, request, plan)
+    check_model(network, controls, plan, clips)
+    plan.report()
+    return network, plan
 
 
 def own_device(device: torch.device, shard: Shard) -> torch.device:
