@@ -3,9 +3,8 @@
     python benchmarks/training_step.py --output docs/training_step
     python benchmarks/training_step.py --output DIR --device cuda --batch 8
 
-The public style is float32 in NCHW, stock modules in an nn.Sequential, three passes of an encoder whose weights are frozen,
-a fourth and a fifth of the style for the decoder and for the loss, as in naoto0804/pytorch-AdaIN, and flattened copies for
-statistics. Ours are the steps of `fit`: as they are, and with each of its options. All of them have the same weights, images
+The public style is float32 in NCHW, stock modules in an nn.Sequential, three passes of an encoder whose weights are frozen
+(style, content and output), all of them with autograd on, and flattened copies for statistics. Ours are the steps of `fit`: as they are, and with each of its options. All of them have the same weights, images
 and batch, and their gradients are compared in the same run. They run in turns, and a ratio is that of two steps of one
 round; the median of the rounds is given with the smallest and the largest. On the CPU a step has one thread, and its time is
 that of the CPU, so that other programs do not count. The profiles are sums over operators, by `torch.profiler`.
