@@ -15,9 +15,8 @@ from stylezoo.streaming import Source, Stream, StreamedMap, Window, estimated_me
 TILES = (1024, 512, 256)
 """Sides of tiles that are chosen from, in pixels."""
 
-OVERHEAD = 2.5
-"""Memory that a run takes, relative to its estimate, because convolutions reorder what they read and write: 1.4 to 3.2 as
-measured (docs/huge_images.md)."""
+OVERHEAD = 3.0
+"""Memory that a run takes, relative to its estimate: 1.4 to 3.2 of the models that ship, at 1024 x 1024 pixels on a CPU."""
 
 FILLED = 0.8
 """Share of the free memory that a run may fill."""
