@@ -481,7 +481,7 @@ def _pad(func: Any, x: Any, pads: Sequence[int], mode: str = "constant", value: 
 
 
 class Neighborhood(Node):
-    """A convolution or a pool: an output position sees ``reach`` rows, which move by ``step`` rows and begin ``before`` the
+    """A convolution or a pool: an output position depends on ``reach`` rows, which move by ``step`` rows and begin ``before`` the
     first one.
 
     Args:
@@ -489,7 +489,7 @@ class Neighborhood(Node):
         shape: Of the result.
         dtype: Of the result.
         function: Takes (B, C, h, w) without padding, and returns the positions whose neighborhoods are in it.
-        reach: Rows and columns that a position sees.
+        reach: Rows and columns that a position depends on.
         step: Rows and columns between the neighborhoods of neighbors.
         before: Rows and columns of padding.
         costs: See `Node`.
@@ -516,7 +516,7 @@ class Neighborhood(Node):
         length = self.inputs[0].shape[2 + axis]
         first = start * self.step[axis] - self.before[axis]
         last = (stop - 1) * self.step[axis] - self.before[axis] + self.reach[axis]
-        end = length + self.before[axis]  # a pool that rounds up sees less at the end
+        end = length + self.before[axis]  # a pool that rounds up covers less at the end
         first_inside, last_inside = min(max(first, 0), length - 1), max(min(last, length), 1)
         return first_inside, last_inside, max(0, -first), max(0, min(last, end) - length)
 

@@ -179,7 +179,7 @@ def test_turned_clips_are_upright(turn: dict[str, Any], expected: Any, tmp_path:
     stylize_clip(lambda x: seen.append(x) or x, source, target)  # type: ignore[func-returns-value]
     right = [np.ascontiguousarray(expected(frame)) for frame in plain]
     assert difference(pixels_of(target), right) < 2.5  # as a player shows it
-    assert seen[0].shape[-2:] == right[0].shape[:2]  # and as the model sees it
+    assert seen[0].shape[-2:] == right[0].shape[:2]  # and as the model gets it
     with av.open(str(target)) as written:
         assert (written.streams.video[0].width, written.streams.video[0].height) == right[0].shape[1::-1]
 
