@@ -32,7 +32,8 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tiles_where_an_image_would_not_fit(little: None, capsys: pytest.CaptureFixture[str]) -> None:
     model = thin_model("adain")
-    stylizer, whole = Stylizer(model, [STYLE]), Stylizer(model, [STYLE], tile=None)
+    # Winograd convolutions round more than the tolerance, with and without tiles
+    stylizer, whole = (Stylizer(model, [STYLE], tile=t, engine="eager") for t in ("auto", None))  # type: ignore[arg-type]
     for _ in range(2):
         torch.testing.assert_close(stylizer(CONTENT), whole(CONTENT), rtol=0, atol=1e-5)
     (line,) = capsys.readouterr().err.splitlines()  # once
@@ -55,7 +56,7 @@ def test_every_system_can_be_estimated(name: str, little: None) -> None:
 def test_where_memory_runs_out_it_is_tried_in_tiles(capsys: pytest.CaptureFixture[str]) -> None:
     """On a GPU, say, whose memory others take as well."""
     model = thin_model("adain")
-    expected, decode, asked = Stylizer(model, [STYLE])(CONTENT), model.decode, []
+    expected, decode, asked = Stylizer(model, [STYLE], engine="eager")(CONTENT), model.decode, []
 
     def scarce(*args: object, tile: int | None = None, **options: object) -> Tensor:
         asked.append(tile)
@@ -64,7 +65,7 @@ def test_where_memory_runs_out_it_is_tried_in_tiles(capsys: pytest.CaptureFixtur
         return decode(*args, tile=64, **options)  # type: ignore[arg-type]
 
     model.decode = scarce  # type: ignore[method-assign, assignment]
-    torch.testing.assert_close(Stylizer(model, [STYLE])(CONTENT), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Stylizer(model, [STYLE], engine="eager")(CONTENT), expected, rtol=0, atol=1e-5)
     assert asked == [None, 512]
     assert (
         "stylezoo: 150 x 130 pixels at once does not fit into memory: working in tiles of 512"
