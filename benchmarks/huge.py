@@ -77,7 +77,9 @@ def peak() -> float:
 def stylizer_of(name: str, **controls: Any) -> Stylizer:
     """A model with a style."""
     model = stylezoo.load_model(name)
-    return Stylizer(model, model.example_styles(image(512, 2.0))[:1] if model.kind != "single" else [], **controls)
+    return Stylizer(
+        model, model.example_styles(image(512, 2.0))[:1] if model.kind != "single" else [], engine="eager", **controls
+    )
 
 
 def run_untiled(name: str, side: int) -> dict[str, Any]:
