@@ -32,6 +32,7 @@ from stylezoo.data.prepared import prepare
 from stylezoo.data.stream import shorter
 from stylezoo.files import replacing
 from stylezoo.images import folder_images, read_image
+from stylezoo.images.reading import opened, parsed
 
 SIZE, CROP, BATCH = 512, 256, 8
 
@@ -121,7 +122,8 @@ def differences(folder: Path) -> list[dict[str, Any]]:
     """Returns a row per margin: how much images of the folder differ that are decoded at half their size."""
     found: dict[float, list[float]] = {margin: [] for margin in (1.0, 1.25, 1.5, 1.75, 2.0)}
     for path in folder_images(folder):
-        with Image.open(path) as header:
+        with opened(path) as (name, file):
+            header = parsed(file, name)
             width, height = header.size
             if header.format != "JPEG" or not 900 <= min(header.size) <= 5000:
                 continue

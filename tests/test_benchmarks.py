@@ -166,7 +166,7 @@ def test_tiles_are_engines_of_large_images(tmp_path: Path) -> None:
     machine = Machine()
     benchmark(tmp_path, machine, models=["adain", "johnson"], engines=["eager+tile512"], sizes=[512, 1024]).run()
     tiled = {(case.model, case.size) for case in machine.cases if any("tile" in task for task in case.tasks)}
-    assert ("adain", 1024) in tiled and not {("adain", 512), ("johnson", 512), ("johnson", 1024)} & tiled
+    assert ("adain", 1024) in tiled and not {("adain", 512), ("johnson", 512)} & tiled
 
 
 def test_tables(tmp_path: Path) -> None:

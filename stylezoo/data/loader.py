@@ -9,6 +9,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -24,6 +25,8 @@ RESTARTS = 3
 """How many times in a row workers are replaced before a batch arrives."""
 POLL = 1.0
 """Seconds between two looks at the workers while a batch is awaited."""
+GRACE = 1.0
+"""Seconds that workers have to end by themselves when nothing more is wanted of them."""
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -109,10 +112,18 @@ class WorkerBatches(_MultiProcessingDataLoaderIter):
             for worker in self._workers:
                 if is_halted(worker.pid):
                     worker.kill()  # it would never answer
+        impatient = threading.Timer(GRACE, kill, [self._workers])  # torch waits 10 seconds for each worker
+        impatient.start()
         super()._shutdown_workers()
-        for worker in self._workers:
-            if worker.is_alive():
-                worker.kill()
+        impatient.cancel()
+        kill(self._workers)
+
+
+def kill(workers: Sequence[BaseProcess]) -> None:
+    """Ends processes that have nothing to lose."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def watch(reference: weakref.ref[WorkerBatches]) -> None:

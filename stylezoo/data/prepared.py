@@ -254,7 +254,7 @@ def prepare(
     if output.resolve().is_relative_to(content.resolve()):
         raise StylezooError(f"--output {output} lies in the folder of the originals: give one beside it.")
     output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "wb") as guard:
+    with open(output / ".lock", "ab") as guard:
         if not lock(guard, wait=False):
             raise StylezooError(f"Another process writes to {output}: wait for it, or give another --output.")
         index = _begun(content, output, Index(size, pixels, quality, str(content.resolve())))

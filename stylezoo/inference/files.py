@@ -6,7 +6,6 @@ import gc
 import math
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -476,10 +474,8 @@ def said(error: Exception, name: str) -> str | None:
 def size_of(path: Path) -> tuple[int, int] | None:
     """Returns width and height of an image by its header; None if it has none that says so."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # of images that are large
-            return (image.width, image.height)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it is told when it is read
+        return read_size(path)
+    except StylezooError:  # it is told when it is read
         return None
 
 

@@ -101,7 +101,7 @@ def remembered(device: torch.device, tell: Callable[[str], None] = print) -> Tim
     """
     file = cache_folder() / "training_speed.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".lock"), "wb") as guard:
+    with open(file.with_suffix(".lock"), "ab") as guard:
         lock(guard)
         known = _read(file)
         key = machine(device)

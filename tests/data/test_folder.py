@@ -191,7 +191,8 @@ def test_fixed_loaders_give_every_process_equally_many(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path), batch_size=2, num_workers=0)
     seen = []
     for rank in range(2):
-        folder.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        folder.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)  # type: ignore[assignment]
         seen.append([i for batch in folder.test_dataloader().batch_sampler for i in batch])
     assert seen == [[0, 2, 4], [1, 3, 5]]
 
