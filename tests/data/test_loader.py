@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -43,6 +44,17 @@ def read(root: Path, workers: int, disturb: Callable[[list[int]], None] | None =
         loader._iterator = None
         assert not any(worker.is_alive() for worker in processes)
     return torch.cat(values), [str(w.message) for w in caught if "Loading images" in str(w.message)]
+
+
+def test_workers_end_soon(tmp_path: Path) -> None:
+    """Also those of a second loader, for which torch waits ten seconds each."""
+    folder = Folder(str(colors(tmp_path)), batch_size=4, size=16, crop=16, num_workers=2, holdout=0)
+    folder.setup("fit")
+    for _ in range(2):
+        assert len(list(folder.train_dataloader())) == 3
+        started = time.monotonic()
+        gc.collect()
+        assert time.monotonic() - started < 8
 
 
 def send(number: int, every: bool = False) -> Callable[[list[int]], None]:
