@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,12 +206,19 @@ def image_files() -> dict[str, bytes]:
 
 
 def read_small_image(path: Path) -> None:
-    """Reads an image; of few pixels, so that a header that claims many does not take its time to fill them."""
-    limit, formats.MAX_PIXELS = formats.MAX_PIXELS, 4_000_000
-    try:
+    """Reads an image."""
+    with few_pixels():
         image = load_image(path, 16)
         assert image.shape[0] == 3 and bool(((image >= 0) & (image <= 1)).all())
         load_image(path.read_bytes())
+
+
+@contextlib.contextmanager
+def few_pixels() -> Iterator[None]:
+    """Lowers the limit on pixels, so that a header that claims many does not take its time to fill them."""
+    limit, formats.MAX_PIXELS = formats.MAX_PIXELS, 4_000_000
+    try:
+        yield
     finally:
         formats.MAX_PIXELS = limit
 
@@ -367,16 +374,12 @@ def clip_files() -> dict[str, bytes]:
 
 
 def read_clip(path: Path) -> None:
-    """Reads the frames of a clip; of few pixels, as images."""
+    """Reads the frames of a clip."""
     from stylezoo.video import open_clip
 
-    clip = open_clip(path)
-    try:
-        if np.prod(clip.properties.size) < 1_000_000:
-            for _ in zip(range(50), clip.frames(), strict=False):
-                pass
-    finally:
-        clip.close()
+    with few_pixels(), contextlib.closing(open_clip(path)) as clip:
+        for _, frame in zip(range(50), clip.frames(), strict=False):
+            assert frame.pixels.shape[1::-1] == clip.properties.size
 
 
 FUZZERS = {

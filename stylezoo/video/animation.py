@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from stylezoo.files import open_regular, problem
-from stylezoo.images.formats import ImageError, shown
+from stylezoo.images.formats import ImageError, check_pixels, shown
 from stylezoo.images.reading import open_animation, read_picture
 from stylezoo.video.formats import ANIMATION_SUFFIXES, Frame, Properties, VideoError, full_range, one_line
 
@@ -82,13 +82,15 @@ class AnimationReader:
         for index in range(self.properties.count or 1):
             try:
                 self._image.seek(index)
+                check_pixels(*self._image.size, self.name)  # a frame that reaches beyond the first makes Pillow's image grow
                 color, alpha, _ = read_picture(self._image)
                 duration = round(float(self._image.info.get("duration") or 0))
             except Exception as error:  # noqa: BLE001 - decoders of broken files raise anything
                 self.damage = f"{self.name} is damaged after {pts / 1000:.2f} seconds ({one_line(error)})"
                 return
             opacity = np.full(color.size[::-1], 255, np.uint8) if alpha is None else np.asarray(alpha)
-            pixels = np.dstack([np.asarray(color), opacity])
+            width, height = self.properties.size  # as browsers, which show nothing beyond the first frame
+            pixels = np.dstack([np.asarray(color), opacity])[:height, :width]
             yield Frame(pixels, pts, duration or UNTIMED)
             pts += duration or UNTIMED
 

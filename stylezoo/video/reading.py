@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stylezoo.images import formats
 from stylezoo.images.formats import check_pixels, shown
 from stylezoo.video.formats import Color, Frame, Properties, VideoError, is_camera, one_line
 from stylezoo.video.pyav import open_input, pyav
@@ -45,6 +46,7 @@ class VideoReader:
         self._input = open_input(source)
         try:
             self._stream = _video_stream(self._input, self.name)
+            self._limit_pixels()
             decoded = self._decode()
             first = next(decoded, None)  # only a frame tells rotation and colors
             if first is None:
@@ -72,6 +74,15 @@ class VideoReader:
             previous = pts
             yield Frame(self._pixels(frame), pts, duration or usual)
         self._check_length((previous + (duration or usual)) * own.time_base, usual * own.time_base)
+
+    def _limit_pixels(self) -> None:
+        """Refuses a video whose frames are too large, and lets FFmpeg refuse single frames that claim to be."""
+        codec = self._stream.codec_context
+        if codec is None:  # an unknown codec, which decodes to nothing
+            return
+        if codec.width and codec.height:
+            check_pixels(codec.width, codec.height, self.name)
+        codec.options = {"max_pixels": str(formats.MAX_PIXELS)}
 
     def _decode(self) -> Iterator[Any]:
         """Decodes packet by packet; a damaged one is passed over, a damaged file ends."""

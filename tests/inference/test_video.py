@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import errno
+import io
 import json
 import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ import stylezoo
 from stylezoo.cli import main
 from stylezoo.controls import ClipControls
 from stylezoo.errors import Stopped, StylezooError
-from stylezoo.images import write_image
+from stylezoo.images import ImageError, formats, write_image
 from stylezoo.inference.video import stylize_clip
 from stylezoo.video import VideoError, clip_problem, is_clip, open_clip
 from stylezoo.video import pyav as video_pyav
@@ -295,6 +297,31 @@ def test_frames_that_are_parts_become_whole(tmp_path: Path) -> None:
     images[0].save(tmp_path / "in.gif", save_all=True, append_images=images[1:], duration=50, disposal=1)
     stylize_clip(same, tmp_path / "in.gif", tmp_path / "out.webp", quality=100)
     assert difference([frame[..., :3] for frame in animation(tmp_path / "out.webp")[2]], list(frames)) < 6
+
+
+def with_late_frame(source: Path, target: Path, width: int, height: int) -> Path:
+    """Copies a GIF and adds a frame of one color and another size."""
+    buffer = io.BytesIO()
+    Image.new("P", (width, height)).save(buffer, "GIF")
+    descriptor = buffer.getvalue().rindex(b"\x2c" + bytes(4) + struct.pack("<HH", width, height))
+    target.write_bytes(source.read_bytes()[:-1] + buffer.getvalue()[descriptor:])
+    return target
+
+
+def test_frames_of_an_animation_have_the_size_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = with_late_frame(make_animation(tmp_path / "a.gif", [50, 50]), tmp_path / "in.gif", 900, 700)
+    stylize_clip(same, source, tmp_path / "out.webp")
+    assert [frame.shape[1::-1] for frame in animation(tmp_path / "out.webp")[2]] == [(40, 32)] * 3
+    monkeypatch.setattr(formats, "MAX_PIXELS", 500_000)
+    reader = open_clip(source)  # a frame with too many pixels is damage, found before it is decoded
+    assert len(list(reader.frames())) == 2 and "million pixels and the limit" in str(reader.damage)
+
+
+def test_a_video_with_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_clip(tmp_path / "in.mp4")
+    monkeypatch.setattr(formats, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="million pixels and the limit"):
+        open_clip(source)
 
 
 def test_between_animations_and_videos(tmp_path: Path) -> None:
