@@ -51,7 +51,7 @@ class Options:
 
     output: Path
     models: tuple[str, ...] = ("adain", "sanet", "johnson", "microast", "adain.slim:adain")
-    engines: tuple[str, ...] = ("eager", "winograd", "openvino", "onnxruntime")
+    engines: tuple[str, ...] = ("eager", "winograd", "channels_last", "openvino", "onnxruntime")
     size: int = 512
     rounds: int = 5
     threads: int = 0

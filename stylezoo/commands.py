@@ -623,8 +623,8 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
 
     Args:
         models: Names of weights or model files.
-        engines: Names of engines (eager winograd compiled bfloat16 openvino onnxruntime cuda); all that this machine has if
-            left out, on CPUs without compiled, which takes a minute.
+        engines: Names of engines (eager winograd channels_last compiled bfloat16 openvino onnxruntime cuda); all that this
+            machine has if left out, on CPUs without compiled, which takes a minute.
         device: Where to compute: auto, cpu, cuda, mps ...
     """
     for model in models:

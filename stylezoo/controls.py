@@ -23,7 +23,9 @@ TileStatistics = Literal["exact", "thumbnail"]
 
 Tile = int | Literal["auto"] | None
 """Side of the tiles in pixels; ``auto`` leaves it to the memory, None works on whole images."""
-EngineName = Literal["auto", "eager", "winograd", "compiled", "bfloat16", "openvino", "onnxruntime", "cuda"]
+EngineName = Literal[
+    "auto", "eager", "winograd", "channels_last", "compiled", "bfloat16", "openvino", "onnxruntime", "cuda"
+]
 """What runs a model, see `stylezoo.inference.engines`."""
 
 Stability = Literal["none", "statistics", "flow"]
@@ -57,9 +59,9 @@ CONTROLS = {
         " content, with which networks of many normalizations need one pass instead of many, but the result differs."
     ),
     "engine": (
-        "What runs the model, with equal results: ``eager`` (PyTorch as it is), ``winograd``, ``compiled``, ``bfloat16``,"
-        " ``openvino``, ``onnxruntime``, ``cuda``; ``auto`` takes the fastest that is known for this model and machine"
-        " (docs/engines.md)."
+        "What runs the model, with equal results: ``eager`` (PyTorch as it is), ``winograd``, ``channels_last``,"
+        " ``compiled``, ``bfloat16``, ``openvino``, ``onnxruntime``, ``cuda``; ``auto`` takes the fastest that is known for"
+        " this model and machine (docs/engines.md)."
     ),
     "device": "Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps`` ...; None leaves the model where it is.",
 }

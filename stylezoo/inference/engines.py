@@ -7,6 +7,7 @@
 |-------------|-----------------------------------------------------------------|-----------------------|
 | eager       | PyTorch as it is: the reference                                 | everywhere            |
 | winograd    | PyTorch with faster convolutions and pooling                    | CPUs                  |
+| channels_last | the channels of a position side by side                       | CPUs                  |
 | compiled    | torch.compile                                                   | where there is a compiler |
 | bfloat16    | PyTorch with 16-bit weights and features                        | CPUs with bf16 units  |
 | openvino    | OpenVINO (pip install stylezoo[openvino])                       | CPUs                  |
@@ -38,8 +39,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from stylezoo.cpu import has_nnpack
 from stylezoo.errors import StylezooError, unknown_name
-from stylezoo.inference.winograd import Layer, Winograd, has_nnpack, reuse_memory
+from stylezoo.inference.winograd import Layer, Winograd, reuse_memory
 from stylezoo.module import StyleCode, StyleModel
 
 T = TypeVar("T")
@@ -189,15 +191,13 @@ class CompiledEngine(Engine):
         return self.run(function, content, codes, alpha, weights, **controls)
 
 
-class ShortFloatEngine(Engine):
-    """Base of engines that hold a copy of the model with 16 bits per number, in the layout channels_last."""
-
-    bits = 16
+class CopyEngine(Engine):
+    """Base of engines that hold a copy of the model in the layout channels_last, with another type of numbers."""
 
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
-        short = copy.deepcopy(model).to(self.dtype(model))
-        self.short: StyleModel = short.to(memory_format=torch.channels_last)
+        copied = copy.deepcopy(model).to(self.dtype(model))
+        self.copied: StyleModel = copied.to(memory_format=torch.channels_last)
 
     @classmethod
     @abstractmethod
@@ -206,16 +206,27 @@ class ShortFloatEngine(Engine):
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         if getattr(function, "__self__", None) is self.model:
-            function = getattr(self.short, function.__name__)
+            function = getattr(self.copied, function.__name__)
         args = tuple(_channels_last(arg) for arg in args)
         result: T = _float32(super().run(function, *args, **kwargs))
         return result
 
 
-class Bfloat16Engine(ShortFloatEngine):
+class ChannelsLastEngine(CopyEngine, WinogradEngine):
+    """Runs a model on a CPU with the channels of a position side by side, which suits networks of few channels."""
+
+    name = "channels_last"
+
+    @classmethod
+    def dtype(cls, model: StyleModel) -> torch.dtype:
+        return torch.float32
+
+
+class Bfloat16Engine(CopyEngine):
     """Runs a model in bfloat16 on a CPU that has units for it; without these it is hundreds of times slower."""
 
     name = "bfloat16"
+    bits = 16
 
     @classmethod
     def obstacle(cls, model: StyleModel) -> str | None:
@@ -228,10 +239,11 @@ class Bfloat16Engine(ShortFloatEngine):
         return torch.bfloat16
 
 
-class CudaEngine(ShortFloatEngine):
+class CudaEngine(CopyEngine):
     """Runs a model on a GPU in bfloat16, or float16 on GPUs without it, and as a CUDA graph from the third image of a size on."""
 
     name = "cuda"
+    bits = 16
     prepares = True
 
     def __init__(self, model: StyleModel) -> None:
@@ -424,6 +436,7 @@ ENGINES: dict[str, type[Engine]] = {
     for engine in (
         Engine,
         WinogradEngine,
+        ChannelsLastEngine,
         CompiledEngine,
         Bfloat16Engine,
         OpenVINOEngine,

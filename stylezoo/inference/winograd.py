@@ -2,11 +2,8 @@
 
 `Winograd` is a mode: inside of its ``with`` block, each operation that has a faster form on this machine runs in that form.
 
-* Convolutions of stride 1 run in NNPACK, which PyTorch is built with but uses for large batches alone: 3 x 3 kernels by
-  Winograd's minimal filtering (Lavin & Gray 2015, arXiv:1509.09308; tiles of 6 x 6 outputs, 1.8 instead of 9
-  multiplications per output and input channel), larger ones by Fourier transforms of 16 x 16 tiles. Which layers gain by it
-  is a rule here, and a measurement where `LayerTimer` has made one.
-* 2 x 2 max pooling is computed by element-wise maxima, without the indices that only gradients need.
+Which convolutions gain by NNPACK is a rule here, and a measurement where `LayerTimer` has made one. The forms themselves are
+those of `stylezoo.cpu`.
 
 `reuse_memory` lets the process reuse what it has freed: by default the C library of Linux returns every block of more than
 32 MiB to the system at once, which hands it out again page by page, filled with zeros. For maps of 64 channels at 512 x 512
@@ -19,24 +16,18 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SMALLEST_WIDTH = 16
-"""Channels from which 3 x 3 convolutions gain: transforms cost as much as the products of this many."""
-
-LARGEST_KERNEL = 16
-"""Side of the tiles of NNPACK's Fourier transforms."""
-
-WORKSPACE = 256 * 2**20
-"""Bytes that the transforms of a convolution may take."""
+from stylezoo.cpu import SMALLEST_WIDTH, fits_nnpack, grouped_conv2d, listed, max_pool2d, nnpack, var_mean
 
 aten = torch.ops.aten
+
+FASTER: dict[Any, Callable[..., Any]] = {aten.max_pool2d.default: max_pool2d, aten.var_mean.correction: var_mean}
+"""{operation: its faster form, which returns None where there is none}, besides convolutions."""
 
 
 class Layer(NamedTuple):
@@ -68,15 +59,8 @@ class Layer(NamedTuple):
         return self.kernel >= 5
 
 
-@cache
-def has_nnpack() -> bool:
-    """Whether PyTorch has NNPACK, and the processor what that needs; the first call initializes it."""
-    is_available: Callable[[], bool] = torch.backends.nnpack.is_available
-    return hasattr(torch, "_nnpack_spatial_convolution") and is_available()
-
-
 class Winograd(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs convolutions and max pooling in faster forms inside of a ``with`` block, which must be in inference mode.
+    """Runs operations in faster forms inside of a ``with`` block, which must be in inference mode.
 
     Outputs differ from PyTorch's by rounding: relative errors of convolutions are about 1e-5 in float32. Other dtypes and
     devices run as they are.
@@ -92,11 +76,8 @@ class Winograd(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = None
-        if func is aten.conv2d.default:
-            result = self.conv2d(*args, **(kwargs or {}))
-        elif func is aten.max_pool2d.default:
-            result = max_pool2d(*args, **(kwargs or {}))
+        faster = self.conv2d if func is aten.conv2d.default else FASTER.get(func)
+        result = None if faster is None else faster(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if result is None else result
 
     def conv2d(
@@ -110,9 +91,11 @@ class Winograd(TorchDispatchMode):  # type: ignore[no-untyped-call]
         groups: int = 1,
     ) -> Tensor | None:
         """Returns the convolution, or None where PyTorch's own is to run; the arguments are those of `torch.conv2d`."""
-        if set(_listed(stride)) | set(_listed(dilation)) != {1} or groups != 1 or not fits_nnpack(x, weight):
+        if groups > 1:
+            return grouped_conv2d(x, weight, bias, stride, padding, dilation, groups)
+        if {*listed(stride), *listed(dilation)} != {1} or not fits_nnpack(x, weight):
             return None
-        return self.convolution(x, weight, bias, _listed(padding))
+        return self.convolution(x, weight, bias, listed(padding))
 
     def convolution(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor | None:
         """Returns a convolution that NNPACK can compute, or None where PyTorch's own is faster."""
@@ -138,87 +121,6 @@ class LayerTimer(Winograd):  # type: ignore[no-untyped-call]
         self.seconds[layer] = (min(known[0], times[0]), min(known[1], times[1]))
         self.measured = {layer: fast < plain for layer, (fast, plain) in self.seconds.items()}
         return result
-
-
-def fits_nnpack(x: Tensor, weight: Tensor) -> bool:
-    """Whether NNPACK computes a convolution of stride 1: float32 on the CPU, in PyTorch's usual layout, a square kernel."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.ndim == 4
-        and 1 < weight.shape[-1] == weight.shape[-2] <= LARGEST_KERNEL
-        and x.numel() > 0
-        and x.is_contiguous()
-        and has_nnpack()
-    )
-
-
-def nnpack(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
-    """Computes a convolution of stride 1 by NNPACK, (B, C, H, W) -> (B, C', H', W').
-
-    NNPACK keeps the transforms of all tiles in memory. Large maps are computed in strips of rows, so that these take no more
-    than `WORKSPACE`.
-    """
-    weight, kernel = weight.contiguous(), weight.shape[-1]
-    rows = strip_rows(weight.shape[0] + weight.shape[1], kernel, x.shape[-1])
-    if rows >= x.shape[-2]:
-        return torch._nnpack_spatial_convolution(x, weight, bias, padding, [1, 1])
-    if any(padding):
-        x = pad(x, (padding[-1], padding[-1], padding[0], padding[0]))
-    height, width = (side - kernel + 1 for side in x.shape[-2:])
-    output = x.new_empty(x.shape[0], weight.shape[0], height, width)
-    for top in range(0, height, rows):
-        strip = x[..., top : top + rows + kernel - 1, :].contiguous()
-        output[..., top : top + rows, :] = torch._nnpack_spatial_convolution(strip, weight, bias, [0, 0], [1, 1])
-    return output
-
-
-def strip_rows(channels: int, kernel: int, width: int) -> int:
-    """Returns the number of rows of a map that NNPACK computes at once, whole tiles.
-
-    Args:
-        channels: Of input and output together.
-        kernel: Side of the kernel.
-        width: Of the map.
-    """
-    inside, tile = (6, 8) if kernel == 3 else (LARGEST_KERNEL + 1 - kernel, LARGEST_KERNEL)
-    row_of_tiles = channels * 4 * tile**2 * math.ceil(width / inside)  # bytes
-    return inside * max(1, WORKSPACE // row_of_tiles)
-
-
-def max_pool2d(
-    x: Tensor,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = (0, 0),
-    dilation: Any = (1, 1),
-    ceil_mode: bool = False,
-) -> Tensor | None:
-    """Returns the maxima of 2 x 2 areas, or None for other pooling; the arguments are those of `torch.max_pool2d`."""
-    strides = _listed(stride) or _listed(kernel_size)
-    if set(_listed(kernel_size)) | set(strides) != {2} or set(_listed(padding)) != {0} or set(_listed(dilation)) != {1}:
-        return None
-    if x.device.type != "cpu" or x.ndim != 4 or min(x.shape[-2:]) < 2 or not x.is_contiguous():
-        return None
-    return _halved(_halved(x, -2, ceil_mode), -1, ceil_mode)
-
-
-def _halved(x: Tensor, dim: int, ceil_mode: bool) -> Tensor:
-    """Returns the larger of every two neighbors along a dimension; a last one that is alone stays if ``ceil_mode``."""
-    pairs = x.shape[dim] // 2
-    even = x.narrow(dim, 0, 2 * pairs)
-    every = [slice(None)] * x.ndim
-    every[dim] = slice(0, None, 2)
-    first = even[tuple(every)]
-    every[dim] = slice(1, None, 2)
-    larger = torch.maximum(first, even[tuple(every)])
-    if ceil_mode and x.shape[dim] % 2:
-        larger = torch.cat((larger, x.narrow(dim, 2 * pairs, 1)), dim)
-    return larger
-
-
-def _listed(value: Any) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
 
 
 # Memory

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.cpu import has_nnpack
 from stylezoo.download import cache_folder
 from stylezoo.files import lock, replacing
-from stylezoo.training.winograd import WinogradTraining, has_nnpack
+from stylezoo.training.winograd import WinogradTraining
 
 ROUNDS = 3
 """Steps of which the median counts, in turns with those of the other ways."""

@@ -8,15 +8,13 @@ minimal filtering (Lavin & Gray 2015, arXiv:1509.09308). Gradients of weights st
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SMALLEST_WIDTH = 16
-"""Channels from which it is faster: the transforms of the tiles cost as much as the products of this many."""
+from stylezoo.cpu import SMALLEST_WIDTH, has_nnpack, is_plain, var_mean
 
 SMALLEST_MAP = 24 * 24
 """Positions from which it is faster: the kernels are transformed anew for every image."""
@@ -24,16 +22,11 @@ SMALLEST_MAP = 24 * 24
 aten = torch.ops.aten
 
 
-@cache
-def has_nnpack() -> bool:
-    """Whether PyTorch has NNPACK, and the processor what that needs; the first call initializes it."""
-    return hasattr(torch, "_nnpack_spatial_convolution") and bool(torch.backends.nnpack.is_available())  # type: ignore[no-untyped-call]
-
-
 class WinogradTraining(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A ``with`` block in which 3 x 3 convolutions, and their gradients with respect to the input, are NNPACK's.
 
-    What differs from PyTorch's own is rounding, relative errors of about 1e-6. Other convolutions (strides, groups, few
+    Variances over positions take two passes of vectorized sums. What differs from PyTorch's own is rounding, relative errors
+    of about 1e-6. Other convolutions (strides, groups, few
     channels), other dtypes and other devices are computed as usual. The backward pass must run in the block, too.
     """
 
@@ -51,6 +44,8 @@ class WinogradTraining(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 others = func(*args[:-1], [False, *mask[1:]]) if any(mask[1:]) else (None, None, None)
                 back = weight.transpose(0, 1).flip(2, 3).contiguous()
                 return convolved(gradient, back, None, padding), *others[1:]
+        elif func is aten.var_mean.correction and (result := var_mean(*args, **(kwargs or {}))) is not None:
+            return result
         return func(*args, **(kwargs or {}))
 
 
@@ -72,9 +67,8 @@ def _fits(
         and len({*padding}) == 1
         and padding[0] <= 2
         and not transposed
-        and x.dtype == weight.dtype == torch.float32
-        and x.device.type == "cpu"
-        and x.is_contiguous()
+        and weight.dtype == torch.float32
+        and is_plain(x)
         and x.shape[2] * x.shape[3] >= SMALLEST_MAP
         and has_nnpack()
     )

@@ -82,7 +82,9 @@ class AnimationReader:
         for index in range(self.properties.count or 1):
             try:
                 self._image.seek(index)
-                check_pixels(*self._image.size, self.name)  # a frame that reaches beyond the first makes Pillow's image grow
+                check_pixels(
+                    *self._image.size, self.name
+                )  # a frame that reaches beyond the first makes Pillow's image grow
                 color, alpha, _ = read_picture(self._image)
                 duration = round(float(self._image.info.get("duration") or 0))
             except Exception as error:  # noqa: BLE001 - decoders of broken files raise anything

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from conftest import thin_model
 from torch import Tensor
 
+from stylezoo import cpu
 from stylezoo.checkpoints import load_model
+from stylezoo.cpu import grouped_conv2d, has_nnpack, nnpack, var_mean
 from stylezoo.errors import StylezooError
-from stylezoo.inference import Stylizer, create_engine, winograd
+from stylezoo.inference import Stylizer, create_engine
 from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, Engine, EngineError
-from stylezoo.inference.winograd import Layer, LayerTimer, Winograd, has_nnpack, nnpack
+from stylezoo.inference.winograd import Layer, LayerTimer, Winograd
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.weights import table
 
@@ -50,10 +52,11 @@ def difference(engine: Engine, style: Any, expected: Tensor) -> float:
 
 
 @needs_nnpack
+@pytest.mark.parametrize("name", ["winograd", "channels_last"])
 @pytest.mark.parametrize("tag", table().models)
-def test_winograd_computes_what_eager_computes(tag: str) -> None:
+def test_faster_operations_compute_what_eager_computes(tag: str, name: str) -> None:
     model, style, _, expected = shipped(tag)
-    assert 0 < difference(create_engine("winograd", model), style, expected) <= TOLERANCE[32]
+    assert 0 < difference(create_engine(name, model), style, expected) <= TOLERANCE[32]
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
@@ -190,8 +193,8 @@ def test_convolutions_by_nnpack(shape: tuple[int, ...], kernel: int, padding: in
 def test_large_maps_are_computed_in_strips(kernel: int, padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = torch.rand(2, 4, 50, 30, generator=GENERATOR), torch.randn(5, 4, kernel, kernel, generator=GENERATOR)
     whole = nnpack(x, weight, None, [padding, padding])
-    monkeypatch.setattr(winograd, "WORKSPACE", 1)
-    assert winograd.strip_rows(9, kernel, 30) == (6 if kernel == 3 else 8)
+    monkeypatch.setattr(cpu, "WORKSPACE", 1)
+    assert cpu.strip_rows(9, kernel, 30) == (6 if kernel == 3 else 8)
     torch.testing.assert_close(nnpack(x, weight, None, [padding, padding]), whole, rtol=1e-5, atol=1e-4)
 
 
@@ -207,6 +210,43 @@ def test_other_convolutions_are_pytorchs_own(arguments: dict[str, Any]) -> None:
     with torch.inference_mode(), Winograd():
         assert torch.equal(F.conv2d(x, weight, **arguments), expected)
         assert F.conv2d(x.double(), weight.double(), **arguments).dtype == torch.float64
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": "same"}, {"dilation": 2}])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("channels", "inputs", "outputs"), [(6, 2, 1), (3, 1, 2), (4, 2, 2), (9, 3, 1)])
+def test_small_groups_are_sums_of_depthwise_convolutions(
+    channels: int, inputs: int, outputs: int, layout: torch.memory_format, options: dict[str, Any]
+) -> None:
+    groups = channels // inputs
+    x = torch.rand(2, channels, 15, 18, generator=GENERATOR).contiguous(memory_format=layout)
+    weight = torch.randn(groups * outputs, inputs, 3, 3, generator=GENERATOR)
+    bias = torch.randn(groups * outputs, generator=GENERATOR)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), groups=groups, **options)
+    filled = {"stride": 1, "padding": 0, "dilation": 1, **options}
+    assert grouped_conv2d(x, weight, bias, groups=groups, **filled) is not None
+    with torch.inference_mode(), Winograd():
+        found = F.conv2d(x, weight, bias, groups=groups, **options)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_variances_in_two_passes(layout: torch.memory_format, correction: int, keepdim: bool) -> None:
+    x = 1000 + torch.rand(
+        2, 3, 40, 50, generator=GENERATOR
+    )  # a mean far from 0, where squares alone would lose the variance
+    x = x.contiguous(memory_format=layout)
+    options = {"dim": (2, 3), "correction": correction, "keepdim": keepdim}
+    expected = torch.var_mean(x.double(), **options)
+    with torch.inference_mode(), Winograd():
+        found = torch.var_mean(x, **options)
+        assert var_mean(x, (-1, -2)) is not None
+        for other in (torch.var_mean(x, dim=(0, 2, 3)), torch.var_mean(x), torch.var_mean(x.double(), dim=(2, 3))):
+            assert other[0].dtype in (torch.float32, torch.float64)
+        assert torch.var_mean(x[..., :1, :1], dim=(2, 3))[0].isnan().all()
+    torch.testing.assert_close([value.double() for value in found], list(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])

@@ -11,10 +11,11 @@ import torch
 from conftest import thin_model
 
 from stylezoo import StyleModel, cli
+from stylezoo.cpu import has_nnpack
 from stylezoo.inference import Stylizer, tuning
 from stylezoo.inference.engines import Engine
 from stylezoo.inference.tuning import Measurement, Timing, Work, choose_engine, fastest, measure_engines, pays
-from stylezoo.inference.winograd import Layer, has_nnpack
+from stylezoo.inference.winograd import Layer
 
 pytestmark = pytest.mark.skipif(not has_nnpack(), reason="PyTorch has no NNPACK here")
 

@@ -13,9 +13,10 @@ from test_training_options import command, losses
 from torch import nn
 
 from stylezoo.cli import main
+from stylezoo.cpu import has_nnpack
 from stylezoo.training import speed
 from stylezoo.training.speed import Way, fastest
-from stylezoo.training.winograd import WinogradTraining, has_nnpack
+from stylezoo.training.winograd import WinogradTraining
 
 needs_nnpack = pytest.mark.skipif(not has_nnpack(), reason="this build of PyTorch, or this processor, has no NNPACK")
 
