@@ -36,6 +36,7 @@ import stylezoo
 from stylezoo.images import grid, write_image
 from stylezoo.images.windows import WindowWriter, open_windows
 from stylezoo.inference import Stylizer
+from stylezoo.inference.engines import ENGINES
 from stylezoo.inference.tiles import stylize_windows
 from stylezoo.streaming import Stream, StreamedMap, Window, maps, whole
 
@@ -46,6 +47,8 @@ MODELS = (
 )
 WITH_NORMS = MODELS[-5:]
 AMPLIFIED = 10_000
+REPEATED = 3
+"""Runs of each system at 1024 pixels: what the C library keeps of freed memory differs from run to run."""
 
 
 def drawn(window: tuple[int, int, int, int], height: int, width: int, phase: float = 0.0) -> Tensor:
@@ -74,23 +77,22 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
-def stylizer_of(name: str, **controls: Any) -> Stylizer:
+def stylizer_of(name: str, engine: str = "eager", **controls: Any) -> Stylizer:
     """A model with a style."""
     model = stylezoo.load_model(name)
-    return Stylizer(
-        model, model.example_styles(image(512, 2.0))[:1] if model.kind != "single" else [], engine="eager", **controls
-    )
+    styles = model.example_styles(image(512, 2.0))[:1] if model.kind != "single" else []
+    return Stylizer(model, styles, engine=engine, **controls)
 
 
-def run_untiled(name: str, side: int) -> dict[str, Any]:
+def run_untiled(name: str, side: int, engine: str) -> dict[str, Any]:
     """Stylizes one image without tiles."""
-    stylizer = stylizer_of(name, tile=None)
+    stylizer = stylizer_of(name, engine=engine, tile=None)
     content, start = image(side)[None], time.perf_counter()
     stylizer(content)
     return {
         "model": name,
         "side": side,
-        "tile": "none",
+        "engine": engine,
         "MiB": round(peak()),
         "seconds": round(time.perf_counter() - start),
     }
@@ -112,7 +114,7 @@ def run_files(name: str, side: int, tile: int, every: int) -> dict[str, Any]:
     """Stylizes an image from file to file."""
     if every > 1:
         skip_tiles(every)
-    stylizer, seen = stylizer_of(name, tile=tile), {"passes": 0, "tiles": 0}
+    stylizer, seen = stylizer_of(name, engine="auto", tile=tile), {"passes": 0, "tiles": 0}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "content.tif"), Path(folder, "output.tif")
         pattern = image(1024)  # repeated in all of it
@@ -129,7 +131,7 @@ def run_files(name: str, side: int, tile: int, every: int) -> dict[str, Any]:
 
         like = next(stylizer.model.parameters())
         with open_windows(source) as reader:
-            stylize_windows(stylizer.stream, reader, target, tile, like, on_tile=count)
+            stylizer.engine.run(stylize_windows, stylizer.stream, reader, target, tile, like, on_tile=count)
     seconds = time.perf_counter() - start
     return {
         "model": name,
@@ -218,8 +220,8 @@ def main() -> None:
     if options.run:
         how, name, side = options.run
         run = (
-            run_untiled(name, int(side))
-            if how == "untiled"
+            run_untiled(name, int(side), how)
+            if how in ENGINES
             else run_files(name, int(side), options.tile, options.every)
         )
         print(json.dumps(run))
@@ -227,8 +229,12 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     common = [f"--output={options.output}", f"--tile={options.tile}", f"--every={options.every}"]
     if options.memory:
-        pairs = (("adain.slim", 1024), ("sanet.slim", 1024), ("sanet.slim", 2048))
-        rows = [measured([*common, "--run", "untiled", name, str(side)], 10**6) for name, side in pairs]
+        pairs = (*(("adain.slim", 1024), ("sanet.slim", 1024)) * REPEATED, ("sanet.slim", 2048))
+        rows = [
+            measured([*common, "--run", engine, name, str(side)], 10**6)
+            for engine in ("eager", "winograd")
+            for name, side in pairs
+        ]
         table(options.output / "attention.csv", rows)
     elif options.sizes:
         rows = [

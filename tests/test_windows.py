@@ -1,5 +1,6 @@
 """Images in windows: the values of ordinary reading and writing, in strips and tiles, and nothing left behind by a failure."""
 
+import json
 import struct
 import warnings
 import zlib
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from test_images import linear_profile, swapped_profile
 from torch import Tensor
 
@@ -286,7 +287,7 @@ def test_an_image_that_is_nowhere_visible_or_everywhere_is_read_as_ever(tmp_path
         check(tmp_path / "opaque.png")
 
 
-def copy(source: Path, target: Path, **options: Any) -> None:
+def copy(source: Path, target: Path, /, **options: Any) -> None:
     """Copies an image in windows, in another order than that of its rows."""
     with open_windows(source) as reader:
         has_alpha = reader.opacity(0, 1, 0, 1) is not None
@@ -311,6 +312,22 @@ def test_written_windows_are_the_written_whole(tmp_path: Path, suffix: str, has_
     assert (alpha is None) == (expected_alpha is None)
     assert alpha is None or expected_alpha is None or torch.equal(alpha, expected_alpha)
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"copy.{suffix}", "source.png", f"whole.{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg", "webp"])
+def test_written_windows_have_metadata(tmp_path: Path, suffix: str) -> None:
+    exif, settings = Image.Exif(), {"model": "adain", "alpha": 0.5, "name": "a\u00e9"}
+    exif[ExifTags.Base.Artist] = "A. Person"
+    exif[ExifTags.Base.Make] = "camera"
+    photo().save(tmp_path / "source.jpg", exif=exif, dpi=(300, 300))
+    copy(tmp_path / "source.jpg", tmp_path / f"copy.{suffix}", source=tmp_path / "source.jpg", settings=settings)
+    with Image.open(tmp_path / f"copy.{suffix}") as image:
+        tags = image.getexif()
+        comment = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+        text = image.info["stylezoo"] if suffix == "png" else tags.get(ExifTags.Base.ImageDescription) or comment[8:]
+        assert json.loads(text) == settings
+        assert suffix == "tif" or (tags[ExifTags.Base.Artist] == "A. Person" and ExifTags.Base.Make not in tags)
+        assert suffix == "webp" or tuple(map(round, image.info["dpi"])) == (300, 300)
 
 
 def test_a_written_tiff_is_tiled_and_can_be_a_pyramid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

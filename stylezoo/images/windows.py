@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,10 +49,10 @@ from stylezoo.images import formats
 from stylezoo.images.alpha import VISIBLE, filled_row, row_sources, warn_of_nothing
 from stylezoo.images.conversion import Values, to_srgb_and_alpha
 from stylezoo.images.formats import ImageError, shown, written_formats
-from stylezoo.images.reading import opened, parsed, read_picture, tell_frames, told
+from stylezoo.images.reading import Source, opened, parsed, read_picture, tell_frames, told
 from stylezoo.images.scratch import Pixels, Scratch
 from stylezoo.images.tensors import to_image
-from stylezoo.images.writing import ALPHA_SUFFIXES, check_target, on_white, write_image
+from stylezoo.images.writing import ALPHA_SUFFIXES, Metadata, check_target, on_white, write_image
 
 MAX_WINDOW_PIXELS = 10_000_000_000
 """Largest number of pixels of an image in windows: 100,000 x 100,000, with a scratch file of 30 GB."""
@@ -487,6 +487,9 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
         has_alpha: Whether windows have an opacity. Formats that have none are laid on white, as by `write_image`.
         quality: Quality of JPEG, WebP and AVIF, 1 to 100.
         pyramid: Whether a TIFF gets smaller versions of itself, each half as large, for viewers.
+        source: What it is made from, as for `write_image`. Of a file that is encoded strip by strip the colors stay sRGB, and
+            a TIFF keeps the resolution, and the settings as its description.
+        settings: How it is made, as for `write_image`.
 
     Raises:
         ImageError: If the file cannot be written, or there is no space for a scratch file beside it.
@@ -501,7 +504,10 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
         *,
         quality: int = 95,
         pyramid: bool = False,
+        source: Source | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self.source, self.settings = source, settings
         self.path, self.height, self.width = Path(path), height, width
         self.name = shown(path)
         self.quality, self.pyramid = quality, pyramid
@@ -566,7 +572,8 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
                 f"Cannot write {self.name}: {self._written:,} of its {self.height * self.width:,} pixels were written."
             )
         if not self._streams:
-            write_image(Image.fromarray(self._pixels.read(0, self.height, 0, self.width)), self.path, self.quality)
+            image = Image.fromarray(self._pixels.read(0, self.height, 0, self.width))
+            write_image(image, self.path, self.quality, self.source, self.settings)
             return
         try:
             with replacing(self.path) as file:
@@ -582,6 +589,7 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
         # not by `rawload`, which maps the whole file: mapped pages count as memory
         source = vips.Source.new_from_descriptor(self._pixels.descriptor())
         image = vips.Image.tiffload_source(source, access="sequential", unlimited=True)
+        image = self._with_metadata(image, vips)
         target = vips.Target.new_to_descriptor(file.fileno())
         if self._format == "PNG":
             image.pngsave_target(target, filter=_ALL_FILTERS)
@@ -598,6 +606,17 @@ class WindowWriter(AbstractContextManager["WindowWriter"]):
                 pyramid=self.pyramid,
                 bigtiff=self.height * self.width * channels > _BIG_TIFF,
             )
+
+    def _with_metadata(self, image: Any, vips: Any) -> Any:
+        """Returns the image of libvips with all that is not pixels."""
+        metadata = Metadata.of(self._format, self.source, self.settings)
+        image = image.copy(**dict(zip(("xres", "yres"), (dpi / 25.4 for dpi in metadata.dpi or ()), strict=False)))
+        if metadata.exif is not None:
+            image.set_type(vips.GValue.blob_type, "exif-data", metadata.exif)
+        if metadata.settings is not None and self._format != "JPEG":
+            name = "png-comment-0-stylezoo" if self._format == "PNG" else "image-description"
+            image.set_type(vips.GValue.gstr_type, name, metadata.settings)
+        return image
 
 
 _STREAMED = ("JPEG", "PNG", "TIFF")

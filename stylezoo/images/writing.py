@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
@@ -183,35 +183,61 @@ def _with_metadata(
     image: Image.Image, format: str, source: Source | None, settings: Mapping[str, Any] | None
 ) -> tuple[Image.Image, dict[str, Any]]:
     """Returns the image in the profile of its source, and the options of `Image.save` for all that is not pixels."""
+    metadata = Metadata.of(format, source, settings)
     options: dict[str, Any] = {}
-    exif = Image.Exif()
-    details: dict[int, Any] = {}
-    if source is not None:
-        try:
-            info, tags = read_properties(source)
-        except ImageError as error:
-            warnings.warn(f"{error} Its date and color profile are not kept.", stacklevel=3)
-            info, tags = {}, Image.Exif()
-        exif.update({tag: tags[tag] for tag in _KEPT if tag in tags})
-        details |= {tag.value: value for tag in _KEPT_EXIF if (value := tags.get_ifd(_EXIF_IFD).get(tag)) is not None}
-        if format in _WITH_DPI and (dpi := _resolution(info.get("dpi"))):
-            options["dpi"] = dpi
-        profile = info.get("icc_profile")
-        if format in _WITH_EXIF and isinstance(profile, bytes) and (converted := in_profile(image, profile)):
-            image, options["icc_profile"] = converted, profile
-    if settings is not None:
-        text = json.dumps(settings, default=str)
-        details[_USER_COMMENT] = b"ASCII\0\0\0" + text.encode("ascii")
-        if format == "PNG":
-            options["pnginfo"] = PngInfo()
-            options["pnginfo"].add_text("stylezoo", text)
-        elif format == "GIF":
-            options["comment"] = text
-    if details:
-        exif[_EXIF_IFD] = details
-    if len(exif) and format in _WITH_EXIF:
-        options["exif"] = exif.tobytes()
+    if metadata.dpi:
+        options["dpi"] = metadata.dpi
+    if metadata.profile is not None and (converted := in_profile(image, metadata.profile)):
+        image, options["icc_profile"] = converted, metadata.profile
+    if metadata.settings is not None and format == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("stylezoo", metadata.settings)
+    elif metadata.settings is not None and format == "GIF":
+        options["comment"] = metadata.settings
+    if metadata.exif is not None:
+        options["exif"] = metadata.exif
     return image, options
+
+
+class Metadata(NamedTuple):
+    """What an image file holds besides its pixels, as far as its format can hold it.
+
+    Attributes:
+        exif: EXIF data with what is kept of a source and with the settings in the user comment, as Pillow writes them.
+        dpi: Dots per inch in both directions.
+        profile: The color profile of the source.
+        settings: How the image was made, as JSON.
+    """
+
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    profile: bytes | None = None
+    settings: str | None = None
+
+    @classmethod
+    def of(cls, format: str, source: Source | None, settings: Mapping[str, Any] | None) -> Metadata:
+        """Collects the metadata of an image; see `write_image` for the arguments."""
+        exif, details = Image.Exif(), dict[int, Any]()
+        dpi = profile = text = None
+        if source is not None:
+            try:
+                info, tags = read_properties(source)
+            except ImageError as error:
+                warnings.warn(f"{error} Its date and color profile are not kept.", stacklevel=4)
+                info, tags = {}, Image.Exif()
+            exif.update({tag: tags[tag] for tag in _KEPT if tag in tags})
+            details |= {
+                tag.value: value for tag in _KEPT_EXIF if (value := tags.get_ifd(_EXIF_IFD).get(tag)) is not None
+            }
+            dpi = _resolution(info.get("dpi")) if format in _WITH_DPI else None
+            profile = info.get("icc_profile") if format in _WITH_EXIF else None
+        if settings is not None:
+            text = json.dumps(settings, default=str)
+            details[_USER_COMMENT] = b"ASCII\0\0\0" + text.encode("ascii")
+        if details:
+            exif[_EXIF_IFD] = details
+        has_exif = len(exif) > 0 and format in _WITH_EXIF
+        return cls(exif.tobytes() if has_exif else None, dpi, profile if isinstance(profile, bytes) else None, text)
 
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:

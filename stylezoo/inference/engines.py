@@ -192,7 +192,7 @@ class CompiledEngine(Engine):
 
 
 class CopyEngine(Engine):
-    """Base of engines that hold a copy of the model in the layout channels_last, with another type of numbers."""
+    """Base of engines that hold a copy of the model in the layout channels_last, in the type of numbers that the engine has."""
 
     def __init__(self, model: StyleModel) -> None:
         super().__init__(model)
@@ -208,7 +208,7 @@ class CopyEngine(Engine):
         if getattr(function, "__self__", None) is self.model:
             function = getattr(self.copied, function.__name__)
         args = tuple(_channels_last(arg) for arg in args)
-        result: T = _float32(super().run(function, *args, **kwargs))
+        result: T = _usual(super().run(function, *args, **kwargs), self.bits == 16)
         return result
 
 
@@ -219,7 +219,7 @@ class ChannelsLastEngine(CopyEngine, WinogradEngine):
 
     @classmethod
     def dtype(cls, model: StyleModel) -> torch.dtype:
-        return torch.float32
+        return model.dtype  # type: ignore[return-value]
 
 
 class Bfloat16Engine(CopyEngine):
@@ -503,8 +503,10 @@ def _channels_last(value: Any) -> Any:
     return value
 
 
-def _float32(value: Any) -> Any:
-    """Returns tensors, and those of style codes, in float32."""
-    if isinstance(value, Tensor):
-        return value.float().contiguous() if value.is_floating_point() else value
-    return {name: _float32(tensor) for name, tensor in value.items()} if isinstance(value, dict) else value
+def _usual(value: Any, is_short: bool) -> Any:
+    """Returns tensors, and those of style codes, in PyTorch's usual layout, and those of 16 bits in float32."""
+    if isinstance(value, dict):
+        return {name: _usual(tensor, is_short) for name, tensor in value.items()}
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return (value.float() if is_short else value).contiguous()

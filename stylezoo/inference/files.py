@@ -406,8 +406,8 @@ class Run:
         if outputs is not None:
             for job, output, content in zip(batch, outputs, images, strict=True):
                 with self._survives([job], shown(job.target)):
-                    settings = {**self.settings, "styles": [Path(style).name for style in job.styles]}
-                    write_image(to_image(output, content.alpha), job.target, self.quality, job.content, settings)
+                    pixels = to_image(output, content.alpha)
+                    write_image(pixels, job.target, self.quality, job.content, self._settings_of(job))
                     self.done.append(job)
         elif len(batch) > 1:  # outside of the handler, whose error holds tensors
             free_memory()
@@ -423,11 +423,16 @@ class Run:
             if tile is not None:
                 with shown_tiles(log, job) as show:
                     options: dict[str, Any] = {"quality": self.quality, "on_tile": show}
+                    options |= {"source": job.content, "settings": self._settings_of(job)}
                     stylizer.engine.run(stylize_windows, stylizer.stream, reader, job.target, tile, like, **options)
                 self.done.append(job)
                 return
         content = Content(*load_with_alpha(job.content))
         self._stylize(stylizer, [job], {job.content: content}, log)
+
+    def _settings_of(self, job: Job) -> dict[str, Any]:
+        """Returns how an image is made, for its metadata."""
+        return {**self.settings, "styles": [Path(style).name for style in job.styles]}
 
     @contextmanager
     def _survives(self, jobs: Sequence[Job], name: str) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,8 +80,8 @@ def stylize_windows(
     tile: int,
     like: Tensor,
     *,
-    quality: int = 95,
     on_tile: Callable[[int, int, int], None] | None = None,
+    **options: Any,
 ) -> None:
     """Stylizes an image from file to file; neither the image nor the output is ever in memory as a whole.
 
@@ -90,8 +91,8 @@ def stylize_windows(
         target: The file to write.
         tile: Side of the tiles in pixels.
         like: A tensor on the device and with the type of the model.
-        quality: Of JPEG and WebP files.
         on_tile: See `stylezoo.streaming.Stream`.
+        **options: Quality, source and settings; see `stylezoo.images.windows.WindowWriter`.
 
     Raises:
         StylezooError: If the output is not finite, or cannot be written.
@@ -103,7 +104,7 @@ def stylize_windows(
     def read(window: Window) -> Tensor:
         return reader.read(*window)[None]
 
-    with WindowWriter(target, height, width, transparent, quality=quality) as writer, torch.inference_mode():
+    with WindowWriter(target, height, width, transparent, **options) as writer, torch.inference_mode():
         run = Stream.of((height, width), tile, like.device)
         run.on_tile = on_tile
         content = StreamedMap(Source(read, (1, 3, height, width), like.dtype, like.device), run)

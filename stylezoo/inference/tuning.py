@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylezoo.download import cache_folder
 from stylezoo.errors import unknown_name
@@ -41,6 +41,9 @@ GAIN = 0.3
 
 PREPARATION = {"compiled": 40.0, "openvino": 8.0, "onnxruntime": 6.0}
 """Seconds that it takes at least to prepare and measure an engine; 2 for others."""
+
+NARROW = 64
+"""Channels of the widest layer up to which channels_last is expected to be faster than winograd."""
 
 SLOWEST_PRODUCT = 1.2
 """Largest time of a matrix product in bfloat16, relative to float32, with which the engine bfloat16 is worth a measurement."""
@@ -122,8 +125,11 @@ def choose_engine(model: StyleModel, work: Work | None = None, tell: Callable[[s
 
 
 def default_engine(model: StyleModel) -> Engine:
-    """Returns the engine for a model of which nothing was measured: winograd where it is possible, else eager."""
-    return create_engine("eager" if WinogradEngine.obstacle(model) else "winograd", model)
+    """Returns the engine for a model of which nothing was measured: on CPUs winograd, or channels_last if it is narrow."""
+    if WinogradEngine.obstacle(model):
+        return create_engine("eager", model)
+    widths = [layer.out_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    return create_engine("channels_last" if max(widths, default=0) <= NARROW else "winograd", model)
 
 
 def fastest(timings: Mapping[str, Timing], work: Work) -> str | None:

@@ -22,11 +22,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stylezoo.cpu import SMALLEST_WIDTH, fits_nnpack, grouped_conv2d, listed, max_pool2d, nnpack, var_mean
+from stylezoo.cpu import SMALLEST_WIDTH, fits_nnpack, group_norm, grouped_conv2d, listed, max_pool2d, nnpack, var_mean
 
 aten = torch.ops.aten
 
-FASTER: dict[Any, Callable[..., Any]] = {aten.max_pool2d.default: max_pool2d, aten.var_mean.correction: var_mean}
+FASTER: dict[Any, Callable[..., Any]] = {
+    aten.group_norm.default: group_norm,
+    aten.max_pool2d.default: max_pool2d,
+    aten.var_mean.correction: var_mean,
+}
 """{operation: its faster form, which returns None where there is none}, besides convolutions."""
 
 

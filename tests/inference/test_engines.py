@@ -249,6 +249,18 @@ def test_variances_in_two_passes(layout: torch.memory_format, correction: int, k
     torch.testing.assert_close([value.double() for value in found], list(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_normalization_in_channels_last_is_exact(affine: bool) -> None:
+    x = 10 + torch.rand(2, 3, 40, 50, generator=GENERATOR)
+    weight, bias = torch.rand(2, 3, generator=GENERATOR) if affine else (None, None)
+    double = [value if value is None else value.double() for value in (weight, bias)]
+    expected = F.group_norm(x.double(), 3, *double)
+    with torch.inference_mode(), Winograd():
+        found = F.group_norm(x.contiguous(memory_format=torch.channels_last), 3, weight, bias)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-5)
+    assert cpu.group_norm(x, 3) is None and cpu.group_norm(x.contiguous(memory_format=torch.channels_last), 1) is None
+
+
 @pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize("size", [(8, 8), (9, 8), (8, 11), (7, 7), (3, 2)])
 def test_max_pooling_without_indices(size: tuple[int, int], ceil_mode: bool) -> None:

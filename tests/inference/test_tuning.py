@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import thin_model
 
-from stylezoo import StyleModel, cli
+from stylezoo import StyleModel, cli, create_model
 from stylezoo.cpu import has_nnpack
 from stylezoo.inference import Stylizer, tuning
 from stylezoo.inference.engines import Engine
@@ -25,6 +25,7 @@ FAST = {"eager": Timing(0, 8.0), "winograd": Timing(0, 4.0), "onnxruntime": Timi
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StyleModel:
     monkeypatch.setenv("STYLEZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tuning, "NARROW", 0)  # it stands for one of usual width
     return thin_model("johnson").eval()
 
 
@@ -62,6 +63,11 @@ def test_a_single_image_is_not_measured(model: StyleModel, measurements: list[An
     assert choose_engine(model).name == "winograd"
     assert choose_engine(model, Work(1.0)).name == "winograd"
     assert measurements == []
+
+
+def test_a_narrow_network_is_computed_in_channels_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEZOO_HOME", str(tmp_path))
+    assert choose_engine(create_model("microast").eval()).name == "channels_last"
 
 
 def test_a_long_job_is_measured_once(model: StyleModel, measurements: list[Any]) -> None:
