@@ -39,6 +39,7 @@ from stylezoo.inference import Stylizer
 from stylezoo.inference.engines import ENGINES
 from stylezoo.inference.tiles import stylize_windows
 from stylezoo.streaming import Stream, StreamedMap, Window, maps, whole
+from stylezoo.vgg import VGG
 
 MODELS = (
     *("adain.slim", "efdm.slim", "multi_level_adain.slim", "linear_transfer.slim", "microast.wikiart", "sanet.slim"),
@@ -46,6 +47,7 @@ MODELS = (
     *("msgnet.sixteen", "texture_nets.ocean_waves"),
 )
 WITH_NORMS = MODELS[-5:]
+LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 AMPLIFIED = 10_000
 REPEATED = 3
 """Runs of each system at 1024 pixels: what the C library keeps of freed memory differs from run to run."""
@@ -156,7 +158,8 @@ def measured(arguments: list[str], memory: int) -> dict[str, Any]:
 def compare(name: str, side: int, tile: int) -> tuple[dict[str, Any], Tensor, Tensor]:
     """A model at once and in tiles: the largest difference, and the number of passes.
 
-    Beside it, how much rounding is worth: the difference of the whole image to itself, computed by PyTorch's own convolutions.
+    Beside it, how much rounding is worth: the difference of the whole image to itself, computed by PyTorch's own convolutions;
+    and the largest difference of features of the encoder that are computed in tiles and assembled.
     """
     content = image(side)[None]
     expected = stylizer_of(name, tile=None)(content)
@@ -167,6 +170,11 @@ def compare(name: str, side: int, tile: int) -> tuple[dict[str, Any], Tensor, Te
     with torch.inference_mode():
         (output,) = whole(stylizer.stream(StreamedMap.of(content, stream)))
     difference = (output - expected).abs()
+    encoder, assembled = getattr(stylizer.model, "encoder", None), ""
+    if isinstance(encoder, VGG):
+        with torch.inference_mode():
+            whole_features, features = (encoder(content, LAYERS, tile=t) for t in (None, tile))
+        assembled = f"{max(float((features[layer] - whole_features[layer]).abs().max()) for layer in LAYERS):.1e}"
     row = {
         "model": name,
         "side": side,
@@ -174,6 +182,7 @@ def compare(name: str, side: int, tile: int) -> tuple[dict[str, Any], Tensor, Te
         "passes": stream.passes,
         "largest difference": f"{float(difference.max()):.1e}",
         "other convolutions": f"{float(rounding):.1e}",
+        "features": assembled,
     }
     return row, output, difference
 
