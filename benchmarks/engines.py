@@ -41,7 +41,7 @@ class Options:
 
     Attributes:
         output: The CSV file to write.
-        models: Systems, or names of weights; after a colon the system whose public network is the baseline.
+        models: Systems, as in ``adain/vgg19_thin`` with another encoder, or names of weights; after a colon the system whose public network is the baseline.
         engines: Engines to measure; those that cannot run a model are left out.
         size: Side of content and style in pixels.
         rounds: Number of rounds.
@@ -59,11 +59,12 @@ class Options:
 
 
 def build(name: str) -> StyleModel:
-    """Loads weights, or creates a system with random ones."""
+    """Loads weights, or creates a system, with another encoder behind a slash, with random ones."""
     if "." in name:
         return stylezoo.load_model(name)
     torch.manual_seed(0)
-    settings = {"encoder": "vgg19_random"} if name in ("adain", "sanet") else {}
+    name, _, encoder = name.partition("/")
+    settings = {"encoder": encoder or "vgg19_random"} if name in ("adain", "sanet") else {}
     return stylezoo.create_model(name, **settings).eval()
 
 

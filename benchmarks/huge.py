@@ -265,7 +265,7 @@ def main() -> None:
             rows.append(row)
             if name == options.models[0]:
                 write_image(
-                    grid([[output[0], (AMPLIFIED * difference[0]).clamp(0, 1)]]), options.output / "difference.png"
+                    grid([[output[0], (AMPLIFIED * difference[0]).clamp(0, 1)]]), options.output / "difference.jpg"
                 )
         table(options.output / "exact.csv", rows)
 
