@@ -14,7 +14,7 @@ REFERENCE ?= adain.public
 NAME    ?= here
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-portable fuzz notebooks results benchmark train-zoo lint format clean
+.PHONY: help install demo test test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ benchmark: $(READY)  ## measure the speed and memory of all systems and engines:
 train-zoo: $(READY)  ## train the models that ship, one turn after another: make train-zoo OVERLAY=data.yaml FOLDER=runs/zoo
 	OMP_NUM_THREADS=1 $(BIN)/python tools/train_zoo.py --folder "$(FOLDER)" --overlay $(OVERLAY) --content "$(CONTENT)" \
 	  --style "$(STYLE)" --reference "$(REFERENCE)" $(if $(ENCODER),--encoder_weights "$(ENCODER)")
+
+docs: $(READY)  ## build the documentation site in site/, which fails on any warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 lint: $(READY)  ## check style, types, and imports between rooms
 	$(BIN)/ruff check .

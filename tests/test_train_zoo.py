@@ -1,5 +1,6 @@
 """The queue of `make train-zoo`: which run is next, what a turn does, and what is kept of it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -98,3 +99,28 @@ def test_the_plan_names_recipes_that_exist():
         run = zoo.Run(name, **{"seconds": plan["seconds"], **entry})
         assert all((ROOT / recipe).is_file() for recipe in run.recipes)
         assert run.name.partition(".")[0] in run.recipes[0]
+
+
+def test_turns_go_on_from_each_other(tmp_path, monkeypatch):
+    """A second turn begins where the first one ended, whose checkpoint is removed."""
+
+    def turn(command, seconds, output, is_saved):
+        number = len(list(output.parent.glob("version_*")))
+        checkpoint = output.parent / f"version_{number}" / "checkpoints" / "last.ckpt"
+        checkpoint.parent.mkdir(parents=True)
+        torch.save({"global_step": 10 * (number + 1)}, checkpoint)
+        os.utime(checkpoint, (number, number))
+        assert is_saved()
+        return 1.0
+
+    monkeypatch.setattr(zoo, "take_turn", turn)
+    monkeypatch.setattr(zoo, "measure", lambda *_: {"style_loss": 3.0})
+    run = zoo.Run("a", recipes=["a.yaml"], seconds=1, target={"style_loss": 1.5})
+    zoo.train([run], tmp_path, [], zoo.Judge("c", "s", "r", None, 2), turns=3)
+    rows = zoo.read_log(tmp_path / "log.csv")
+    assert [(row["first_step"], row["last_step"], row["distance"]) for row in rows] == [
+        ("0", "10", "2.0"),
+        ("10", "20", "2.0"),
+        ("20", "30", "2.0"),
+    ]
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1

@@ -219,7 +219,8 @@ def train(runs: list[Run], folder: Path, overlays: list[str], judge: Judge, turn
         before = newest_checkpoint(folder / run.name)
         (folder / run.name).mkdir(exist_ok=True)
         command = command_of(run, folder, overlays, before)
-        print(time.strftime("%H:%M"), run.name, "from step", steps_of(before), flush=True)
+        first_step = steps_of(before)  # its file is removed below
+        print(time.strftime("%H:%M"), run.name, "from step", first_step, flush=True)
         place = folder / run.name
         seconds = take_turn(
             command, run.seconds, place / "output.txt", lambda place=place, old=before: newest_checkpoint(place) != old
@@ -235,7 +236,7 @@ def train(runs: list[Run], folder: Path, overlays: list[str], judge: Judge, turn
             {
                 "run": run.name,
                 "finished": time.strftime("%Y-%m-%d %H:%M"),
-                "first_step": steps_of(before),
+                "first_step": first_step,
                 "last_step": steps_of(after),
                 "seconds": round(seconds),
                 "distance": round(distance, 4),
