@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from stylezoo import catalog
+from stylezoo import catalog, hub
 from stylezoo.controls import (
     CONTROLS,
     ClipControls,
@@ -94,6 +94,8 @@ def _check_model(name: str) -> None:
     from stylezoo.download import cache_folder
 
     path = Path(name)
+    if hub.repository(name) is not None:
+        return
     if path.suffix in (".safetensors", ".ckpt"):
         if not path.exists():
             raise MissingFileError(f"There is no model file {name}.")
