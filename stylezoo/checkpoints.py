@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import __version__, catalog, encoder_check, hub, legacy, quantization, recipes, registry, weights
+from stylezoo import catalog, encoder_check, hub, legacy, quantization, recipes, registry, weights
 from stylezoo.controls import Kind
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
@@ -101,7 +101,7 @@ def save_folder(
         raise StylezooError(f"{folder} is a file: name a folder to save the model in.")
     save_model(model, target / hub.WEIGHTS, packed=packed, about=about)
     card = weights.read_metadata(target / hub.WEIGHTS)
-    config = {"library": "stylezoo", "version": __version__, "kind": model.kind, **card}
+    config = {"library": "stylezoo", "kind": model.kind, **card}
     with replacing(target / hub.SETTINGS) as file:
         file.write(f"{json.dumps(config, indent=2)}\n".encode())
     if not (target / hub.CARD).exists():
@@ -387,8 +387,8 @@ def _class_of(system: str, path: Path) -> type[StyleModel]:
     """Returns the class of the system that a model file holds."""
     if system not in registry.systems():
         raise StylezooError(
-            f"{path} holds a model of the system {system!r}, which this zoo does not have: import the module that"
-            " registers it first, or update stylezoo."
+            f"{path} holds a model of the system {system!r}, which this zoo does not have: install its package, import the"
+            " module that registers it first, or update stylezoo."
         )
     return registry.get(system)
 

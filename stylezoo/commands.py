@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from stylezoo import catalog, hub
+from stylezoo import catalog, hub, plugins
 from stylezoo.controls import (
     CONTROLS,
     ClipControls,
@@ -40,7 +40,7 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
             of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
     """
-    chosen = {name: system for name, system in catalog.systems().items() if kind in (None, system.kind)}
+    chosen = {system.name: system for system in _systems() if kind in (None, system.kind)}
     rows = _pretrained(chosen) if pretrained else [_row(system) for system in chosen.values()]
     if format == "json":
         print(json.dumps(rows, indent=2))
@@ -49,6 +49,15 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
         shown = [["-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()] for row in rows]
         _print_table(heading, shown, 160)
     return 0
+
+
+def _systems() -> Iterable[catalog.System]:
+    """Returns all systems; where a package announces one that its source does not describe, after importing it."""
+    if all(entry.name in catalog.systems() for entry in plugins.entries()):
+        return catalog.systems().values()
+    from stylezoo import registry
+
+    return [registry.about(cls) for cls in registry.systems().values()]
 
 
 def _row(system: catalog.System) -> dict[str, object]:
@@ -101,7 +110,7 @@ def _check_model(name: str) -> None:
             raise MissingFileError(f"There is no model file {name}.")
     elif path.suffix not in (".yaml", ".yml") and not path.exists():
         system = catalog.spelled(name.partition(".")[0])
-        if system not in catalog.systems() and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+        if not catalog.is_system(system) and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
             raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
 
 
@@ -235,7 +244,7 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if catalog.spelled(system) not in catalog.systems():
+    if not catalog.is_system(catalog.spelled(system)):
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
     for file in files:
         path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)

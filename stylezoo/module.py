@@ -790,9 +790,7 @@ class StyleModel(LightningModule):
         hub.checked(repo_id)
         with TemporaryDirectory() as folder:
             path = self.save_pretrained(folder, packed=packed, **about)
-            return hub.upload(
-                path, repo_id, private=private, revision=revision, message=commit_message, token=token
-            )
+            return hub.upload(path, repo_id, private=private, revision=revision, message=commit_message, token=token)
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:

@@ -20,8 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo import recipes
+from stylezoo import recipes, registry
 from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
 from stylezoo.data import Folder, Pairs
 from stylezoo.errors import StylezooError, check_number
@@ -55,6 +54,7 @@ class StyleCLI(LightningCLI):
         Args:
             args: The command, ``fit`` for example, and its options; or ``--config FILE`` and a command.
         """
+        registry.systems()  # imports them, so that class_path: SANet is known
         known = LightningCLI.subcommands()
         self._commands = {args[0]: known[args[0]]} if args and args[0] in known else known
         super().__init__(
