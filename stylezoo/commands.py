@@ -34,6 +34,10 @@ PACKAGE = f"{Path(__file__).parents[1]}/"
 def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
     """List the systems of the zoo.
 
+    Examples:
+        python -m stylezoo list --kind arbitrary
+        python -m stylezoo list --pretrained
+
     Args:
         kind: Only systems that take this kind of style.
         pretrained: What --model accepts by name instead: weights of the package, those in your own folder, and recipes
@@ -149,6 +153,12 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
     is 1 if there was one. Started by torchrun or srun, each process does its share (docs/many_machines.md).
 
+    Examples:
+        python -m stylezoo stylize --model adain --content photo.jpg --style painting.jpg --output out.png
+        python -m stylezoo stylize --model adain --content photos/ --style a.jpg b.jpg --output stylized/ --size 512
+        python -m stylezoo stylize --model adain --content photo.jpg --style a.jpg b.jpg --style_weights 1,2 --output out.png
+        python -m stylezoo stylize --model johnson.starry_night --content clip.mp4 --output out.mp4 --stability flow
+
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
             (.safetensors), or a training checkpoint (.ckpt); for systems that optimize a recipe (.yaml) or its name,
@@ -235,6 +245,9 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
+    Examples:
+        python -m stylezoo import --system adain --files decoder.pth vgg_normalised.pth --output adain.public.safetensors
+
     Args:
         system: Name of the system, see `python -m stylezoo list`.
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
@@ -261,6 +274,9 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
 
 def download(name: str) -> int:
     """Download the public weights of an encoder, of a metric's network or of a model, resumable and checked.
+
+    Examples:
+        python -m stylezoo download vgg19_normalised
 
     Args:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
@@ -329,6 +345,10 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
     same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
     that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
+
+    Examples:
+        python -m stylezoo evaluate --models adain sanet --content photos/ --style paintings/ --output measured/
+        python -m stylezoo evaluate --models mine=runs/adain/version_0/checkpoints/last.ckpt --content photos/ --style paintings/ --output measured/
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -419,6 +439,11 @@ def reproduce(  # noqa: D417 - the decorator describes the options
     Everything has defaults that run in minutes on a CPU without any data; the summary lists the settings that were used.
     Settings that a study does not have are refused.
 
+    Examples:
+        python -m stylezoo reproduce --list
+        python -m stylezoo reproduce balanced_loss --output measured/
+        python -m stylezoo reproduce alpha_sweep --models adain --content photos/ --style paintings/ --output measured/
+
     Args:
         name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
@@ -484,6 +509,10 @@ def compare(
     One content and one style give a sheet of all models; several give a row per pair. An image that cannot be read, and a
     model that fails, are reported and left out; the exit code is 1 if there was one.
 
+    Examples:
+        python -m stylezoo compare --content photo.jpg --style painting.jpg --output sheet.png
+        python -m stylezoo compare --models adain sanet --content photos/ --style paintings/ --output sheet.png
+
     Args:
         content: Contents: files, folders or globs.
         style: Styles: files, folders or globs. Models of given styles show the one of the same name, or their first.
@@ -531,6 +560,10 @@ def train_style(
     This is `fit` with the recipes johnson.yaml and own_style.yaml, whose losses are those of the encoder that ships. The
     result is a model file for `stylize --model`, which needs no --style.
 
+    Examples:
+        python -m stylezoo train-style painting.jpg --output my_style.safetensors
+        python -m stylezoo train-style painting.jpg --output my_style.safetensors --content photos/ --minutes 30 --resume
+
     Args:
         painting: The image whose style is learned.
         output: The model file to write, X.safetensors.
@@ -564,6 +597,9 @@ def prepare(
     `fit --data.content.prepared true` (or data.style.prepared) reads the output, with the same crops for the same seeds.
     The same command continues an interrupted run, and updates the output when images were added, changed or removed. Images
     that cannot be read are named at the end and left out; the exit code is 1 if there was one.
+
+    Examples:
+        python -m stylezoo prepare --content data/wikiart --size 512
 
     Args:
         content: Folder of a data set, such as data/coco or data/wikiart, with its subfolders.
@@ -606,6 +642,9 @@ def encode_style(
     `stylize --style FILE.safetensors` then uses all of its styles, FILE.safetensors:NAME one of them; a style is called like
     its image. Codes belong to the weights that encoded them.
 
+    Examples:
+        python -m stylezoo encode-style --model adain --style paintings/ --output styles.safetensors
+
     Args:
         model: The name of weights, such as adain, or a model file; of a system that takes any image as style.
         style: Style images: files, folders or globs.
@@ -631,6 +670,9 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
 
     The measurement takes some seconds per engine, with an image of 256 x 256 pixels. It is remembered per system, settings,
     processor, number of threads and version of PyTorch in ~/.cache/stylezoo/engines.json ($STYLEZOO_HOME/engines.json).
+
+    Examples:
+        python -m stylezoo tune --models adain sanet
 
     Args:
         models: Names of weights or model files.
