@@ -348,8 +348,9 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
         elif required:
             group[topic].add_argument(option, type=kind, required=True, help=text)
         else:
-            metavar = "{" + ",".join(choices) + "}" if (choices := _optional_choices(kind)) else None
-            group[topic].add_argument(option, type=kind, default=default, help=text, metavar=metavar)
+            choices = _optional_choices(kind)
+            shown = {"metavar": f"{{{','.join(choices)}}}"} if choices else {}
+            group[topic].add_argument(option, type=kind, default=default, help=text, **shown)
 
 
 def _optional_choices(kind: Any) -> tuple[str, ...]:

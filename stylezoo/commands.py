@@ -27,12 +27,20 @@ from stylezoo.controls import (
 )
 from stylezoo.docstrings import described
 from stylezoo.errors import MissingFileError, StylezooError, check_number, unknown_name
+from stylezoo.files import nearest
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
 
-def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
+def list_systems(
+    kind: Kind | None = None,
+    pretrained: bool = False,
+    format: Literal["table", "json"] = "table",
+    gallery: bool = True,
+) -> int:
     """List the systems of the zoo.
+
+    Terminals of 24-bit colors show a small picture of each, what it makes of the same photo and painting.
 
     Examples:
         python -m stylezoo list --kind arbitrary
@@ -43,16 +51,30 @@ def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Lit
         pretrained: What --model accepts by name instead: weights of the package, those in your own folder, and recipes
             of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
+        gallery: Whether pictures are shown where the terminal can: --gallery false leaves them out.
     """
     chosen = {system.name: system for system in _systems() if kind in (None, system.kind)}
     rows = _pretrained(chosen) if pretrained else [_row(system) for system in chosen.values()]
     if format == "json":
         print(json.dumps(rows, indent=2))
     else:
+        if gallery and not pretrained:
+            _print_gallery(chosen)
         heading = list(rows[0] if rows else ["name"])
         shown = [["-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()] for row in rows]
         _print_table(heading, shown, 160)
     return 0
+
+
+def _print_gallery(names: Iterable[str]) -> None:
+    """Prints small pictures of systems, if the terminal can show them."""
+    from rich.console import Console
+
+    from stylezoo import gallery
+
+    console = Console()
+    if gallery.can_show(console):
+        console.print(gallery.gallery(["photo", "painting", *names], console.width))
 
 
 def _systems() -> Iterable[catalog.System]:
@@ -111,7 +133,7 @@ def _check_model(name: str) -> None:
         return
     if path.suffix in (".safetensors", ".ckpt"):
         if not path.exists():
-            raise MissingFileError(f"There is no model file {name}.")
+            raise MissingFileError(f"There is no model file {name}.{nearest(name)}")
     elif path.suffix not in (".yaml", ".yml") and not path.exists():
         system = catalog.spelled(name.partition(".")[0])
         if not catalog.is_system(system) and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
@@ -262,7 +284,7 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
     for file in files:
         path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)
         if not path.exists():
-            raise MissingFileError(f"There is no file {path}.")
+            raise MissingFileError(f"There is no file {path}.{nearest(path)}")
     from stylezoo import checkpoints
 
     model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
@@ -614,7 +636,7 @@ def prepare(
     source = Path(content).expanduser()
     target = Path(output).expanduser() if output else source.with_name(source.name + ".prepared")
     if not source.is_dir():
-        raise MissingFileError(f"--content: there is no folder {content}.")
+        raise MissingFileError(f"--content: there is no folder {content}.{nearest(content)}")
     from stylezoo.data import prepared
 
     index = prepared.prepare(source, target, size, format, quality, workers)
@@ -706,6 +728,49 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
     return 0
 
 
+def doctor() -> int:
+    """Check the installation: versions, devices, engines, folders, downloads, and a block for a bug report.
+
+    Nothing is sent anywhere. The block at the end is Markdown to paste; paths in it begin with ~ or are shortened. The exit
+    code is 1 if something is wrong.
+
+    Examples:
+        python -m stylezoo doctor
+    """
+    try:
+        from stylezoo.doctor import examine, table  # imports PyTorch
+    except Exception as error:  # noqa: BLE001 - a torchvision of another build raises anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise StylezooError(
+            f"PyTorch, torchvision or Lightning cannot be imported ({reason}): install all from one build, such as with"
+            " pip install -c constraints.txt -e . (STYLEZOO_TRACEBACK=1 shows where.)"
+        ) from error
+    found = examine()
+    print(table(found.sections.items()))
+    print(*(f"problem: {sentence}" for sentence in found.problems or ["none found"]), sep="\n")
+    print(f"\nFor a bug report:\n\n{found.markdown()}")
+    return 1 if found.problems else 0
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script that completes commands, options and names of models in a shell.
+
+    It completes the program stylezoo, which pip installs; `python -m stylezoo` is the same without completion.
+
+    Examples:
+        python -m stylezoo completion bash > ~/.local/share/bash-completion/completions/stylezoo
+        python -m stylezoo completion zsh > ~/.zfunc/_stylezoo
+        python -m stylezoo completion fish > ~/.config/fish/completions/stylezoo.fish
+
+    Args:
+        shell: Which shell: bash, zsh or fish. For zsh the folder must be in fpath before compinit runs.
+    """
+    from stylezoo.completion import script
+
+    print(script(shell, COMMANDS, OPTION_NAMES, POSITIONAL))
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
@@ -718,10 +783,12 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "tune": tune,
     "evaluate": evaluate,
     "reproduce": reproduce,
+    "doctor": doctor,
+    "completion": completion,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""
 
-POSITIONAL = ("name", "painting")
+POSITIONAL = ("name", "painting", "shell")
 """Parameters of commands that are given without an option."""
 
 OPTION_NAMES = {"list_studies": "list", "settings": "set"}

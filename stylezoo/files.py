@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from stylezoo.errors import did_you_mean
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -61,6 +63,23 @@ def problem(error: OSError) -> str:
     if error.errno == errno.EINVAL and error.strerror == "is not a regular file":
         return error.strerror
     return f"cannot be accessed ({error.strerror or error})"
+
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """Returns a hint at the entry of the same folder whose name is closest, to follow a sentence; "" if there is none.
+
+    Args:
+        path: A file or folder that does not exist; of a path whose folder does not exist, that folder counts.
+    """
+    wanted = Path(path)
+    while not wanted.parent.is_dir() and wanted.parent != wanted:
+        wanted = wanted.parent
+    try:
+        names = sorted(os.listdir(wanted.parent))
+    except OSError:
+        return ""
+    close = did_you_mean(wanted.name, names, cutoff=0.7)
+    return f" Did you mean {wanted.parent / close}?" if close is not None else ""
 
 
 def kind(path: str | os.PathLike[str]) -> str | None:

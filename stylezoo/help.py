@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from argparse import Action
+from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -212,8 +212,8 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         text = re.sub("``", "", action.help or "")
-        silent = action.default in (None, False, True, "==SUPPRESS==") or action.required
-        return text if silent else f"{text} (default: %(default)s)"
+        silent = action.default is None or isinstance(action.default, bool) or action.default == SUPPRESS
+        return text if silent or action.required else f"{text} (default: %(default)s)"
 
     def _format_action_invocation(self, action: Action) -> str:
         if isinstance(action, ActionYesNo):

@@ -120,6 +120,15 @@ def upload(
     return str(commit.commit_url)
 
 
+def cache_folder() -> Path | None:
+    """Returns the folder in which ``huggingface_hub`` keeps what it downloads; None if it is not installed."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return None
+    return Path(HF_HUB_CACHE)
+
+
 def _library() -> Any:
     try:
         import huggingface_hub
