@@ -278,7 +278,8 @@ def parse(command: str, words: list[str]) -> dict[str, Any]:
     """
     function = COMMANDS[command]
     parser = command_parser(command)
-    with explained(parser, command, {name: f"--{option}" for name, option in OPTION_NAMES.items()}):
+    names = {name: f"--{option}" for name, option in OPTION_NAMES.items()} | {name: name.upper() for name in POSITIONAL}
+    with explained(parser, command, names):
         arguments: dict[str, Any] = parser.parse_args(words).as_dict()
     for name in number_lists(function):
         arguments[name] = parse_numbers(arguments[name], f"--{name}")
@@ -336,7 +337,8 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
         required = parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         if name in POSITIONAL:
-            group[topic].add_argument(name, type=str, nargs=None if required else "?", help=text)
+            word = kind if get_origin(kind) is Literal else str
+            group[topic].add_argument(name, type=word, nargs=None if required else "?", help=text)
         elif kind in (list[str], list[str] | None):
             group[topic].add_argument(
                 option, dest=name, nargs="+", type=str, required=required, default=default, help=text

@@ -137,6 +137,9 @@ def _check_model(name: str) -> None:
     elif path.suffix not in (".yaml", ".yml") and not path.exists():
         system = catalog.spelled(name.partition(".")[0])
         if not catalog.is_system(system) and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+            hint = nearest(name) if path.suffix or path.parent.name else ""
+            if hint:
+                raise MissingFileError(f"There is no model {name}.{hint}")
             raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
 
 
@@ -739,7 +742,7 @@ def doctor() -> int:
     """
     try:
         from stylezoo.doctor import examine, table  # imports PyTorch
-    except Exception as error:  # noqa: BLE001 - a torchvision of another build raises anything
+    except Exception as error:  # a torchvision of another build raises anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise StylezooError(
             f"PyTorch, torchvision or Lightning cannot be imported ({reason}): install all from one build, such as with"

@@ -74,20 +74,18 @@ def script(
     for name, about in TRAINER_HELP.items():
         subparser = subparsers.add_parser(name, help=about.text.partition(". ")[0])
         options = {option: text for topic in about.topics.values() for option, text in topic.items()}
-        for option, text in options.items():
+        for option, about_option in options.items():
             word, _, value = option.partition(" ")
             if not word.endswith("SETTING"):
                 kind = str if value else bool
-                _add(subparser, word, name, word.removeprefix("--").rpartition(".")[2], kind, text, shtab.FILE)
+                _add(subparser, word, name, word.removeprefix("--").rpartition(".")[2], kind, about_option, shtab.FILE)
     names = " ".join(sorted([*catalog.systems(), *catalog.model_tags()]))
-    preamble = {shell: text.format(names=names) for shell, text in FUNCTIONS.items()}
-    text: str = shtab.complete(parser, shell, preamble=preamble)
-    return text
+    preamble: Any = {shell: text.format(names=names) for shell, text in FUNCTIONS.items()}
+    written: str = shtab.complete(parser, shell, preamble=preamble)
+    return written
 
 
-def _add(
-    parser: ArgumentParser, option: str, command: str, name: str, kind: Any, text: str, file: Mapping[str, str]
-) -> None:
+def _add(parser: ArgumentParser, option: str, command: str, name: str, kind: Any, text: str, file: Any) -> None:
     """Adds an option with what completes its value."""
     if kind is bool:
         parser.add_argument(option, action="store_true", help=text)

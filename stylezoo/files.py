@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,6 +66,10 @@ def problem(error: OSError) -> str:
     return f"cannot be accessed ({error.strerror or error})"
 
 
+MANY = 2000
+"""Entries of a folder from which on it is not searched for a name that was meant, which would take too long."""
+
+
 def nearest(path: str | os.PathLike[str]) -> str:
     """Returns a hint at the entry of the same folder whose name is closest, to follow a sentence; "" if there is none.
 
@@ -75,10 +80,11 @@ def nearest(path: str | os.PathLike[str]) -> str:
     while not wanted.parent.is_dir() and wanted.parent != wanted:
         wanted = wanted.parent
     try:
-        names = sorted(os.listdir(wanted.parent))
-    except OSError:
+        with os.scandir(wanted.parent) as entries:
+            names = [entry.name for entry in islice(entries, MANY)]
+    except (OSError, ValueError):
         return ""
-    close = did_you_mean(wanted.name, names, cutoff=0.7)
+    close = did_you_mean(wanted.name, sorted(names), cutoff=0.7) if len(names) < MANY else None
     return f" Did you mean {wanted.parent / close}?" if close is not None else ""
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 PICTURES = Path(__file__).with_name("pretrained") / "gallery"
 """A small picture of each system, made by ``tools/gallery.py``, and of the photo and the painting that all of them show."""
 
-SIDE = 16
+SIDE = 20
 """Side of a picture in pixels, which is its width in characters."""
 
 
@@ -49,7 +49,7 @@ def drawn(path: Path) -> Text:
     text = Text()
     for y in range(0, SIDE, 2):
         for x in range(SIDE):
-            upper, lower = (",".join(map(str, small.getpixel((x, y + row)))) for row in (0, 1))  # type: ignore[arg-type]
+            upper, lower = (",".join(map(str, small.getpixel((x, y + row)))) for row in (0, 1))
             text.append("▀", f"rgb({upper}) on rgb({lower})")
         if y + 2 < SIDE:
             text.append("\n")

@@ -135,10 +135,7 @@ TRAINER_HELP = {
     ),
     "predict": TrainerHelp(
         "Stylize the test images of a recipe. For images of your own, stylize is simpler.",
-        (
-            "predict --config runs/adain/version_0/config.yaml --ckpt_path runs/adain/version_0/checkpoints/last.ckpt"
-            " --predictions.folder stylized",
-        ),
+        ("predict --config config.yaml --ckpt_path last.ckpt --predictions.folder stylized",),
         {
             "recipe": _RECIPE,
             "model": _MODEL | _LOADED,
@@ -200,7 +197,7 @@ class Formatter(DefaultHelpFormatter):
     """Options as people read them: no types where the value shows it, no defaults that say nothing, short invocations."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=_width())
+        super().__init__(prog, max_help_position=26, width=_width())  # type: ignore[no-untyped-call]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Fills paragraphs, and leaves indented lines, which are examples, as they are."""
