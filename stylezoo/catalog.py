@@ -1,6 +1,7 @@
 """The systems and studies of the zoo as their files announce them, read from the source: nothing here imports PyTorch.
 
-`stylezoo.registry` and `stylezoo.studies` hold the classes and functions themselves.
+`stylezoo.registry` and `stylezoo.studies` hold the classes and functions themselves. Systems of other packages
+(`stylezoo.plugins`) are read from their source, too.
 """
 
 import ast
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from stylezoo import plugins
 from stylezoo.controls import Kind
 
 MODELS, STUDIES = (Path(__file__).with_name(name) for name in ("models", "studies"))
@@ -56,8 +58,29 @@ class Study:
 
 @cache
 def systems() -> dict[str, System]:
-    """Returns the systems by name, sorted."""
-    found = [
+    """Returns the systems by name, sorted: those of the package, and those of others whose source says what they are."""
+    found = [*_systems(sorted(MODELS.glob("*.py")))]
+    for entry in plugins.entries():
+        path = plugins.source(entry)
+        try:
+            found += [] if path is None else _systems([path])
+        except (OSError, SyntaxError, TypeError, ValueError, LookupError):  # only importing it tells
+            continue
+    return {system.name: system for system in sorted(found, key=lambda system: system.name)}
+
+
+def is_system(name: str) -> bool:
+    """Whether there is a system of that name, or a package announces one that only importing it shows."""
+    return name in systems() or any(entry.name == name for entry in plugins.entries())
+
+
+def _systems(paths: Iterable[Path]) -> list[System]:
+    """Returns the systems that files announce.
+
+    Raises:
+        OSError, SyntaxError, TypeError, ValueError, LookupError: If a file does not announce them by plain values.
+    """
+    return [
         System(
             name=about["name"],
             class_name=node.name,
@@ -66,9 +89,8 @@ def systems() -> dict[str, System]:
             paper=paper_address(about["paper"]),
             reference=about.get("reference", about.get("code")),
         )
-        for node, about in _announced(MODELS, "register")
+        for node, about in _announced(paths, "register")
     ]
-    return {system.name: system for system in sorted(found, key=lambda system: system.name)}
 
 
 def spelled(name: str, known: Iterable[str] | None = None) -> str:
@@ -93,21 +115,33 @@ def studies() -> dict[str, Study]:
             title=(ast.get_docstring(node) or about["name"]).splitlines()[0],
             source=about["source"],
         )
-        for node, about in _announced(STUDIES, "study")
+        for node, about in _announced(sorted(STUDIES.glob("*.py")), "study")
     ]
     return {study.name: study for study in sorted(found, key=lambda study: study.name)}
 
 
-@cache
 def weight_files() -> list[str]:
     """Returns the names in the table of weight files, see `stylezoo.weights.table`."""
-    table = yaml.safe_load(MODELS.with_name("pretrained").joinpath("table.yaml").read_text(encoding="utf-8"))
-    return [name for section in table.values() for name in section]
+    return [name for section in _table().values() for name in section]
 
 
-def _announced(folder: Path, decorator: str) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, dict[str, Any]]]:
-    """Yields the decorated classes and functions of a folder's files, with the arguments of the decorator."""
-    for path in sorted(folder.glob("*.py")):
+def model_tags() -> list[str]:
+    """Returns the tags of the trained models in that table, such as adain.slim."""
+    return list(_table()["models"])
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = MODELS.with_name("pretrained").joinpath("table.yaml").read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return table
+
+
+def _announced(
+    paths: Iterable[Path], decorator: str
+) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, dict[str, Any]]]:
+    """Yields the decorated classes and functions of files, with the arguments of the decorator."""
+    for path in paths:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         constants = {
             target.id: node.value.value

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
 from safetensors.torch import save
 from torch import nn
 
-from stylezoo import catalog, encoder_check, legacy, quantization, recipes, registry, weights
+from stylezoo import catalog, encoder_check, hub, legacy, quantization, recipes, registry, weights
+from stylezoo.controls import Kind
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
@@ -73,6 +75,77 @@ def save_model(
         file.write(content)
 
 
+def save_folder(
+    model: StyleModel, folder: str | Path, *, packed: bool = False, about: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes a model folder, what `StyleModel.save_pretrained` is for; a README.md that exists stays as it is.
+
+    Args:
+        model: Any system.
+        folder: Created if it does not exist.
+        packed: See `save_model`.
+        about: Further metadata, such as ``license`` and ``data``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StylezooError: See `save_model`; or the folder is a file.
+        OSError: If a file cannot be written.
+    """
+    target = Path(folder).expanduser()
+    taken = sorted({"format", "system", "settings", "encoders"} & {*(about or {})})
+    if taken:
+        raise StylezooError(f"{', '.join(taken)} of a model file is not free: give this fact another name.")
+    if target.exists() and not target.is_dir():
+        raise StylezooError(f"{folder} is a file: name a folder to save the model in.")
+    save_model(model, target / hub.WEIGHTS, packed=packed, about=about)
+    card = weights.read_metadata(target / hub.WEIGHTS)
+    config = {"library": "stylezoo", "kind": model.kind, **card}
+    with replacing(target / hub.SETTINGS) as file:
+        file.write(f"{json.dumps(config, indent=2)}\n".encode())
+    if not (target / hub.CARD).exists():
+        with replacing(target / hub.CARD) as file:
+            file.write(_model_card(model, about or {}).encode())
+    return target
+
+
+def _model_card(model: StyleModel, about: Mapping[str, Any]) -> str:
+    """Returns the card of a model folder: metadata that the Hub reads, what the model is, and how it is loaded."""
+    header = {"library_name": "stylezoo", "pipeline_tag": "image-to-image", "tags": ["style-transfer", model.system]}
+    if "license" in about:
+        header["license"] = str(about["license"]).lower()
+    facts = [
+        f"* System: `{model.system}` ([paper]({model.paper}))",
+        f"* Takes as style: {STYLE_INPUT[model.kind]}",
+        *([f"* Styles: {', '.join(model.styles)}"] if model.styles else []),
+        *(f"* {name.replace('_', ' ').capitalize()}: {about[name]}" for name in about),
+    ]
+    options = "" if model.kind in ("single", "multi") else " --style painting.jpg"
+    return "\n".join(
+        [
+            f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n",
+            f"# {model.system}\n",
+            "A model for neural style transfer, saved by stylezoo.\n",
+            *facts,
+            "\n```python\nimport stylezoo\n",
+            'model = stylezoo.StyleModel.from_pretrained("OWNER/NAME")  # or the path of this folder',
+            "```\n\n```bash",
+            f"python -m stylezoo stylize --model hf-hub:OWNER/NAME --content photo.jpg{options} --output out.png",
+            "```\n",
+        ]
+    )
+
+
+STYLE_INPUT: dict[Kind, str] = {
+    "arbitrary": "any image",
+    "multi": "the number or name of a style that it was trained on",
+    "single": "nothing, it has one style",
+    "optimization": "any image; each output is optimized",
+}
+"""What a system takes as style, in words, by its kind."""
+
+
 def model_digest(model: StyleModel) -> str:
     """Returns a SHA-256 of what a model computes with: its system, settings, weights and encoders.
 
@@ -99,7 +172,8 @@ def create_model(name: str, pretrained: bool = False, **init_args: Any) -> Style
     """Builds a model of a system, as `timm.create_model` does.
 
     Args:
-        name: One of `list_models()`; with ``pretrained`` also a tag, such as ``adain.slim``.
+        name: One of `list_models()`; with ``pretrained`` also a tag, such as ``adain.slim``, or whatever else `load_model`
+            takes, such as ``hf-hub:OWNER/NAME``.
         pretrained: Whether to load the weights of `load_model` instead of random ones.
         **init_args: Arguments of the system's class.
 
@@ -153,7 +227,8 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         name_or_path: A tag, such as ``adain.slim``, of `list_models(pretrained=True)`: weights in
             `stylezoo.weights.folder`, or else in the package. The bare name of a system is the name of a file in that
             folder, or else the system's default tag. Or a ``.safetensors`` file (`import_checkpoint`, ``python -m stylezoo
-            import``), or a training checkpoint ``.ckpt``.
+            import``), a training checkpoint ``.ckpt``, a folder of `StyleModel.save_pretrained`, or a repository of the
+            Hugging Face Hub, ``hf-hub:OWNER/NAME``, which is downloaded once.
             Systems that optimize have settings instead of weights: a recipe ``.yaml``, or the name of one, such as
             ``gatys`` or ``gatys.modern`` (``experiments/gatys_modern.yaml``). Where the encoder of ``gatys`` is not on
             this machine, the bare name is, with a warning, the first one that has all it needs, ``gatys.slim``.
@@ -171,7 +246,10 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         model = _load_safetensors(path, settings)
     else:
         model = _load_checkpoint(path, settings)
-    model.tag = str(path) if path.suffix == ".ckpt" else path.stem
+    if path.suffix == ".ckpt" or path.name == hub.WEIGHTS:  # called by where they lie
+        model.tag = str(name_or_path)
+    else:
+        model.tag = path.stem
     return model.eval()
 
 
@@ -186,9 +264,14 @@ def find_model(name_or_path: str | Path, settings: Mapping[str, Any] | None = No
         MissingFileError: If there is no such file, or no weights of that name.
         StylezooError: If there is no system of that name.
     """
-    path = Path(name_or_path)
+    path, name = Path(name_or_path), str(name_or_path)
+    repo_id = hub.repository(name)
+    if repo_id is not None:
+        return hub.download(repo_id)
+    if (path / hub.WEIGHTS).is_file() and weights.model_path(name) is None:
+        return path / hub.WEIGHTS
     if path.suffix not in (".yaml", ".yml", ".safetensors", ".ckpt"):
-        return _find(str(name_or_path), settings or {})
+        return _find(name, settings or {})
     if path.suffix in (".safetensors", ".ckpt") and not os.path.lexists(path):
         raise MissingFileError(f"There is no model file {path}.")
     return path
@@ -208,7 +291,9 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
             )
         return path
     if given.is_dir():
-        raise StylezooError(f"{name} is a folder: name a model file in it (.safetensors or .ckpt).")
+        raise StylezooError(
+            f"{name} is a folder without {hub.WEIGHTS}: name a model file in it (.safetensors or .ckpt)."
+        )
     if os.path.lexists(given):
         raise StylezooError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
     system = name.partition(".")[0]
@@ -302,8 +387,8 @@ def _class_of(system: str, path: Path) -> type[StyleModel]:
     """Returns the class of the system that a model file holds."""
     if system not in registry.systems():
         raise StylezooError(
-            f"{path} holds a model of the system {system!r}, which this zoo does not have: import the module that"
-            " registers it first, or update stylezoo."
+            f"{path} holds a model of the system {system!r}, which this zoo does not have: install its package, import the"
+            " module that registers it first, or update stylezoo."
         )
     return registry.get(system)
 

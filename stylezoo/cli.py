@@ -14,22 +14,17 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser
 
-from stylezoo import __version__, catalog, environment, files, legacy, recipes, usage
+from stylezoo import __version__, catalog, environment, files, help, legacy, recipes, usage
 from stylezoo.commands import COMMANDS, OPTION_NAMES, POSITIONAL
 from stylezoo.errors import MissingFileError, StylezooError, unknown_name
 from stylezoo.usage import UsageError, behind, explained, see, unknown_option
 
-TRAINER_COMMANDS = {
-    "fit": "Train a model with a recipe.",
-    "validate": "Compute the losses on the validation images of a recipe.",
-    "test": "Compute the losses on the test images of a recipe.",
-    "predict": "Stylize the test images of a recipe.",
-}
+TRAINER_COMMANDS = {name: about.text.partition(". ")[0].rstrip(".") + "." for name, about in help.TRAINER_HELP.items()}
 """The commands of Lightning's Trainer, {name: help}."""
 
 STOPPED = 130
@@ -86,6 +81,12 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 def run(args: list[str]) -> None:
     """Runs the command that the first word names."""
     command = args[0] if args else ""
+    if command == "help":
+        return run([*args[1:2], "--help"])
+    if command in ("--help", "-h"):
+        _print_and_end(help.overview(summaries()))
+    if command in TRAINER_COMMANDS and {"--help", "-h"} & {*args}:
+        _print_and_end(help.trainer_help(command))
     if command in COMMANDS:
         code = COMMANDS[command](**parse(command, legacy.upgrade_arguments(args)[1:]))
         if code:
@@ -93,11 +94,12 @@ def run(args: list[str]) -> None:
     elif command in TRAINER_COMMANDS or command.partition("=")[0] in ("--config", "-c"):
         if command in TRAINER_COMMANDS:
             args = [command, *checked_options(command, args[1:])]
+            args = ["--help" if word == "--help_all" else word for word in args]
         from stylezoo.trainer_cli import StyleCLI  # imports Lightning
 
         StyleCLI(legacy.upgrade_arguments(args))
     elif command.startswith("-"):
-        parser = overview()
+        parser = ArgumentParser(prog="stylezoo", version=__version__, exit_on_error=False)
         with explained(parser):
             parser.parse_args(args)
     elif command:
@@ -105,6 +107,16 @@ def run(args: list[str]) -> None:
         raise UsageError(f"{unknown_name('There is no command', command, known, 'the commands are')}{see()}")
     else:
         raise UsageError(f"Say what to do, such as python -m stylezoo list.{see()}")
+
+
+def summaries() -> dict[str, str]:
+    """Returns all commands with one line about each."""
+    return TRAINER_COMMANDS | {name: _doc(function).short_description for name, function in COMMANDS.items()}
+
+
+def _print_and_end(text: str) -> NoReturn:
+    print(text)
+    sys.exit(0)
 
 
 @contextlib.contextmanager
@@ -181,7 +193,7 @@ def checked_options(command: str, words: list[str]) -> list[str]:
         UsageError: If there is no such option or model.
         StylezooError: If a recipe cannot be read, or a checkpoint does not exist.
     """
-    known = [f"--{option}" for option in OPTIONS]
+    known = [f"--{option}" for option in (*OPTIONS, "help_all")]
     checked: list[str] = []
     for option, value in usage.options_with_values(words):
         root = option.partition(".")[0].rstrip("+")
@@ -198,7 +210,7 @@ def checked_options(command: str, words: list[str]) -> list[str]:
             raise MissingFileError(f"{option}: there is no checkpoint {value}.")
         checked.append(f"{option}={value}")
     named = {option.partition(".")[0].partition("=")[0] for option in checked}
-    if not named & {"--config", "--model", "--help", "-h", "--print_config"}:
+    if not named & {"--config", "--model", "--help", "-h", "--help_all", "--print_config"}:
         raise UsageError(f"{command} needs a model and images: name a recipe, --config RECIPE.yaml.{see(command)}")
     return checked
 
@@ -251,22 +263,6 @@ def model_class(name: str) -> str:
 # The zoo's own commands
 
 
-def overview() -> ArgumentParser:
-    """Returns the parser of ``--help`` and ``--version``, which knows the commands by name."""
-    parser = ArgumentParser(
-        prog="stylezoo",
-        description="Neural style transfer: train, stylize, compare.",
-        version=__version__,
-        exit_on_error=False,
-    )
-    subcommands = parser.add_subcommands()
-    for name, text in TRAINER_COMMANDS.items():
-        subcommands.add_subcommand(name, ArgumentParser(), help=text)
-    for name, function in COMMANDS.items():
-        subcommands.add_subcommand(name, ArgumentParser(), help=_doc(function).short_description)
-    return parser
-
-
 def parse(command: str, words: list[str]) -> dict[str, Any]:
     """Reads the options of a command.
 
@@ -281,13 +277,40 @@ def parse(command: str, words: list[str]) -> dict[str, Any]:
         UsageError: If there is no such option, or a value has the wrong type.
     """
     function = COMMANDS[command]
-    parser = ArgumentParser(prog=f"stylezoo {command}", description=_doc(function).description, exit_on_error=False)
-    add_function(parser, function)
-    with explained(parser, command, {name: f"--{option}" for name, option in OPTION_NAMES.items()}):
+    parser = command_parser(command)
+    names = {name: f"--{option}" for name, option in OPTION_NAMES.items()} | {name: name.upper() for name in POSITIONAL}
+    with explained(parser, command, names):
         arguments: dict[str, Any] = parser.parse_args(words).as_dict()
     for name in number_lists(function):
         arguments[name] = parse_numbers(arguments[name], f"--{name}")
     return arguments
+
+
+def command_parser(command: str) -> ArgumentParser:
+    """Returns the parser of a command's options, whose help has examples first and options by topic."""
+    function = COMMANDS[command]
+    parser = ArgumentParser(
+        prog=f"{help.PROGRAM} {command}",
+        description=help.description(function),
+        formatter_class=help.Formatter,
+        exit_on_error=False,
+    )
+    add_function(parser, function)
+    actions = [action for action in parser._actions if action.dest not in ("help", "print_shtab")]
+    parser.usage = help.usage(
+        command,
+        [
+            action.dest.upper() if action.required else f"[{action.dest.upper()}]"
+            for action in actions
+            if not action.option_strings
+        ],
+        [
+            action.option_strings[0].removeprefix("--")
+            for action in actions
+            if action.option_strings and action.required
+        ],
+    )
+    return parser
 
 
 def _doc(function: Callable[..., Any]) -> Any:
@@ -303,23 +326,39 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
     """
     descriptions = {param.arg_name: param.description for param in _doc(function).params}
     numbers = number_lists(function)
+    parameters = inspect.signature(function, eval_str=True).parameters
+    group: dict[str | None, Any] = {None: parser}
     # jsonargparse's add_function_arguments would look for the function in the package, which imports all of it
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+    for name, parameter in parameters.items():
+        topic = help.topic_of(name, len(parameters))
+        if topic not in group:
+            group[topic] = parser.add_argument_group(topic)
         kind, text, option = parameter.annotation, descriptions[name], f"--{OPTION_NAMES.get(name, name)}"
         required = parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         if name in POSITIONAL:
-            parser.add_argument(name, type=str, nargs=None if required else "?", help=text)
+            word = kind if get_origin(kind) is Literal else str
+            group[topic].add_argument(name, type=word, nargs=None if required else "?", help=text)
         elif kind in (list[str], list[str] | None):
-            parser.add_argument(option, dest=name, nargs="+", type=str, required=required, default=default, help=text)
+            group[topic].add_argument(
+                option, dest=name, nargs="+", type=str, required=required, default=default, help=text
+            )
         elif name in numbers:
-            parser.add_argument(option, type=str | None, default=default, help=text)
+            group[topic].add_argument(option, type=str | None, default=default, help=text)
         elif kind is bool:
-            parser.add_argument(option, dest=name, action=ActionYesNo(), nargs="?", default=default, help=text)
+            group[topic].add_argument(option, dest=name, action=ActionYesNo(), nargs="?", default=default, help=text)
         elif required:
-            parser.add_argument(option, type=kind, required=True, help=text)
+            group[topic].add_argument(option, type=kind, required=True, help=text)
         else:
-            parser.add_argument(option, type=kind, default=default, help=text)
+            choices = _optional_choices(kind)
+            shown = {"metavar": f"{{{','.join(choices)}}}"} if choices else {}
+            group[topic].add_argument(option, type=kind, default=default, help=text, **shown)
+
+
+def _optional_choices(kind: Any) -> tuple[str, ...]:
+    """Returns the choices of a type such as ``Literal["a", "b"] | None``, for which the parser shows none."""
+    first, *rest = get_args(kind) or (None,)
+    return get_args(first) if get_origin(first) is Literal and rest == [type(None)] else ()
 
 
 def number_lists(function: Callable[..., int]) -> list[str]:

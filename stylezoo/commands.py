@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from stylezoo import catalog
+from stylezoo import catalog, hub, plugins
 from stylezoo.controls import (
     CONTROLS,
     ClipControls,
@@ -27,28 +27,63 @@ from stylezoo.controls import (
 )
 from stylezoo.docstrings import described
 from stylezoo.errors import MissingFileError, StylezooError, check_number, unknown_name
+from stylezoo.files import nearest
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
 
 
-def list_systems(kind: Kind | None = None, pretrained: bool = False, format: Literal["table", "json"] = "table") -> int:
+def list_systems(
+    kind: Kind | None = None,
+    pretrained: bool = False,
+    format: Literal["table", "json"] = "table",
+    gallery: bool = True,
+) -> int:
     """List the systems of the zoo.
+
+    Terminals of 24-bit colors show a small picture of each, what it makes of the same photo and painting.
+
+    Examples:
+        python -m stylezoo list --kind arbitrary
+        python -m stylezoo list --pretrained
 
     Args:
         kind: Only systems that take this kind of style.
         pretrained: What --model accepts by name instead: weights of the package, those in your own folder, and recipes
             of systems that optimize; with what must be downloaded first.
         format: A table to read, or JSON.
+        gallery: Whether pictures are shown where the terminal can: --gallery false leaves them out.
     """
-    chosen = {name: system for name, system in catalog.systems().items() if kind in (None, system.kind)}
+    chosen = {system.name: system for system in _systems() if kind in (None, system.kind)}
     rows = _pretrained(chosen) if pretrained else [_row(system) for system in chosen.values()]
     if format == "json":
         print(json.dumps(rows, indent=2))
     else:
+        if gallery and not pretrained:
+            _print_gallery(chosen)
         heading = list(rows[0] if rows else ["name"])
         shown = [["-" if value is None else str(value).removeprefix(PACKAGE) for value in row.values()] for row in rows]
         _print_table(heading, shown, 160)
     return 0
+
+
+def _print_gallery(names: Iterable[str]) -> None:
+    """Prints small pictures of systems, if the terminal can show them."""
+    from rich.console import Console
+
+    from stylezoo import gallery
+
+    console = Console()
+    if gallery.can_show(console):
+        console.print(gallery.gallery(["photo", "painting", *names], console.width))
+
+
+def _systems() -> Iterable[catalog.System]:
+    """Returns all systems; where a package announces one that its source does not describe, after importing it."""
+    if all(entry.name in catalog.systems() for entry in plugins.entries()):
+        return catalog.systems().values()
+    from stylezoo import registry
+
+    return [registry.about(cls) for cls in registry.systems().values()]
 
 
 def _row(system: catalog.System) -> dict[str, object]:
@@ -94,12 +129,17 @@ def _check_model(name: str) -> None:
     from stylezoo.download import cache_folder
 
     path = Path(name)
+    if hub.repository(name) is not None:
+        return
     if path.suffix in (".safetensors", ".ckpt"):
         if not path.exists():
-            raise MissingFileError(f"There is no model file {name}.")
+            raise MissingFileError(f"There is no model file {name}.{nearest(name)}")
     elif path.suffix not in (".yaml", ".yml") and not path.exists():
         system = catalog.spelled(name.partition(".")[0])
-        if system not in catalog.systems() and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+        if not catalog.is_system(system) and not (cache_folder() / "weights" / f"{name}.safetensors").exists():
+            hint = nearest(name) if path.suffix or path.parent.name else ""
+            if hint:
+                raise MissingFileError(f"There is no model {name}.{hint}")
             raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
 
 
@@ -137,6 +177,12 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     Every content is stylized with every style; with --style_weights or --masks all styles go into each image. All files
     and places are checked before the model is loaded. A file that cannot be used is reported and skipped; the exit code
     is 1 if there was one. Started by torchrun or srun, each process does its share (docs/many_machines.md).
+
+    Examples:
+        python -m stylezoo stylize --model adain --content photo.jpg --style painting.jpg --output out.png
+        python -m stylezoo stylize --model adain --content photos/ --style a.jpg b.jpg --output stylized/ --size 512
+        python -m stylezoo stylize --model adain --content photo.jpg --style a.jpg b.jpg --style_weights 1,2 --output out.png
+        python -m stylezoo stylize --model johnson.starry_night --content clip.mp4 --output out.mp4 --stability flow
 
     Args:
         model: The name of weights, such as adain or adain.slim (`python -m stylezoo list --pretrained`), a model file
@@ -224,6 +270,9 @@ def stylize(  # noqa: D417 - the decorator describes the controls
 def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
     """Turn public weight files into one self-contained safetensors file.
 
+    Examples:
+        python -m stylezoo import --system adain --files decoder.pth vgg_normalised.pth --output adain.public.safetensors
+
     Args:
         system: Name of the system, see `python -m stylezoo list`.
         files: The public files in any order; part=path where it is not clear which part of the model a file is.
@@ -233,12 +282,12 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
     """
     if Path(output).suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
-    if catalog.spelled(system) not in catalog.systems():
+    if not catalog.is_system(catalog.spelled(system)):
         raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
     for file in files:
         path = Path(file.partition("=")[2] if "=" in file and not Path(file).exists() else file)
         if not path.exists():
-            raise MissingFileError(f"There is no file {path}.")
+            raise MissingFileError(f"There is no file {path}.{nearest(path)}")
     from stylezoo import checkpoints
 
     model = checkpoints.import_checkpoint(system, files, any_encoder=any_encoder)
@@ -250,6 +299,9 @@ def import_weights(system: str, files: list[str], output: str, any_encoder: bool
 
 def download(name: str) -> int:
     """Download the public weights of an encoder, of a metric's network or of a model, resumable and checked.
+
+    Examples:
+        python -m stylezoo download vgg19_normalised
 
     Args:
         name: vgg19_normalised, vgg19_torchvision, vgg16_torchvision, vgg19_caffe or vgg16_caffe; for metrics
@@ -318,6 +370,10 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
     same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
     that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
+
+    Examples:
+        python -m stylezoo evaluate --models adain sanet --content photos/ --style paintings/ --output measured/
+        python -m stylezoo evaluate --models mine=runs/adain/version_0/checkpoints/last.ckpt --content photos/ --style paintings/ --output measured/
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -408,6 +464,11 @@ def reproduce(  # noqa: D417 - the decorator describes the options
     Everything has defaults that run in minutes on a CPU without any data; the summary lists the settings that were used.
     Settings that a study does not have are refused.
 
+    Examples:
+        python -m stylezoo reproduce --list
+        python -m stylezoo reproduce balanced_loss --output measured/
+        python -m stylezoo reproduce alpha_sweep --models adain --content photos/ --style paintings/ --output measured/
+
     Args:
         name: What to reproduce; --list shows the names.
         output: The folder for NAME.md, NAME.csv and NAME.png.
@@ -473,6 +534,10 @@ def compare(
     One content and one style give a sheet of all models; several give a row per pair. An image that cannot be read, and a
     model that fails, are reported and left out; the exit code is 1 if there was one.
 
+    Examples:
+        python -m stylezoo compare --content photo.jpg --style painting.jpg --output sheet.png
+        python -m stylezoo compare --models adain sanet --content photos/ --style paintings/ --output sheet.png
+
     Args:
         content: Contents: files, folders or globs.
         style: Styles: files, folders or globs. Models of given styles show the one of the same name, or their first.
@@ -520,6 +585,10 @@ def train_style(
     This is `fit` with the recipes johnson.yaml and own_style.yaml, whose losses are those of the encoder that ships. The
     result is a model file for `stylize --model`, which needs no --style.
 
+    Examples:
+        python -m stylezoo train-style painting.jpg --output my_style.safetensors
+        python -m stylezoo train-style painting.jpg --output my_style.safetensors --content photos/ --minutes 30 --resume
+
     Args:
         painting: The image whose style is learned.
         output: The model file to write, X.safetensors.
@@ -554,6 +623,9 @@ def prepare(
     The same command continues an interrupted run, and updates the output when images were added, changed or removed. Images
     that cannot be read are named at the end and left out; the exit code is 1 if there was one.
 
+    Examples:
+        python -m stylezoo prepare --content data/wikiart --size 512
+
     Args:
         content: Folder of a data set, such as data/coco or data/wikiart, with its subfolders.
         output: Folder to write; CONTENT.prepared if left out, where training finds it without its name.
@@ -567,7 +639,7 @@ def prepare(
     source = Path(content).expanduser()
     target = Path(output).expanduser() if output else source.with_name(source.name + ".prepared")
     if not source.is_dir():
-        raise MissingFileError(f"--content: there is no folder {content}.")
+        raise MissingFileError(f"--content: there is no folder {content}.{nearest(content)}")
     from stylezoo.data import prepared
 
     index = prepared.prepare(source, target, size, format, quality, workers)
@@ -595,6 +667,9 @@ def encode_style(
     `stylize --style FILE.safetensors` then uses all of its styles, FILE.safetensors:NAME one of them; a style is called like
     its image. Codes belong to the weights that encoded them.
 
+    Examples:
+        python -m stylezoo encode-style --model adain --style paintings/ --output styles.safetensors
+
     Args:
         model: The name of weights, such as adain, or a model file; of a system that takes any image as style.
         style: Style images: files, folders or globs.
@@ -620,6 +695,9 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
 
     The measurement takes some seconds per engine, with an image of 256 x 256 pixels. It is remembered per system, settings,
     processor, number of threads and version of PyTorch in ~/.cache/stylezoo/engines.json ($STYLEZOO_HOME/engines.json).
+
+    Examples:
+        python -m stylezoo tune --models adain sanet
 
     Args:
         models: Names of weights or model files.
@@ -653,6 +731,49 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
     return 0
 
 
+def doctor() -> int:
+    """Check the installation: versions, devices, engines, folders, downloads, and a block for a bug report.
+
+    Nothing is sent anywhere. The block at the end is Markdown to paste; paths in it begin with ~ or are shortened. The exit
+    code is 1 if something is wrong.
+
+    Examples:
+        python -m stylezoo doctor
+    """
+    try:
+        from stylezoo.doctor import examine, table  # imports PyTorch
+    except Exception as error:  # a torchvision of another build raises anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise StylezooError(
+            f"PyTorch, torchvision or Lightning cannot be imported ({reason}): install all from one build, such as with"
+            " pip install -c constraints.txt -e . (STYLEZOO_TRACEBACK=1 shows where.)"
+        ) from error
+    found = examine()
+    print(table(found.sections.items()))
+    print(*(f"problem: {sentence}" for sentence in found.problems or ["none found"]), sep="\n")
+    print(f"\nFor a bug report:\n\n{found.markdown()}")
+    return 1 if found.problems else 0
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script that completes commands, options and names of models in a shell.
+
+    It completes the program stylezoo, which pip installs; `python -m stylezoo` is the same without completion.
+
+    Examples:
+        python -m stylezoo completion bash > ~/.local/share/bash-completion/completions/stylezoo
+        python -m stylezoo completion zsh > ~/.zfunc/_stylezoo
+        python -m stylezoo completion fish > ~/.config/fish/completions/stylezoo.fish
+
+    Args:
+        shell: Which shell: bash, zsh or fish. For zsh the folder must be in fpath before compinit runs.
+    """
+    from stylezoo.completion import script
+
+    print(script(shell, COMMANDS, OPTION_NAMES, POSITIONAL))
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
@@ -665,10 +786,12 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "tune": tune,
     "evaluate": evaluate,
     "reproduce": reproduce,
+    "doctor": doctor,
+    "completion": completion,
 }
 """The commands by name; `stylezoo.cli` turns each signature into options."""
 
-POSITIONAL = ("name", "painting")
+POSITIONAL = ("name", "painting", "shell")
 """Parameters of commands that are given without an option."""
 
 OPTION_NAMES = {"list_studies": "list", "settings": "set"}

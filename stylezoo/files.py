@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+from stylezoo.errors import did_you_mean
 
 try:
     import fcntl
@@ -61,6 +64,28 @@ def problem(error: OSError) -> str:
     if error.errno == errno.EINVAL and error.strerror == "is not a regular file":
         return error.strerror
     return f"cannot be accessed ({error.strerror or error})"
+
+
+MANY = 2000
+"""Entries of a folder from which on it is not searched for a name that was meant, which would take too long."""
+
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """Returns a hint at the entry of the same folder whose name is closest, to follow a sentence; "" if there is none.
+
+    Args:
+        path: A file or folder that does not exist; of a path whose folder does not exist, that folder counts.
+    """
+    wanted = Path(path)
+    while not wanted.parent.is_dir() and wanted.parent != wanted:
+        wanted = wanted.parent
+    try:
+        with os.scandir(wanted.parent) as entries:
+            names = [entry.name for entry in islice(entries, MANY)]
+    except (OSError, ValueError):
+        return ""
+    close = did_you_mean(wanted.name, sorted(names), cutoff=0.7) if len(names) < MANY else None
+    return f" Did you mean {wanted.parent / close}?" if close is not None else ""
 
 
 def kind(path: str | os.PathLike[str]) -> str | None:

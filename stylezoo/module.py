@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 import os
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from functools import reduce
 from numbers import Integral, Real
 from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from stylezoo import legacy
+from stylezoo import hub, legacy
 from stylezoo.controls import SMALLEST_SIDE, Kind, TileStatistics, blending_shares
 from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number, unknown_name
 from stylezoo.layers import mirrored
@@ -31,6 +34,9 @@ from stylezoo.losses import PerceptualLoss
 from stylezoo.streaming import StreamedMap, streamed
 from stylezoo.vgg import SLIM_LAYERS, VGG, Features, conv_names
 from stylezoo.weights import Tensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 StyleCode = dict[str, Tensor]
 """A style as a model encodes it: a few named tensors (B, ...) that can be cached, saved and blended."""
@@ -685,6 +691,108 @@ class StyleModel(LightningModule):
     # Files
 
     @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Loads a model, ready for inference (eval mode, float32, on the CPU), as ``transformers`` and ``diffusers`` do.
+
+        Args:
+            name_or_path: What `stylezoo.load_model` takes: a tag such as ``adain.slim``, a file, a folder of
+                `save_pretrained`; or a repository of the Hugging Face Hub, ``OWNER/NAME`` (extra ``hub``), which is downloaded
+                once. A folder of that path comes first.
+            revision: Branch, tag or commit of the repository.
+            local_files_only: Whether only what was downloaded before may be used.
+            token: Access token of the Hub; None takes the one that ``hf auth login`` has stored.
+            **settings: See `stylezoo.load_model`.
+
+        Returns:
+            A model of this class: called on `StyleModel`, of any system.
+
+        Raises:
+            MissingFileError: If there is no such model.
+            StylezooError: If it cannot be read, or is of another class.
+        """
+        source, checkpoints = os.fspath(name_or_path), _checkpoints()
+        repo_id = hub.repository(source)
+        if repo_id is None and not os.path.lexists(source) and hub.looks_like_repository(source):
+            repo_id = source
+        if repo_id is not None:
+            path: Any = hub.download(repo_id, revision=revision, local_files_only=local_files_only, token=token)
+        else:
+            path = source
+        model = checkpoints.load_model(path, **settings)
+        if repo_id is not None:
+            model.tag = f"{hub.PREFIX}{repo_id}"
+        if not isinstance(model, cls):
+            raise StylezooError(
+                f"{source} holds a model of {model.system}, not of {cls.system}: load it with"
+                f" {type(model).__name__}.from_pretrained or StyleModel.from_pretrained."
+            )
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, packed: bool = False, **about: Any) -> Path:
+        """Writes a folder that `from_pretrained` and ``--model`` take: weights, settings, and a card.
+
+        The files are model.safetensors, which holds everything that inference needs, config.json, which tells others what it
+        is, and README.md, which stays as it is where it exists.
+
+        Args:
+            folder: Created if it does not exist.
+            packed: Small files, see `stylezoo.save_model`.
+            **about: Facts for the metadata and the card, such as ``license="mit"`` and ``data="my own photos"``.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StylezooError: If a weight is not finite, or the folder is a file.
+            OSError: If a file cannot be written.
+        """
+        saved: Path = _checkpoints().save_folder(self, folder, packed=packed, about=about)
+        return saved
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        packed: bool = False,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        token: str | None = None,
+        **about: Any,
+    ) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub (extra ``hub``); a new repository is created.
+
+        A README.md that the repository has stays as it is.
+
+        Args:
+            repo_id: ``OWNER/NAME``.
+            packed: See `save_pretrained`.
+            private: Whether a new repository is private; None takes the default of its owner.
+            revision: Branch to upload to.
+            commit_message: Of the upload.
+            token: See `from_pretrained`.
+            **about: See `save_pretrained`.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            StylezooError: If the Hub refuses or cannot be reached.
+        """
+        hub.checked(repo_id)
+        with TemporaryDirectory() as folder:
+            path = self.save_pretrained(folder, packed=packed, **about)
+            return hub.upload(path, repo_id, private=private, revision=revision, message=commit_message, token=token)
+
+    @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
         """Renames the tensors of one public file, for `stylezoo.import_checkpoint`.
 
@@ -744,6 +852,11 @@ class StyleModel(LightningModule):
                     f" but the encoder here is {encoder.name} with sha256 {encoder.sha256[:12]}...: give the file it was"
                     f" trained with ({name}_weights)."
                 )
+
+
+def _checkpoints() -> Any:
+    """Returns `stylezoo.checkpoints`, which is built on this module, and is therefore imported when it is used."""
+    return importlib.import_module("stylezoo.checkpoints")
 
 
 def check_settings(model: type[StyleModel], settings: Mapping[str, Any]) -> None:

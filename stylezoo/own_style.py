@@ -56,7 +56,9 @@ def train_style(
     if last is not None:
         options["ckpt_path"] = [last]
     try:
-        StyleCLI(["fit", *(f"--{name}={value}" for name, values in options.items() for value in values)])
+        StyleCLI(
+            ["fit", *(f"--{name}={value}" for name, values in options.items() for value in values)], next_step=False
+        )
     except (KeyboardInterrupt, SystemExit):
         if newest_checkpoint(folder) is not None:
             print(f"The training is in {folder}: the same command with --resume continues it.")

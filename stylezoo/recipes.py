@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from stylezoo.errors import MissingFileError, StylezooError
-from stylezoo.files import open_regular, problem
+from stylezoo.files import nearest, open_regular, problem
 
 LARGEST = 100_000
 """Bytes of the largest recipe; those of the zoo have two thousand."""
@@ -60,7 +60,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         with open_regular(path) as file:
             text = file.read(LARGEST + 1)
     except FileNotFoundError as error:
-        raise MissingFileError(f"The recipe {name} does not exist.") from error
+        raise MissingFileError(f"The recipe {name} does not exist.{nearest(name)}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise StylezooError(f"The recipe {name} {problem(error) if isinstance(error, OSError) else error}.") from error
     return parse(text, f"The recipe {name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stylezoo import catalog, legacy, recipes, weights
+from stylezoo import catalog, legacy, plugins, recipes, weights
 from stylezoo.catalog import paper_address
 from stylezoo.controls import Kind
 from stylezoo.docstrings import completed
@@ -54,8 +54,12 @@ def register(
 
 
 def systems() -> dict[str, type[StyleModel]]:
-    """All registered systems by name, sorted."""
+    """All registered systems by name, sorted: those of the package, and those of others (`stylezoo.plugins`).
+
+    A package whose system cannot be imported is told by a warning.
+    """
     importlib.import_module("stylezoo.models")  # importing the models registers them
+    plugins.load()
     return dict(sorted(_SYSTEMS.items()))
 
 
@@ -63,13 +67,23 @@ def get(name: str) -> type[StyleModel]:
     """The class of a system, also by other spellings of its name, see `stylezoo.catalog.spelled`.
 
     Raises:
-        StylezooError: If there is none of that name; the message names the closest.
+        StylezooError: If there is none of that name; the message names the closest. Or it is one of another package that
+            cannot be imported.
     """
     known = systems()
     found = known.get(name) or known.get(catalog.spelled(name, known))
+    if found is None and name in plugins.load():
+        raise StylezooError(plugins.load()[name])
     if found is None:
         raise unknown_name("There is no system", name, known, "the zoo has")
     return found
+
+
+def about(cls: type[StyleModel]) -> catalog.System:
+    """Returns what a registered class says of itself."""
+    return catalog.System(
+        name=cls.system, class_name=cls.__name__, kind=cls.kind, year=cls.year, paper=cls.paper, reference=cls.reference
+    )
 
 
 def list_models(kind: Kind | None = None, pretrained: bool = False) -> list[str]:

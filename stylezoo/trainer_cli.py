@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -20,8 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import stylezoo.models  # noqa: F401 - so that class_path: SANet is known
-from stylezoo import recipes
+from stylezoo import recipes, registry
 from stylezoo.checkpoints import check_resumable, take_weights, warn_of_encoders
 from stylezoo.data import Folder, Pairs
 from stylezoo.errors import StylezooError, check_number
@@ -37,6 +37,7 @@ from stylezoo.training import (
     Winograd,
     guarded,
 )
+from stylezoo.training.ending import print_summary
 from stylezoo.training.speed import Way, fastest, remembered, training_device
 from stylezoo.usage import UsageError, behind, explained, one_line, options_with_values
 
@@ -49,12 +50,15 @@ class StyleCLI(LightningCLI):
     or by option.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], next_step: bool = True) -> None:
         """Runs a command.
 
         Args:
             args: The command, ``fit`` for example, and its options; or ``--config FILE`` and a command.
+            next_step: Whether fit ends with what to type next.
         """
+        self._next_step, self._started = next_step, 0.0
+        registry.systems()  # imports them, so that class_path: SANet is known
         known = LightningCLI.subcommands()
         self._commands = {args[0]: known[args[0]]} if args and args[0] in known else known
         super().__init__(
@@ -172,9 +176,14 @@ class StyleCLI(LightningCLI):
                     callback.kept = taken
         if self._get(self.config, "compile"):
             self.trainer.callbacks.insert(0, Compile())  # type: ignore[attr-defined]
+        self._started = time.monotonic()
         for name, callback in (("channels_last", ChannelsLast), ("winograd", Winograd)):
             if self._get(self.config, name):
                 self.trainer.callbacks.insert(0, callback())  # type: ignore[attr-defined]
+
+    def after_fit(self) -> None:
+        if self._next_step and self.trainer.is_global_zero:
+            print_summary(self.trainer, self.model, time.monotonic() - self._started)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the YAML decides, a checkpoint restores state. Lightning would let its settings win silently."""

@@ -87,10 +87,7 @@ assert stylezoo.list_models()[0] == "adain" and stylezoo.models and "stylize" in
 
 def test_the_catalog_says_what_the_classes_and_studies_say() -> None:
     for name, system in catalog.systems().items():
-        cls = registry.get(name)
-        assert system == catalog.System(
-            name=name, class_name=cls.__name__, kind=cls.kind, year=cls.year, paper=cls.paper, reference=cls.reference
-        )
+        assert system == registry.about(registry.get(name))
     assert list(catalog.systems()) == list(registry.systems())
     known = {name: (study.title, study.source) for name, study in studies.studies().items()}
     assert {name: (study.title, study.source) for name, study in catalog.studies().items()} == known

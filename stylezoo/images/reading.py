@@ -23,7 +23,7 @@ from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from stylezoo.files import open_regular, problem
+from stylezoo.files import nearest, open_regular, problem
 from stylezoo.images import formats
 from stylezoo.images.alpha import fill_hidden
 from stylezoo.images.conversion import to_srgb_and_alpha
@@ -162,7 +162,8 @@ def told(name: str) -> Iterator[None]:
         raise ImageError(f"{name} does not fit into memory: make it smaller first.") from None
     except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error on broken files
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageError(f"{name} {problem(error)}.") from None
+            hint = nearest(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
+            raise ImageError(f"{name} {problem(error)}.{hint}") from None
         words = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name} cannot be read: {words.removesuffix('.')}.") from error
 
