@@ -338,7 +338,7 @@ def add_function(parser: ArgumentParser, function: Callable[..., int]) -> None:
         default = None if required else parameter.default
         if name in POSITIONAL:
             word = kind if get_origin(kind) is Literal else str
-            group[topic].add_argument(name, type=word, nargs=None if required else "?", help=text)
+            group[topic].add_argument(name, type=word, nargs=None if required else "?", metavar=name, help=text)
         elif kind in (list[str], list[str] | None):
             group[topic].add_argument(
                 option, dest=name, nargs="+", type=str, required=required, default=default, help=text

@@ -42,7 +42,7 @@ def test_one_help_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     shown = capsys.readouterr().out
     for command in ("fit", "validate", "test", "predict", *COMMANDS):
-        assert f"    {command} " in shown
+        assert f"\n  {command} " in shown
 
 
 def test_what_needs_no_model_imports_no_torch() -> None:
