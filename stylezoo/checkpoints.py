@@ -246,7 +246,8 @@ def load_model(name_or_path: str | Path, **settings: Any) -> StyleModel:
         model = _load_safetensors(path, settings)
     else:
         model = _load_checkpoint(path, settings)
-    if path.suffix == ".ckpt" or path.name == hub.WEIGHTS:  # called by where they lie
+    in_folder = path.name == hub.WEIGHTS and Path(name_or_path) != path
+    if path.suffix == ".ckpt" or in_folder:  # called by where they lie
         model.tag = str(name_or_path)
     else:
         model.tag = path.stem
@@ -292,7 +293,7 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
         return path
     if given.is_dir():
         raise StylezooError(
-            f"{name} is a folder without {hub.WEIGHTS}: name a model file in it (.safetensors or .ckpt)."
+            f"{name} is a folder: name a model file in it (.safetensors or .ckpt), or a folder with {hub.WEIGHTS}."
         )
     if os.path.lexists(given):
         raise StylezooError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")

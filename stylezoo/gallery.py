@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PICTURES = Path(__file__).with_name("pretrained") / "gallery"
+PICTURES = Path(__file__).with_name("pictures")
 """A small picture of each system, made by ``tools/gallery.py``, and of the photo and the painting that all of them show."""
 
 SIDE = 20
@@ -44,8 +44,9 @@ def gallery(names: Iterable[str], width: int) -> Table:
 
 def drawn(path: Path) -> Text:
     """Returns an image file as a text of `SIDE` characters and half as many lines."""
-    with Image.open(path) as image:
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    from stylezoo.images import read_image  # imported late: most terminals show no picture
+
+    small = read_image(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     text = Text()
     for y in range(0, SIDE, 2):
         for x in range(SIDE):

@@ -69,7 +69,7 @@ def test_names_and_settings(tmp_path: Path) -> None:
         SANet.from_pretrained(folder)
     with pytest.raises(StylezooError, match="did you mean 'adain'"):
         StyleModel.from_pretrained("adian")
-    with pytest.raises(StylezooError, match="a folder without model.safetensors"):
+    with pytest.raises(StylezooError, match="or a folder with model.safetensors"):
         StyleModel.from_pretrained(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(StylezooError, match="is a file: name a folder"):
