@@ -136,6 +136,51 @@ def to_onnx(
         return Path(folder, "model.onnx").read_bytes()
 
 
+def to_torch(
+    program: Program, inputs: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]], smallest: int
+) -> torch.export.ExportedProgram:
+    """Converts a program to one of torch.export; the batch of styles is 1.
+
+    Args:
+        program: In eval mode.
+        inputs: See `to_onnx`.
+        axes: See `to_onnx`.
+        smallest: Pixels of the shortest side of images.
+
+    Raises:
+        Exception: Of any kind, from the exporter.
+    """
+    dim = torch.export.Dim
+
+    def sizes(name: str) -> dict[int, Any]:
+        own = {axis: size for axis, size in axes.get(name, {}).items() if size != "style_batch"}
+        return {axis: dim.AUTO(min=smallest) if len(own) > 1 and axis > 1 else dim.AUTO for axis in own}
+
+    shapes = [sizes(name) for name in inputs]
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(
+            program,
+            tuple(tensor.clone() for tensor in inputs.values()),
+            dynamic_shapes=(shapes[0], tuple(shapes[1:])),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    return _without_assertions(exported)
+
+
+def _without_assertions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Removes the assertions that sizes are like those of the example, such as no multiples of a stride: the operations do not
+    depend on it."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target in (torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_async.msg):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
+
+
 @contextmanager
 def silent() -> Iterator[None]:
     """Drops what libraries write to standard output by themselves: the exporter prints all of a network that it fails on."""
