@@ -19,7 +19,7 @@ from stylezoo.checkpoints import load_model, model_digest
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.exporters.interface import CHECKED, SMALLEST, Interface, StyleInput, make_interface
 from stylezoo.exporters.precision import Precision, converted
-from stylezoo.exporters.program import silent, to_onnx, to_torch
+from stylezoo.exporters.program import shared, silent, to_onnx, to_torch
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
 
@@ -99,7 +99,10 @@ def export(
         interface = make_interface(model, style_input, style, alpha)
         about = metadata(interface, precision)
         content, run = (_onnx if format == "onnx" else _torch)(interface, precision, about)
-        largest, mean = errors(interface, run)
+        try:
+            largest, mean = errors(interface, run)
+        except Exception as error:  # an operation that a runtime does not have
+            raise _failed(interface, error) from error
     finally:
         model.train(was_training)
     name = model.tag or model.system
@@ -155,7 +158,7 @@ def _onnx(interface: Interface, precision: Precision, about: Mapping[str, Any]) 
     import onnx
 
     try:
-        exported = onnx.load_from_string(to_onnx(interface.program, interface.inputs, interface.axes))
+        exported = shared(onnx.load_from_string(to_onnx(interface.program, interface.inputs, interface.axes)))
         with silent():
             exported = converted(exported, precision)
     except Exception as error:  # exporters raise errors of many kinds

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from stylezoo.quantization import SUFFIX, quantize
+
 Precision = Literal["float32", "float16", "int8"]
 
 SMALLEST_TENSOR = 1024
-"""Numbers from which a tensor of weights is stored in 8 bits; smaller ones save nothing."""
+"""Numbers from which a tensor is stored in fewer bits for int8; smaller ones save nothing."""
 
-KEPT = ("ReduceMean", "ReduceSum", "ReduceProd", "InstanceNormalization", "Softmax", "Sqrt", "Pow", "TopK", "Resize")
+FLOAT = 1
+"""float32 in ONNX (TensorProto.FLOAT)."""
+
+KEPT = ("ReduceMean", "ReduceSum", "ReduceProd", "InstanceNormalization", "Softmax", "Sqrt", "Pow", "TopK", "ScatterElements")
 """Operations that stay in float32: sums over positions and their roots, which float16 cannot hold."""
 
 
@@ -18,8 +23,8 @@ def converted(model: Any, precision: Precision) -> Any:
 
     Args:
         model: An ``onnx.ModelProto``.
-        precision: ``float16``: weights and computations, but for `KEPT`; half the size. ``int8``: weights of convolutions and
-            matrix products, one scale for each output channel, computed with as float32; a quarter of the size.
+        precision: ``float16``: weights and computations, but for `KEPT`; half the size. ``int8``: weights in 8
+            bits, those of small tensors in 16, with which float32 is computed; about a third of the size.
 
     Returns:
         An ``onnx.ModelProto``.
@@ -33,42 +38,37 @@ def converted(model: Any, precision: Precision) -> Any:
 
 
 def _int8(model: Any) -> Any:
-    """Stores weights in 8 bits, each behind a DequantizeLinear."""
-    import numpy as np
+    """Stores weights as `stylezoo.quantization` does for model files, and restores them at the head of the graph, which runtimes
+    compute once, when they load the file."""
+    import torch
     from onnx import helper, numpy_helper
 
-    axes = _weight_axes(model.graph)
-    nodes, tensors = [], []
+    tensors, nodes = [], []
+
+    def add(name: str, op: str, *inputs: str, **options: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [name], **options))
+        return name
+
+    def store(name: str, tensor: torch.Tensor) -> str:
+        tensors.append(numpy_helper.from_array(tensor.numpy(), name))
+        return name
+
     for tensor in model.graph.initializer:
-        weight = numpy_helper.to_array(tensor)
-        if tensor.name not in axes or weight.dtype != np.float32 or weight.size < SMALLEST_TENSOR:
+        name, weight = tensor.name, torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        if weight.ndim < 2 or weight.dtype != torch.float32 or weight.numel() < SMALLEST_TENSOR:
             tensors.append(tensor)
             continue
-        axis = axes[tensor.name] % weight.ndim
-        others = tuple(dim for dim in range(weight.ndim) if dim != axis)
-        scale = np.maximum(np.abs(weight).max(others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-        name = tensor.name
-        tensors += [
-            numpy_helper.from_array(np.rint(weight / scale).astype(np.int8), f"{name}_int8"),
-            numpy_helper.from_array(scale.reshape(-1).astype(np.float32), f"{name}_scale"),
-        ]
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
-    graph = model.graph
-    nodes += list(graph.node)
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(tensors)
-    graph.node.extend(nodes)
+        stored = quantize({name: weight}, 8)
+        scale = stored.get(f"{name}{SUFFIX}")
+        if scale is None:
+            add(name, "Cast", store(f"{name}_half", stored[name]), to=FLOAT)
+            continue
+        counts = add(f"{name}_counts", "Cast", store(f"{name}_int8", stored[name].reshape(len(scale), -1)), to=FLOAT)
+        scales = add(f"{name}_scales", "Cast", store(f"{name}_unit", scale), to=FLOAT)
+        blocks = add(f"{name}_blocks", "Mul", counts, scales)
+        add(name, "Reshape", blocks, store(f"{name}_shape", torch.tensor(weight.shape)))
+    nodes += list(model.graph.node)
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(tensors)
+    model.graph.node.extend(nodes)
     return model
-
-
-def _weight_axes(graph: Any) -> dict[str, int]:
-    """{weight of a convolution or matrix product: the axis of its output channels}."""
-    axes = {}
-    for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            axes[node.input[1]] = 0 if node.op_type == "Conv" else 1
-        elif node.op_type == "MatMul":
-            axes[node.input[1]] = -1
-        elif node.op_type == "Gemm":
-            axes[node.input[1]] = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
-    return axes

@@ -136,6 +136,38 @@ def to_onnx(
         return Path(folder, "model.onnx").read_bytes()
 
 
+def shared(model: Any) -> Any:
+    """Returns an ``onnx.ModelProto`` whose weights are initializers, each stored once: a network that encodes content and style is
+    recorded twice, with its weights as constants."""
+    graph = model.graph
+    stored: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed: dict[str, str] = {}
+    tensors, nodes = [], []
+
+    def store(tensor: Any, name: str) -> None:
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if stored.setdefault(key, name) == name:
+            tensor.name = name
+            tensors.append(tensor)
+        else:
+            renamed[name] = stored[key]
+
+    for tensor in graph.initializer:
+        store(tensor, tensor.name)
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.attribute[0].t.raw_data) > 256:
+            store(node.attribute[0].t, node.output[0])
+        else:
+            nodes.append(node)
+    for node in nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    kept, tensors = list(nodes), list(tensors)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(tensors)
+    graph.node.extend(kept)
+    return model
+
+
 def to_torch(
     program: Program, inputs: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]], smallest: int
 ) -> torch.export.ExportedProgram:
@@ -162,7 +194,7 @@ def to_torch(
         exported = torch.export.export(
             program,
             tuple(tensor.clone() for tensor in inputs.values()),
-            dynamic_shapes=(shapes[0], tuple(shapes[1:])),
+            dynamic_shapes=(shapes[0], *([tuple(shapes[1:])] if len(shapes) > 1 else [])),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )

@@ -23,7 +23,10 @@ class Sorted(NamedTuple):
 
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
-    """Sorts by ONNX's TopK, which keeps the order of equal values."""
+    """Sorts by ONNX's TopK, which keeps the order of equal values; PyTorch's does not, and runs only while it is traced."""
+    if not torch.jit.is_tracing():
+        values, indices = torch.sort(x, dim=dim, descending=descending, stable=True)
+        return Sorted(values, indices)
     values, indices = torch.topk(x, x.shape[dim], dim, largest=descending, sorted=True)
     return Sorted(values, indices)
 
