@@ -211,7 +211,7 @@ def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
 
 def is_traced() -> bool:
     """Whether the code runs in order to be recorded for all sizes of images: no branch may depend on a size then."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def resized(image: Tensor, side: int) -> Tensor:
@@ -227,11 +227,13 @@ def resized(image: Tensor, side: int) -> Tensor:
         (B, 3, side, floor(side * W / H)), or the other way round.
     """
     if not is_traced():
-        return transforms.resize(image, [side], antialias=True)
+        same: Tensor = transforms.resize(image, [side], antialias=True)
+        return same
     height, width = image.shape[-2:]
     shorter = (torch.sym_min if torch.compiler.is_compiling() else torch.minimum)(height, width)  # type: ignore[arg-type]
     rows, columns = (_triangles(length, side * length // shorter, image) for length in (height, width))  # type: ignore[arg-type]
-    return rows @ image @ columns.T
+    small: Tensor = rows @ image @ columns.T
+    return small
 
 
 def _triangles(length: int, count: int, like: Tensor) -> Tensor:
@@ -240,7 +242,8 @@ def _triangles(length: int, count: int, like: Tensor) -> Tensor:
     centers = (torch.arange(count, device=like.device).to(like)[:, None] + 0.5) * scale
     distances = (torch.arange(length, device=like.device).to(like) + 0.5 - centers).abs()
     weights = (1 - distances / scale.clamp_min(1)).clamp_min(0)
-    return weights / weights.sum(1, keepdim=True)
+    shares: Tensor = weights / weights.sum(1, keepdim=True)
+    return shares
 
 
 def varying(x: Tensor, eps: float, dims: tuple[int, ...] = (2, 3)) -> Tensor:

@@ -9,21 +9,20 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylezoo import __version__, weights
+from stylezoo import weights
 from stylezoo.checkpoints import load_model, model_digest
+from stylezoo.controls import ExportFormat, ExportPrecision, StyleInput
 from stylezoo.errors import StylezooError, check_choice
-from stylezoo.exporters.interface import CHECKED, SMALLEST, Interface, StyleInput, make_interface
-from stylezoo.exporters.precision import Precision, converted
+from stylezoo.exporters.interface import CHECKED, SMALLEST, Interface, make_interface
+from stylezoo.exporters.precision import converted
 from stylezoo.exporters.program import shared, silent, to_onnx, to_torch
 from stylezoo.files import replacing
 from stylezoo.module import StyleModel
-
-Format = Literal["onnx", "torch"]
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -60,8 +59,8 @@ def export(
     style_input: StyleInput | None = None,
     style: Any = None,
     alpha: float | None = None,
-    precision: Precision = "float32",
-    format: Format = "onnx",
+    precision: ExportPrecision = "float32",
+    format: ExportFormat = "onnx",
 ) -> Exported:
     """Writes a model to a file that runs without this package: ONNX, or a program of torch.export.
 
@@ -119,8 +118,8 @@ def export(
 
 def check_export(path: Path, precision: str, format: str) -> None:
     """Raises a StylezooError if it is clear without a model that there is no such export here."""
-    check_choice("precision", precision, Precision)
-    check_choice("format", format, Format)
+    check_choice("precision", precision, ExportPrecision)
+    check_choice("format", format, ExportFormat)
     if path.suffix != SUFFIXES[format]:
         raise StylezooError(f"Exported models of the format {format} end in {SUFFIXES[format]}: {path} does not.")
     if format == "torch" and precision != "float32":
@@ -132,6 +131,8 @@ def check_export(path: Path, precision: str, format: str) -> None:
 
 def metadata(interface: Interface, precision: str) -> dict[str, Any]:
     """Returns what an exported file says about itself."""
+    from stylezoo import __version__  # the package is complete by now
+
     model = interface.model
     entry = weights.table().models.get(model.tag or "")
     sizes = {name: interface.axes.get(name, {}) for name in interface.inputs}
@@ -154,7 +155,7 @@ def metadata(interface: Interface, precision: str) -> dict[str, Any]:
     }
 
 
-def _onnx(interface: Interface, precision: Precision, about: Mapping[str, Any]) -> tuple[bytes, Run]:
+def _onnx(interface: Interface, precision: ExportPrecision, about: Mapping[str, Any]) -> tuple[bytes, Run]:
     import onnx
 
     try:
@@ -163,7 +164,7 @@ def _onnx(interface: Interface, precision: Precision, about: Mapping[str, Any]) 
             exported = converted(exported, precision)
     except Exception as error:  # exporters raise errors of many kinds
         raise _failed(interface, error) from error
-    exported.producer_name, exported.producer_version = "stylezoo", __version__
+    exported.producer_name, exported.producer_version = "stylezoo", about["version"]
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
     onnx.helper.set_model_props(exported, words)
     content = exported.SerializeToString()
@@ -187,7 +188,7 @@ def session(content: bytes) -> Run:
     return run
 
 
-def _torch(interface: Interface, precision: Precision, about: Mapping[str, Any]) -> tuple[bytes, Run]:
+def _torch(interface: Interface, precision: ExportPrecision, about: Mapping[str, Any]) -> tuple[bytes, Run]:
     try:
         program = to_torch(interface.program, interface.inputs, interface.axes, SMALLEST)
         file = io.BytesIO()

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylezoo.controls import StyleInput
 from stylezoo.errors import StylezooError
 from stylezoo.exporters.program import CostlyAlpha, Program
 from stylezoo.images import load_style
 from stylezoo.module import StyleCode, StyleModel
-
-StyleInput = Literal["image", "code"]
 
 SMALLEST = 64
 """Pixels of the shortest side of contents and styles that an exported model takes: branches for smaller ones are left out."""
@@ -128,9 +127,7 @@ def make_interface(
     return Interface(model, program, inputs, axes, kind, alpha)
 
 
-def _kind(
-    model: StyleModel, style_input: StyleInput | None, style: Any
-) -> Literal["image", "code", "weights"] | None:
+def _kind(model: StyleModel, style_input: StyleInput | None, style: Any) -> Literal["image", "code", "weights"] | None:
     if style is not None and style_input is not None:
         raise StylezooError("A fixed style is no input: give either style (--style) or style_input (--style_input).")
     if model.kind == "single":

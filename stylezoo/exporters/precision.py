@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
+from stylezoo.controls import ExportPrecision
 from stylezoo.quantization import SUFFIX, quantize
-
-Precision = Literal["float32", "float16", "int8"]
 
 SMALLEST_TENSOR = 1024
 """Numbers from which a tensor is stored in fewer bits for int8; smaller ones save nothing."""
@@ -14,11 +13,21 @@ SMALLEST_TENSOR = 1024
 FLOAT = 1
 """float32 in ONNX (TensorProto.FLOAT)."""
 
-KEPT = ("ReduceMean", "ReduceSum", "ReduceProd", "InstanceNormalization", "Softmax", "Sqrt", "Pow", "TopK", "ScatterElements")
+KEPT = (
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceProd",
+    "InstanceNormalization",
+    "Softmax",
+    "Sqrt",
+    "Pow",
+    "TopK",
+    "ScatterElements",
+)
 """Operations that stay in float32: sums over positions and their roots, which float16 cannot hold."""
 
 
-def converted(model: Any, precision: Precision) -> Any:
+def converted(model: Any, precision: ExportPrecision) -> Any:
     """Converts an ONNX model in float32 to another precision; inputs and the output stay float32.
 
     Args:

@@ -24,7 +24,7 @@ class Sorted(NamedTuple):
 
 def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
     """Sorts by ONNX's TopK, which keeps the order of equal values; PyTorch's does not, and runs only while it is traced."""
-    if not torch.jit.is_tracing():
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         values, indices = torch.sort(x, dim=dim, descending=descending, stable=True)
         return Sorted(values, indices)
     values, indices = torch.topk(x, x.shape[dim], dim, largest=descending, sorted=True)
@@ -80,7 +80,7 @@ RULES: dict[Any, Callable[..., Any]] = {
 """{operation: its exportable form}."""
 
 
-class Exportable(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class Exportable(TorchFunctionMode):
     """Runs operations in exportable forms inside of a ``with`` block."""
 
     def __torch_function__(

@@ -375,7 +375,12 @@ class OpenVINOEngine(ConvertedEngine):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        program = core.compile_model(core.read_model(io.BytesIO(onnx)), "CPU", options)
+        model = core.read_model(io.BytesIO(onnx))
+        if any(
+            op.get_type_name() == "TopK" and "int64" in str(op.input(0).get_element_type()) for op in model.get_ops()
+        ):
+            raise ValueError("it sorts integers of 64 bits, which OpenVINO computes with 32")
+        program = core.compile_model(model, "CPU", options)
         names = [name for port in program.inputs for name in port.get_names() if re.fullmatch(r"input\d+", name)]
         wanted = [int(name.removeprefix("input")) for name in names]
 
