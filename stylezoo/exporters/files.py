@@ -104,16 +104,19 @@ def export(
             raise _failed(interface, error) from error
     finally:
         model.train(was_training)
-    name = model.tag or model.system
-    if not mean <= TOLERANCE[precision]:
-        advice = "it cannot be exported" if precision == "float32" else "export it in float32"
-        raise StylezooError(
-            f"{name} in {precision} differs from PyTorch by {255 * mean:.2g} of 255 on average, more than"
-            f" {255 * TOLERANCE[precision]:.2g}: {advice}."
-        )
+    _check_error(model, mean, precision)
     with replacing(path) as file:
         file.write(content)
     return Exported(path, len(content), about["inputs"], largest, mean)
+
+
+def _check_error(model: StyleModel, mean: float, precision: ExportPrecision) -> None:
+    if not mean <= TOLERANCE[precision]:
+        advice = "it cannot be exported" if precision == "float32" else "export it in float32"
+        raise StylezooError(
+            f"{model.tag or model.system} in {precision} differs from PyTorch by {255 * mean:.2g} of 255 on average, more than"
+            f" {255 * TOLERANCE[precision]:.2g}: {advice}."
+        )
 
 
 def check_export(path: Path, precision: str, format: str) -> None:
