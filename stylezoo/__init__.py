@@ -17,6 +17,7 @@ from stylezoo.lazy import lazy_names
 if TYPE_CHECKING:
     from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
     from stylezoo.errors import StylezooError
+    from stylezoo.exporters import export
     from stylezoo.inference import stylize
     from stylezoo.module import StyleModel
     from stylezoo.registry import list_models
@@ -27,6 +28,7 @@ __all__ = [
     "StyleModel",
     "StylezooError",
     "create_model",
+    "export",
     "import_checkpoint",
     "list_models",
     "load_model",
@@ -41,6 +43,7 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
             "StyleModel": ".module",
             "StylezooError": ".errors",
             "create_model": ".checkpoints",
+            "export": ".exporters",
             "import_checkpoint": ".checkpoints",
             "list_models": ".registry",
             "load_model": ".checkpoints",

@@ -19,9 +19,12 @@ from stylezoo.controls import (
     Codec,
     Controls,
     EngineName,
+    ExportFormat,
+    ExportPrecision,
     Kind,
     PreserveColor,
     Stability,
+    StyleInput,
     TileStatistics,
     check_run,
 )
@@ -690,6 +693,46 @@ def encode_style(
     return 1 if encode_files(model, style, output, controls, device) else 0
 
 
+def export(
+    model: str,
+    output: str,
+    style_input: StyleInput | None = None,
+    style: str | None = None,
+    alpha: float | None = None,
+    precision: ExportPrecision = "float32",
+    format: ExportFormat = "onnx",
+) -> int:
+    """Write a model to a file that runs without this package, for any batch, height and width (docs/export.md).
+
+    The outputs of the file are compared with those of the model at three sizes before it is written.
+
+    Args:
+        model: The name of weights, such as adain, or a model file; of any system but gatys.
+        output: The file to write, X.onnx, or X.pt2 with --format torch.
+        style_input: Whether the file takes style images or encoded styles; images if left out, and weights over the trained
+            styles where a system has such.
+        style: A style that is fixed instead: an image, or the number or name of a trained style.
+        alpha: Fixed strength of the style, 0 to 1. If left out it is an input where it costs nothing, else 1.
+        precision: float16 and int8 make smaller files; refused where outputs differ by more than 2 of 255 on average.
+        format: onnx, or torch for a program of torch.export.
+    """
+    _check_model(model)
+    if not Path(output).suffix:
+        raise StylezooError(f"--output is a file that ends in {'.onnx' if format == 'onnx' else '.pt2'}, not {output}.")
+    from stylezoo import exporters  # imports PyTorch
+
+    written = exporters.export(
+        model, output, style_input=style_input, style=style, alpha=alpha, precision=precision, format=format
+    )
+    inputs = ", ".join(f"{name} {tuple(shape)}".replace("'", "") for name, shape in written.inputs.items())
+    print(f"{output}: {written.bytes / 1e6:.1f} MB, inputs {inputs}")
+    print(
+        f"Three sizes compared with PyTorch: largest error {written.largest_error:.1e},"
+        f" {255 * written.mean_error:.2g} of 255 on average."
+    )
+    return 0
+
+
 def tune(models: list[str], engines: list[str] | None = None, device: str = "auto") -> int:
     """Measure which engine is fastest for a model on this machine, and remember it for --engine auto.
 
@@ -783,6 +826,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train-style": train_style,
     "prepare": prepare,
     "encode-style": encode_style,
+    "export": export,
     "tune": tune,
     "evaluate": evaluate,
     "reproduce": reproduce,

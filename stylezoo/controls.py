@@ -28,6 +28,15 @@ EngineName = Literal[
 ]
 """What runs a model, see `stylezoo.inference.engines`."""
 
+StyleInput = Literal["image", "code"]
+"""What an exported model takes as style: images, or style codes."""
+
+ExportPrecision = Literal["float32", "float16", "int8"]
+"""Precision of the weights of an exported model."""
+
+ExportFormat = Literal["onnx", "torch"]
+"""Format of an exported model: ONNX, or a program of torch.export."""
+
 Stability = Literal["none", "statistics", "flow"]
 """How neighboring frames of a clip are made alike."""
 

@@ -148,14 +148,14 @@ def attend(
         # Zeros change neither logits nor the other channels of the result.
         q, k = (_by_heads(x, heads, max(0, out - width)) for x in (query, key))
         v = _by_heads(value, heads, max(0, width - out))
-        k, v = (x.expand(len(q), -1, -1, -1) for x in (k, v))
+        k, v = (x.expand(q.shape[0], -1, -1, -1) for x in (k, v))
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)  # (B, heads, N, D / heads)
     return attended[..., :out].transpose(1, 2).flatten(2)
 
 
 def _by_heads(x: Tensor, heads: int, padding: int) -> Tensor:
     """(B, N, C) -> (B, heads, N, C / heads + padding), the last dimension contiguous."""
-    x = at_least_float32(x).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+    x = at_least_float32(x).reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
     x = F.pad(x, (0, padding)) if padding else x
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -207,6 +207,43 @@ def imagenet_restored(pixels: Tensor) -> Tensor:
 def _imagenet(like: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = (like.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
+
+
+def is_traced() -> bool:
+    """Whether the code runs in order to be recorded for all sizes of images: no branch may depend on a size then."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """Resizes the shorter side of images to a number of pixels, bilinearly and antialiased.
+
+    Exporters have no operation for it: there, each axis is a matrix product with the weights of the triangle filter.
+
+    Args:
+        image: (B, 3, H, W).
+        side: Number of pixels.
+
+    Returns:
+        (B, 3, side, floor(side * W / H)), or the other way round.
+    """
+    if not is_traced():
+        same: Tensor = transforms.resize(image, [side], antialias=True)
+        return same
+    height, width = image.shape[-2:]
+    shorter = (torch.sym_min if torch.compiler.is_compiling() else torch.minimum)(height, width)  # type: ignore[arg-type]
+    rows, columns = (_triangles(length, side * length // shorter, image) for length in (height, width))  # type: ignore[arg-type]
+    small: Tensor = rows @ image @ columns.T
+    return small
+
+
+def _triangles(length: int, count: int, like: Tensor) -> Tensor:
+    """The weights of ``length`` pixels in each of ``count`` pixels, (count, length)."""
+    scale = like.new_ones(()) * length / count
+    centers = (torch.arange(count, device=like.device).to(like)[:, None] + 0.5) * scale
+    distances = (torch.arange(length, device=like.device).to(like) + 0.5 - centers).abs()
+    weights = (1 - distances / scale.clamp_min(1)).clamp_min(0)
+    shares: Tensor = weights / weights.sum(1, keepdim=True)
+    return shares
 
 
 def varying(x: Tensor, eps: float, dims: tuple[int, ...] = (2, 3)) -> Tensor:

@@ -338,11 +338,27 @@ class StyleModel(LightningModule):
         blend = Blend(codes, shares)
 
         def run(images: Tensor, tile: int | None) -> Tensor:
-            padded = self.pad(mirrored(images, SMALLEST_SIDE))
-            output = self.transfer(padded, blend, alpha, tile, **controls)
-            return self.postprocess(output[..., : images.shape[-2], : images.shape[-1]])
+            return self.decode_blend(images, blend, alpha, tile, **controls)
 
         return self._run(run, content, tile, tile_statistics) if len(content) else content
+
+    def decode_blend(
+        self, content: Tensor, style: Blend, alpha: float = 1.0, tile: int | None = None, **controls: Any
+    ) -> Tensor:
+        """Pads a content, transfers a style to it and crops the output: `decode` without its checks, as exporters need it.
+
+        Args:
+            content: (B, 3, H, W), RGB in [0, 1], in the dtype of the weights.
+            style: The codes and their shares.
+            alpha: Strength of the style, 0 to 1.
+            tile: Of systems of kind ``optimization``, see `decode`.
+            **controls: Further arguments of the system's `transfer`.
+
+        Returns:
+            (B, 3, H, W), not clamped.
+        """
+        output = self.transfer(self.pad(mirrored(content, SMALLEST_SIDE)), style, alpha, tile, **controls)
+        return self.postprocess(output[..., : content.shape[-2], : content.shape[-1]])
 
     def decode_regions(
         self,

@@ -24,7 +24,6 @@ network without these maps: all its layers have half of VGG's channels, and so h
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -284,8 +283,8 @@ class VGG(nn.Module):
         if self.ceil_mode and not multiple:  # a reflecting convolution needs two pixels to reflect
             new_height, new_width = max(height, stride + 1), max(width, stride + 1)
         else:
-            new_height, new_width = (max(2, math.ceil(n / stride)) * stride for n in (height, width))
-        if (new_height, new_width) == (height, width):
+            new_height, new_width = (max(2, (n + stride - 1) // stride) * stride for n in (height, width))
+        if not torch.compiler.is_compiling() and (new_height, new_width) == (height, width):
             return image
         return F.pad(image, (0, new_width - width, 0, new_height - height), mode="replicate")
 

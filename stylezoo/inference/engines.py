@@ -26,21 +26,17 @@ import io
 import os
 import re
 import shutil
-import sys
-import warnings
 from abc import abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylezoo.cpu import has_nnpack
 from stylezoo.errors import StylezooError, unknown_name
+from stylezoo.exporters.program import Program, to_onnx
 from stylezoo.inference.winograd import Layer, Winograd, reuse_memory
 from stylezoo.module import StyleCode, StyleModel
 
@@ -312,19 +308,6 @@ class _Graph:
             return self.output.clone()
 
 
-class _Decode(nn.Module):
-    """A model's `decode` as a function of tensors alone, as exporters need it."""
-
-    def __init__(self, model: StyleModel, names: list[list[str]], alpha: float, weights: list[float] | None) -> None:
-        super().__init__()
-        self.model, self.names, self.alpha, self.weights = model, names, alpha, weights
-
-    def forward(self, content: Tensor, *tensors: Tensor) -> Tensor:
-        rest = iter(tensors)
-        codes = [{name: next(rest) for name in names} for names in self.names]
-        return self.model.decode(content, codes, self.alpha, self.weights)
-
-
 class ConvertedEngine(WinogradEngine):
     """Base of engines that convert a model to ONNX, once per size of contents; tiles, regions and styles run as in winograd."""
 
@@ -368,20 +351,10 @@ class ConvertedEngine(WinogradEngine):
     def _converted(
         self, tensors: list[Tensor], codes: list[StyleCode], alpha: float, weights: list[float] | None
     ) -> Callable[[list[Any]], Any]:
-        function = _Decode(self.model, [list(code) for code in codes], alpha, weights).eval()
-        names = [f"input{index}" for index in range(len(tensors))]  # all stay, whether they are used or not
+        program = Program(self.model, [list(code) for code in codes], alpha=alpha, weights=weights)
+        inputs = {f"input{index}": tensor for index, tensor in enumerate(tensors)}
         try:
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-                warnings.catch_warnings(),
-                TemporaryDirectory() as folder,
-            ):
-                warnings.simplefilter("ignore")  # of traced branches: every size has a program of its own
-                example = tuple(tensor.clone() for tensor in tensors)
-                with _silent():
-                    torch.onnx.export(function, example, f"{folder}/model.onnx", input_names=names, dynamo=False)
-                return self.compile(Path(folder, "model.onnx").read_bytes())
+            return self.compile(to_onnx(program, inputs))
         except Exception as error:  # exporters and compilers raise errors of many kinds
             reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".")
             raise EngineError(self.name, self.model, f"it cannot be converted ({reason})") from error
@@ -402,7 +375,12 @@ class OpenVINOEngine(ConvertedEngine):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        program = core.compile_model(core.read_model(io.BytesIO(onnx)), "CPU", options)
+        model = core.read_model(io.BytesIO(onnx))
+        if any(
+            op.get_type_name() == "TopK" and "int64" in str(op.input(0).get_element_type()) for op in model.get_ops()
+        ):
+            raise ValueError("it sorts integers of 64 bits, which OpenVINO computes with 32")
+        program = core.compile_model(model, "CPU", options)
         names = [name for port in program.inputs for name in port.get_names() if re.fullmatch(r"input\d+", name)]
         wanted = [int(name.removeprefix("input")) for name in names]
 
@@ -445,20 +423,6 @@ ENGINES: dict[str, type[Engine]] = {
     )
 }
 """The engines by name."""
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Drops what libraries write to standard output by themselves: the exporter prints all of a network that it fails on."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def create_engine(name: str, model: StyleModel) -> Engine:

@@ -20,13 +20,14 @@ Deviations: the numbers are those of YBZh/EFDM@80e26bd, but for
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stylezoo.bases import FeatureTransferModel
-from stylezoo.layers import MirroredDecoder
+from stylezoo.layers import MirroredDecoder, is_traced
 from stylezoo.losses import PerceptualLoss, at_least_float32
 from stylezoo.module import Blend, StyleCode
 from stylezoo.registry import register
@@ -55,7 +56,7 @@ def quantiles(ordered: Tensor, count: int) -> Tensor:
     >>> quantiles(torch.tensor([[[0.0, 1.0, 4.0, 9.0]]]), 2)
     tensor([[[0.5000, 6.5000]]])
     """
-    if ordered.shape[-1] == count:
+    if not is_traced() and ordered.shape[-1] == count:
         return ordered
     return F.interpolate(ordered, size=count, mode="linear", align_corners=False)
 
@@ -107,7 +108,7 @@ def match_streamed(content: StreamedMap, ordered: Callable[[slice], Tensor]) -> 
         return flat.flatten(2)
 
     parts = [slice(start, start + CHANNELS) for start in range(0, shape[1], CHANNELS)]
-    factors = _factors(shape[1]).to(features.device)
+    factors = _factors(int(shape[1])).to(features.device)
     keys = torch.stack([_keys(channels(part), factors[part]) for part in parts])
     alike = _repeated(keys.sum(0))
     matched: list[Tensor] = []
@@ -120,9 +121,10 @@ def match_streamed(content: StreamedMap, ordered: Callable[[slice], Tensor]) -> 
 
 def repeated(features: Tensor) -> Tensor:
     """Whether the features of a position are those of another position, too, in all channels: (B, C, N) -> (B, N)."""
-    return _repeated(_keys(features, _factors(features.shape[1]).to(features.device)))
+    return _repeated(_keys(features, _factors(int(features.shape[1])).to(features.device)))
 
 
+@cache  # exporters would record the drawing
 def _factors(channels: int) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (channels, 1), generator=torch.Generator().manual_seed(0))
 

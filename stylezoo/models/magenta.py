@@ -38,7 +38,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from stylezoo import tensorflow
 from stylezoo.errors import StylezooError
-from stylezoo.layers import BatchNorm, ConditionalTransformer, mirrored
+from stylezoo.layers import BatchNorm, ConditionalTransformer, is_traced, mirrored, resized
 from stylezoo.losses import PerceptualLoss, mean_variation
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -165,7 +165,7 @@ class StylePredictor(nn.Module):
     def forward(self, style: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 100); images below 75 pixels are enlarged."""
         if min(style.shape[-2:]) < SMALLEST_STYLE:
-            style = transforms.resize(style, [SMALLEST_STYLE])
+            style = resized(style, SMALLEST_STYLE)
         bottleneck: Tensor = self.bottleneck(self.features(style).mean((2, 3)))
         return bottleneck
 
@@ -261,8 +261,8 @@ class Magenta(StyleModel):
         """Returns the style's bottleneck, (B, 100)."""
         size = self.style_size
         style = mirrored(style, -(-max(style.shape[-2:]) // LONGEST_STYLE))  # or a line of pixels became gigantic
-        if size is not None and min(style.shape[-2:]) != size:
-            style = transforms.resize(style, [size], antialias=True)
+        if size is not None and (is_traced() or min(style.shape[-2:]) != size):
+            style = resized(style, size)
         return {"bottleneck": self.predictor(style)}
 
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:

@@ -140,7 +140,7 @@ class Generator(nn.Module):
 
 def normalized_gram(x: Tensor) -> Tensor:
     """Gram matrix divided by C*H*W, (B, C, H, W) -> (B, C, C)."""
-    return gram(x) / x.shape[1:].numel()
+    return gram(x) / (x.shape[1] * x.shape[2] * x.shape[3])
 
 
 @register("msgnet", paper="arXiv:1703.06953", year=2017, kind="arbitrary", reference=REFERENCE)
