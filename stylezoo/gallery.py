@@ -47,10 +47,12 @@ def drawn(path: Path) -> Text:
     from stylezoo.images import read_image  # imported late: most terminals show no picture
 
     small = read_image(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    values = small.tobytes()  # red, green, blue of each pixel, row by row
     text = Text()
     for y in range(0, SIDE, 2):
         for x in range(SIDE):
-            upper, lower = (",".join(map(str, small.getpixel((x, y + row)))) for row in (0, 1))
+            starts = (3 * (row * SIDE + x) for row in (y, y + 1))
+            upper, lower = (",".join(map(str, values[start : start + 3])) for start in starts)
             text.append("▀", f"rgb({upper}) on rgb({lower})")
         if y + 2 < SIDE:
             text.append("\n")
