@@ -1,4 +1,4 @@
-"""Sizes and errors of exported models: every model that ships, as ONNX in three precisions and as a program of torch.export.
+"""Sizes and errors of exported models: a model of each system, as ONNX in three precisions and as a program of torch.export.
 
     python benchmarks/export.py --output docs/export.csv
 
@@ -30,7 +30,8 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", default=[tag for tag, file in table().models.items() if file.default])
+    first = {file.system: tag for tag, file in reversed(table().models.items())}  # of each system
+    parser.add_argument("--models", nargs="+", default=sorted(first.values()))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row(tag, *kind) for tag in arguments.models for kind in KINDS]

@@ -706,6 +706,10 @@ def export(
 
     The outputs of the file are compared with those of the model at three sizes before it is written.
 
+    Examples:
+        python -m stylezoo export --model adain --output adain.onnx
+        python -m stylezoo export --model adain --output waves.onnx --style waves.jpg --alpha 0.8 --precision int8
+
     Args:
         model: The name of weights, such as adain, or a model file; of any system but gatys.
         output: The file to write, X.onnx, or X.pt2 with --format torch.

@@ -7,7 +7,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +136,6 @@ def check_export(path: Path, precision: str, format: str) -> None:
 
 def metadata(interface: Interface, precision: str) -> dict[str, Any]:
     """Returns what an exported file says about itself."""
-    from stylezoo import __version__  # the package is complete by now
-
     model = interface.model
     entry = weights.table().models.get(model.tag or "")
     sizes = {name: interface.axes.get(name, {}) for name in interface.inputs}
@@ -145,7 +145,7 @@ def metadata(interface: Interface, precision: str) -> dict[str, Any]:
         "sha256": model_digest(model),
         "license": (entry and entry.license) or "",
         "paper": model.paper,
-        "version": __version__,
+        "version": _version(),
         "precision": precision,
         "inputs": {
             name: [sizes[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
@@ -156,6 +156,12 @@ def metadata(interface: Interface, precision: str) -> dict[str, Any]:
         "alpha": "input, 0 to 1" if interface.alpha is None else interface.alpha,
         "images": f"RGB in [0, 1], (B, 3, H, W), sides from {SMALLEST} up; the output has the content's size, not clamped",
     }
+
+
+def _version() -> str:
+    with suppress(PackageNotFoundError):  # a folder that is not installed
+        return version("stylezoo")
+    return "unknown"
 
 
 def _onnx(interface: Interface, precision: ExportPrecision, about: Mapping[str, Any]) -> tuple[bytes, Run]:
