@@ -238,7 +238,7 @@ class Request:
         return words if system.kind in ("multi", "single") else None
 
 
-def expand_style(word: str, output: Path) -> list[str]:
+def expand_style(word: str, output: Path | None = None) -> list[str]:
     """Returns the styles that a word of ``--style`` names: image files, or encoded styles as FILE:NAME."""
     if is_reference(word):
         return expand_reference(word)
