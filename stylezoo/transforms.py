@@ -105,7 +105,7 @@ class RandomStylize(Transform):  # type: ignore[misc]  # torchvision has no type
         self._given = () if isinstance(model, (str, Path)) else (model,)  # a tuple hides it from torch.nn.Module
         self.model = str(model) if isinstance(model, (str, Path)) else model.tag or model.system
         self._running: Engine | None = None
-        network = self._runner().model
+        network = self.runner.model
         if network.kind == "optimization":
             raise StylezooError(
                 f"{network.system} optimizes each image for minutes: choose a feed-forward system, such as adain."
@@ -177,7 +177,7 @@ class RandomStylize(Transform):  # type: ignore[misc]  # torchvision has no type
 
     def _stylized(self, images: Tensor, styles: list[int], alpha: float) -> Tensor:
         """Returns images (B, C, H, W) in the styles of these numbers; type, range, device and channels are those of the images."""
-        engine, codes = self._runner(), list(self._bank.values())
+        engine, codes = self.runner, list(self._bank.values())
         contents = check_batch(images.expand(-1, 3, -1, -1), "The image")
         if self.size is not None:
             contents = transforms.resize(contents, [self.size], antialias=True).clamp(0, 1)
@@ -191,7 +191,8 @@ class RandomStylize(Transform):  # type: ignore[misc]  # torchvision has no type
             output = output.mul(255).round()
         return output.to(images.dtype)
 
-    def _runner(self) -> Engine:
+    @property
+    def runner(self) -> Engine:
         """Returns what runs the model, which is loaded when it is first needed in a process."""
         if self._running is None:
             with torch.random.fork_rng(devices=[]):  # what follows does not depend on when the model is loaded
@@ -217,7 +218,7 @@ class RandomStylize(Transform):  # type: ignore[misc]  # torchvision has no type
 
     def _encoded(self, styles: Any, size: int | None) -> dict[str, StyleCode]:
         """Returns the codes of styles by their names; see the constructor."""
-        engine = self._runner()
+        engine = self.runner
         model, found = engine.model, list[tuple[str, StyleCode]]()
         words = [word for style in listed(styles) for word in self._words(model, style)]
         if not words:

@@ -280,7 +280,7 @@ def stylize_dataset(request: DatasetRequest, options: Options, processes: int = 
     if not (request.output / SETTINGS).exists():
         request.write_settings()
     failed = copy_files(request)
-    if request.shard.world == 1 and not plan.jobs and is_listed(request, plan):
+    if request.shard.world == 1 and not plan.jobs and is_complete(request, plan):
         plan.report()
         request.end(plan.refused.values())
         return max(plan.finish(request.output), min(failed, 1))
@@ -316,8 +316,13 @@ def _stylize(request: DatasetRequest, plan: Plan, options: Options) -> int:
     )
 
 
-def is_listed(request: Request, plan: Plan) -> bool:
-    """Whether the list of images has all that exist; not so after a run that was killed."""
+def is_complete(request: DatasetRequest, plan: Plan) -> bool:
+    """Whether a plan without jobs leaves nothing to do, as far as this shows without the model.
+
+    The styles of a multi-style model may not be known yet, and the list lacks images after a run that was killed.
+    """
+    if request.versions > 1 and not request.style:
+        return False
     listed = {row["output"] for row in read_manifest(request.output / MANIFEST)}
     return all(job.target.relative_to(request.output).as_posix() in listed for job in plan.existing)
 

@@ -37,6 +37,9 @@ from stylezoo.module import Iteration, StyleCode, StyleModel
 CACHED_BYTES = 2**27
 """Contents are held while they get one style after the other, until they take this much memory."""
 
+CODE_BYTES = 2**27
+"""Encoded styles are held for the images that follow, until they take this much memory."""
+
 SECONDS_BETWEEN_LINES = 20.0
 """Where there is no terminal to draw a progress bar on, lines tell the progress."""
 
@@ -218,7 +221,7 @@ def expected_work(jobs: Sequence[Job], size: int | None) -> Work:
 
 
 class Stylizers:
-    """Makes the stylizers of a run; styles that come again are read and encoded once, as far as `CACHED_BYTES` hold their codes.
+    """Makes the stylizers of a run; styles that come again are read and encoded once, as far as `CODE_BYTES` hold their codes.
 
     Args:
         model: The model.
@@ -252,7 +255,7 @@ class Stylizers:
         )
         if controls.preserve_color != "coral":  # whose styles depend on the content
             self.codes[styles] = self.codes.pop(styles, stylizer.codes)
-            while len(self.codes) > 1 and sum(map(_size_of_codes, self.codes.values())) > CACHED_BYTES:
+            while len(self.codes) > 1 and sum(map(_size_of_codes, self.codes.values())) > CODE_BYTES:
                 del self.codes[next(iter(self.codes))]  # the one that was not used for longest
         return stylizer
 
