@@ -48,12 +48,12 @@ class Options:
     """
 
     output: Path
-    models: tuple[str, ...] = ("adain.slim", "microast.wikiart", "sanet.slim", "johnson.starry_night")
-    sizes: tuple[int, ...] = (32, 64, 128, 224)
+    models: tuple[str, ...] = ("adain.slim", "microast.wikiart", "johnson.starry_night")
+    sizes: tuple[int, ...] = (32, 64, 128)
     batch: int = 16
     styles: int = 8
     style_size: int = 256
-    rounds: int = 5
+    rounds: int = 3
     threads: int = 1
     device: str = "cpu"
     clock: Literal["wall", "cpu"] = "wall"

@@ -105,7 +105,7 @@ def test_type_range_and_shape_stay(stylize: RandomStylize, shape: tuple[int, ...
     if image.numel():
         assert not torch.equal(output, image)
         assert output.float().max() > (60 if dtype == torch.uint8 else 0.2)
-        assert 0 <= output.float().min() and output.float().max() <= (255 if dtype == torch.uint8 else 1)
+        assert output.float().min() >= 0 and output.float().max() <= (255 if dtype == torch.uint8 else 1)
 
 
 def test_outputs_take_part_in_training(stylize: RandomStylize) -> None:

@@ -370,7 +370,8 @@ def further_entries(source: Path, request: DatasetRequest) -> dict[str, Any] | N
             return None
     if not isinstance(found, dict):
         return None
-    images, annotations = found.get("images"), found.get("annotations", [])
+    images: Any = found.get("images")
+    annotations: Any = found.get("annotations", [])
     if not (_numbered(images, "id", "file_name") and _numbered(annotations, "image_id")):
         return None
     step = 1 + max((image["id"] for image in images), default=0)
