@@ -145,8 +145,8 @@ def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int)
         processes,
         run_id=uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
         max_restarts=0,
     )
     threads = str(max(1, (allowed_processors() or os.cpu_count() or 1) // processes))
