@@ -13,6 +13,7 @@ PyTorch and Lightning, which take seconds to import, are imported when the first
 from typing import TYPE_CHECKING
 
 from stylezoo.lazy import lazy_names
+from stylezoo.version import __version__
 
 if TYPE_CHECKING:
     from stylezoo.checkpoints import create_model, import_checkpoint, load_model, save_model
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
     from stylezoo.module import StyleModel
     from stylezoo.registry import list_models
 
-__version__ = "0.1.0"
-
 __all__ = [
     "StyleModel",
     "StylezooError",
+    "__version__",
     "create_model",
     "export",
     "import_checkpoint",

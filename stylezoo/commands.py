@@ -26,6 +26,7 @@ from stylezoo.controls import (
     Stability,
     StyleInput,
     TileStatistics,
+    alpha_range,
     check_run,
 )
 from stylezoo.docstrings import described
@@ -253,7 +254,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     if not plan.jobs and request.shard.world == 1:
         plan.report()
         if request.has_manifest and plan.existing:  # a run may have been killed before it listed its images
-            write_manifest(request, plan.existing, controls.alpha)
+            write_manifest(request, [], controls.alpha, plan.existing)
         return plan.finish(request.output)
     from stylezoo.inference.files import stylize_files  # imports PyTorch
 
@@ -268,6 +269,75 @@ def stylize(  # noqa: D417 - the decorator describes the controls
         quality=quality,
         device=device,
     )
+
+
+@described(CONTROLS)
+def stylize_dataset(  # noqa: D417 - the decorator describes the controls
+    model: str,
+    content: str,
+    output: str,
+    style: list[str] | None = None,
+    per_image: int = 1,
+    alpha: list[float] | None = None,
+    seed: int = 0,
+    copy: list[str] | None = None,
+    processes: int = 1,
+    preserve_color: PreserveColor = "none",
+    style_size: int | None = None,
+    batch_size: int = 4,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    quality: int = 95,
+) -> int:
+    """Stylize a whole data set: the same folders, names, sizes and formats, each image in a style that is drawn for it.
+
+    Works for any folder tree, such as ImageFolder or COCO. Files that are no images, such as annotations, are copied. What an
+    image gets depends on the seed and its path in the data set alone, and is listed in OUTPUT/stylized.csv with the SHA-256 of
+    the model. The same command continues an interrupted run. Files that cannot be used are left out and listed at the end;
+    the exit code is 1 if there was one. The data set is never changed.
+
+    Args:
+        model: What stylize takes.
+        content: The folder of the data set.
+        output: The folder to write, which is not in that of the data set.
+        style: What stylize takes: style images, folders, globs, banks of encoded styles; numbers or names of trained styles.
+        per_image: Number of versions of each image, in different styles: name.jpg, name_2.jpg and so on. In COCO files the
+            further versions get entries of their own.
+        alpha: Strength of the style, 0 to 1, or the smallest and the largest one (0.5,1), between which it is drawn; 1 if left
+            out.
+        seed: Of the draws.
+        copy: Patterns of paths in the data set, such as "masks/*": images that match are copied, not stylized.
+        processes: Number of processes on this machine; each has a share of the images, and loads the model. Several machines:
+            torchrun or srun, as with stylize (docs/many_machines.md).
+        batch_size: Number of images of one size and style that are stylized together.
+        quality: Of JPEG and WebP files, 1 to 100.
+    """
+    from stylezoo.inference.datasets import DatasetRequest, Options
+    from stylezoo.inference.datasets import stylize_dataset as run
+    from stylezoo.inference.shards import find_shard
+
+    controls = Controls(preserve_color=preserve_color, style_size=style_size, engine=engine)
+    check_run(batch_size, 0, quality)
+    for name, value in (("per_image", per_image), ("processes", processes)):
+        check_number(name, value, "a whole number from 1 up", 1, whole=True)
+    alphas = alpha_range(1.0 if alpha is None else alpha)
+    _check_model(model)
+    if not output:
+        raise StylezooError("--output has no name: give a folder.")
+    request = DatasetRequest(
+        [content],
+        style or [],
+        Path(output),
+        random_styles=per_image,
+        seed=seed,
+        skip_existing=True,
+        shard=find_shard(),
+        model=model,
+        alphas=alphas,
+        copy=copy or [],
+        controls=controls,
+    )
+    return run(request, Options(batch_size, quality, device), processes)
 
 
 def import_weights(system: str, files: list[str], output: str, any_encoder: bool = False) -> int:
@@ -824,6 +894,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_systems,
     "stylize": stylize,
+    "stylize-dataset": stylize_dataset,
     "import": import_weights,
     "download": download,
     "compare": compare,

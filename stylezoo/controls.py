@@ -172,6 +172,27 @@ def check_run(batch_size: Any, preview: Any, quality: Any) -> None:
     check_number("quality", quality, "the quality of JPEG and WebP files, 1 to 100", 1, 100, whole=True)
 
 
+def alpha_range(alpha: Any) -> tuple[float, float]:
+    """Returns the smallest and the largest strength of a style that is drawn at random.
+
+    >>> alpha_range(0.5), alpha_range((0.2, 1))
+    ((0.5, 0.5), (0.2, 1.0))
+
+    Args:
+        alpha: A number, or the smallest and the largest one.
+
+    Raises:
+        StylezooError: If these are no numbers from 0 to 1 in ascending order.
+    """
+    ends = tuple(alpha) if isinstance(alpha, (list, tuple)) else (alpha,)
+    meaning = "the strength of the style between 0 and 1, or the smallest and the largest strength, such as 0.5,1"
+    low, high = ends[:1] + ends[-1:] if len(ends) in (1, 2) else (None, None)
+    low, high = (check_number("alpha", end, meaning, 0, 1) for end in (low, high))
+    if low > high:
+        raise StylezooError(f"alpha is {meaning}, not {low:g} down to {high:g}.")
+    return low, high
+
+
 def _optional(name: str, value: Any, meaning: str, low: int, high: int) -> int | None:
     return None if value is None else check_number(name, value, meaning, low, high, whole=True)
 

@@ -366,3 +366,31 @@ def test_schedules_are_those_of_the_recipes() -> None:
     recipe = import_module("gpu_parts").recipe
     assert recipe("adain") == (8, 256, 160_000) and recipe("johnson") == (4, 256, 41_390)
     assert recipe("multi_level_adain") == (10, 512, 31_780)  # ten epochs of 31,783 images
+
+
+def test_augmentation_compares_a_batch_with_single_images(tmp_path: Path) -> None:
+    script = import_module("augmentation")
+    options = script.Options(
+        tmp_path / "a.csv", ("microast.wikiart",), (32,), batch=3, styles=2, style_size=32, rounds=2
+    )
+    script.main(options)
+    heading, *rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert heading.startswith("# ") and "threads 1" in heading
+    (row,) = csv.DictReader(rows)
+    assert row["model"] == "microast.wikiart" and row["size"] == "32" and float(row["batch ms"]) > 0
+    low, high = map(float, row["one / batch, range"].split(" to "))
+    assert low <= float(row["one / batch"]) <= high
+
+
+def test_robustness_trains_and_tests(tmp_path: Path) -> None:
+    """Tiny, but the images are what the page says: the same shapes, and other textures on them."""
+    script = import_module("robustness")
+    (same, classes), (swapped, again) = (script.images(8, 32, 3, swapped=other) for other in (0.0, 1.0))
+    assert torch.equal(classes, again) and classes.tolist() == [0, 1, 2, 3] * 2
+    assert same.shape == (8, 3, 32, 32) and float((same - swapped).abs().mean()) > 0.03
+    script.main(
+        script.Options(tmp_path / "r.csv", "microast.wikiart", 2, size=32, train=8, test=4, batch=4, epochs=1, seeds=1)
+    )
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert [row["augmentation"] for row in rows] == ["nothing", "ColorJitter", "RandomStylize"]
+    assert all(0 <= float(row[test].split(" ± ")[0]) <= 100 for row in rows for test in ("same", "swapped", "noisy"))

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,15 +32,22 @@ from stylezoo.inference.shards import Meeting, Shard
 from stylezoo.inference.stylizer import Stylizer, check_style_size, engine_of, find_device, load_styles
 from stylezoo.inference.tiles import WINDOWED_PIXELS, streams, stylize_windows
 from stylezoo.inference.tuning import Work
-from stylezoo.module import Iteration, StyleModel
+from stylezoo.module import Iteration, StyleCode, StyleModel
+from stylezoo.version import __version__
 
 CACHED_BYTES = 2**27
 """Contents are held while they get one style after the other, until they take this much memory."""
+
+CODE_BYTES = 2**27
+"""Encoded styles are held for the images that follow, until they take this much memory."""
 
 SECONDS_BETWEEN_LINES = 20.0
 """Where there is no terminal to draw a progress bar on, lines tell the progress."""
 
 NO_CLIP_CONTROLS = ClipControls()
+
+Recipe = tuple[tuple[str, ...], float | None]
+"""Styles and their strength, see `Job.recipe`."""
 
 SMOOTHED_ENGINES: tuple[EngineName, ...] = ("winograd", "eager")
 """The engines that run PyTorch's operations one by one, so that `stylezoo.inference.stability` can change statistics."""
@@ -87,9 +93,10 @@ def stylize_files(
         try:
             network, plan = prepared(model, device, request, plan, controls, clips)
             engine = engine_for(network, plan, controls, clips)
+            sha256 = request.begin(network)
             run = Run(
                 network,
-                partial(make_stylizer, network, controls, masks_for(request, plan), engine),
+                Stylizers(network, controls, masks_for(request, plan), engine),
                 controls.size,
                 controls.tile,
                 batch_size,
@@ -105,9 +112,10 @@ def stylize_files(
                 run(plan.jobs)
             finally:
                 if request.has_manifest:
-                    write_manifest(request, [*plan.existing, *done], controls.alpha)
+                    write_manifest(request, done, controls.alpha, plan.existing, sha256)
         except KeyboardInterrupt as error:
             return told_stop(error, len(done), plan, request)
+        request.end([*plan.refused.values(), *run.told])
         code = plan.finish(request.output, len(done), run.failed, meeting)
         if run.bug is not None:
             raise run.bug
@@ -213,27 +221,53 @@ def expected_work(jobs: Sequence[Job], size: int | None) -> Work:
     return Work(megapixels, max(1, len(shapes)))
 
 
-def make_stylizer(
-    model: StyleModel, controls: Controls, masks: Tensor | None, engine: Engine, styles: tuple[str, ...]
-) -> Stylizer:
-    """Reads and encodes the styles of an image."""
-    return Stylizer(
-        model,
-        load_styles(model, styles, controls.style_size),
-        alpha=controls.alpha,
-        style_weights=controls.style_weights,
-        preserve_color=controls.preserve_color,
-        masks=masks,
-        tile=controls.tile,
-        tile_statistics=controls.tile_statistics,
-        engine=engine,
-    )
+class Stylizers:
+    """Makes the stylizers of a run; styles that come again are read and encoded once, as far as `CODE_BYTES` hold their codes.
+
+    Args:
+        model: The model.
+        controls: How images are made.
+        masks: See `Stylizer`.
+        engine: What runs the model.
+    """
+
+    def __init__(self, model: StyleModel, controls: Controls, masks: Tensor | None, engine: Engine) -> None:
+        self.model, self.controls, self.masks, self.engine = model, controls, masks, engine
+        self.codes: dict[tuple[str, ...], list[StyleCode]] = {}
+
+    def __call__(self, styles: tuple[str, ...], alpha: float | None = None) -> Stylizer:
+        """Returns the stylizer for some styles.
+
+        Args:
+            styles: Image files, encoded styles, or numbers and names of trained styles.
+            alpha: Strength; None takes that of the controls.
+        """
+        controls = self.controls
+        stylizer = Stylizer(
+            self.model,
+            self.codes.get(styles) or load_styles(self.model, styles, controls.style_size),
+            alpha=controls.alpha if alpha is None else alpha,
+            style_weights=controls.style_weights,
+            preserve_color=controls.preserve_color,
+            masks=self.masks,
+            tile=controls.tile,
+            tile_statistics=controls.tile_statistics,
+            engine=self.engine,
+        )
+        if controls.preserve_color != "coral":  # whose styles depend on the content
+            self.codes[styles] = self.codes.pop(styles, stylizer.codes)
+            while len(self.codes) > 1 and sum(map(_size_of_codes, self.codes.values())) > CODE_BYTES:
+                del self.codes[next(iter(self.codes))]  # the one that was not used for longest
+        return stylizer
+
+
+def _size_of_codes(codes: Sequence[StyleCode]) -> int:
+    """Returns the number of bytes of style codes."""
+    return sum(tensor.nbytes for code in codes for tensor in code.values())
 
 
 def recorded(model: StyleModel, controls: Controls) -> dict[str, Any]:
     """Returns how images are made, for their metadata: the model, the controls and the version of the package."""
-    from stylezoo import __version__  # the package is complete by now
-
     named = {"model": model.tag or model.system, **asdict(controls)}
     return {"version": __version__, **{name: value for name, value in named.items() if value is not None}}
 
@@ -256,7 +290,7 @@ class Run:
 
     Attributes:
         model: The model of the stylizers; one that optimizes gets one image at a time, which is written when it is done.
-        stylizer_of: Returns a stylizer for the styles of a job.
+        stylizer_of: Returns a stylizer for the styles of a job and their strength.
         size: Short side in pixels to which contents are resized first.
         tile: That of the stylizers; None holds every image in memory.
         batch_size: Number of images of one size that are stylized together; less where the memory does not suffice.
@@ -268,12 +302,12 @@ class Run:
         done: The images that are written.
         failed: The number of images that are not.
         bug: The first error that is none of the user's.
-        told: What was reported.
+        told: What was reported, in order.
         shard: The process, whose number reports begin with; the first of several shows the progress.
     """
 
     model: StyleModel
-    stylizer_of: Callable[[tuple[str, ...]], Stylizer]
+    stylizer_of: Callable[[tuple[str, ...], float | None], Stylizer]
     size: int | None = None
     tile: Tile = "auto"
     batch_size: int = 4
@@ -285,7 +319,7 @@ class Run:
     done: list[Job] = field(default_factory=list)
     failed: int = 0
     bug: Exception | None = None
-    told: set[str] = field(default_factory=set)
+    told: dict[str, None] = field(default_factory=dict)
     shard: Shard = Shard()
 
     def __call__(self, jobs: Sequence[Job]) -> None:
@@ -293,33 +327,33 @@ class Run:
         if self.model.kind == "optimization":
             self.batch_size = 1
         self._images([job for job in jobs if not job.is_clip])
-        for styles, group in groupby((job for job in jobs if job.is_clip), key=lambda job: job.styles):
-            self._clips(styles, list(group))
+        for recipe, group in groupby((job for job in jobs if job.is_clip), key=lambda job: job.recipe):
+            self._clips(recipe, list(group))
 
     def _images(self, jobs: Sequence[Job]) -> None:
         """Stylizes images, as many together as have one size."""
-        order = {styles: index for index, styles in enumerate(dict.fromkeys(job.styles for job in jobs))}
+        order = {recipe: index for index, recipe in enumerate(dict.fromkeys(job.recipe for job in jobs))}
         shows = sys.stdout.isatty() and self.shard.rank == 0
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(), disable=not shows) as progress:
             task = progress.add_task(f"{self.shard.speaker}stylizing", total=len(jobs))
             log = Log(progress, task, jobs, self.shard)
             for contents, block in self._blocks(jobs):
-                block.sort(key=lambda job: order[job.styles])
-                for styles, group in groupby(block, key=lambda job: job.styles):
-                    for _ in self._stylized(styles, list(group), contents, log):
+                block.sort(key=lambda job: order[job.recipe])
+                for recipe, group in groupby(block, key=lambda job: job.recipe):
+                    for _ in self._stylized(recipe, list(group), contents, log):
                         log.images(len(self.done) + self.failed)
 
-    def _clips(self, styles: tuple[str, ...], group: list[Job]) -> None:
+    def _clips(self, recipe: Recipe, group: list[Job]) -> None:
         """Stylizes clips in one style, one after the other."""
         from stylezoo.inference.video import stylize_clip
 
         stylizer: Stylizer | None = None
-        with self._survives(group, f"style {', '.join(map(shown, styles))}"):
-            stylizer = self.stylizer_of(styles)
+        with self._survives(group, f"style {', '.join(map(shown, recipe[0]))}"):
+            stylizer = self.stylizer_of(*recipe)
         for job in group if stylizer is not None else ():
             assert stylizer is not None
-            settings = {**self.settings, "stability": self.clips.stability, "styles": [Path(s).name for s in styles]}
+            settings = {**self._settings_of(job), "stability": self.clips.stability}
             with self._survives([job], shown(job.content)), shown_frames(job) as on_progress:
                 result = stylize_clip(
                     stylizer,
@@ -363,13 +397,11 @@ class Run:
         check_target(target, self.quality, (image.shape[-1], image.shape[-2]))  # some formats have no images so large
         return Content(image, alpha)
 
-    def _stylized(
-        self, styles: tuple[str, ...], group: list[Job], contents: dict[Path, Content], log: Log
-    ) -> Iterator[None]:
+    def _stylized(self, recipe: Recipe, group: list[Job], contents: dict[Path, Content], log: Log) -> Iterator[None]:
         """Stylizes the jobs of one style, and yields after each batch."""
         stylizer: Stylizer | None = None
-        with self._survives(group, f"style {', '.join(map(shown, styles))}"):
-            stylizer = self.stylizer_of(styles)
+        with self._survives(group, f"style {', '.join(map(shown, recipe[0]))}"):
+            stylizer = self.stylizer_of(*recipe)
         while stylizer is not None and group:
             batch = self._batch(group, contents)
             group = group[len(batch) :]
@@ -432,7 +464,8 @@ class Run:
 
     def _settings_of(self, job: Job) -> dict[str, Any]:
         """Returns how an image is made, for its metadata."""
-        return {**self.settings, "styles": [Path(style).name for style in job.styles]}
+        alpha = {} if job.alpha is None else {"alpha": job.alpha}
+        return {**self.settings, **alpha, "styles": [Path(style).name for style in job.styles]}
 
     @contextmanager
     def _survives(self, jobs: Sequence[Job], name: str) -> Iterator[None]:
@@ -455,7 +488,7 @@ class Run:
                 raise StylezooError(reason) from error
             if reason not in self.told:  # a content may fail in the same way with every style
                 report(reason, f"{self.shard.speaker}skipped: ")
-            self.told.add(reason)
+            self.told[reason] = None
         free_memory()
 
 

@@ -17,6 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from stylezoo import catalog
 from stylezoo.controls import ClipControls, blending_shares, check_mask_count
@@ -29,6 +30,9 @@ from stylezoo.inference.banks import expand_reference, is_reference, split_refer
 from stylezoo.inference.shards import Meeting, Shard
 from stylezoo.video.clips import WRITTEN_SUFFIXES, check_clip_target, clip_problem, clip_suffix, is_clip
 from stylezoo.video.formats import CONTAINERS, VIDEO_SUFFIXES, is_camera, is_video
+
+if TYPE_CHECKING:
+    from stylezoo.module import StyleModel  # imports PyTorch
 
 OTHER_SUFFIXES = frozenset(
     (
@@ -55,6 +59,9 @@ LOCK = f".{MANIFEST}.lock"
 COLUMNS = ["content", "style", "alpha", "seed", "output"]
 """The columns of `MANIFEST`."""
 
+SHA256 = "model_sha256"
+"""A further column of it, for data sets."""
+
 LONGEST_NAME, LONGEST_STEM = 255, 230
 """Bytes of a file's name, and of an output's name without its suffix: the name of its preview is longer."""
 
@@ -64,12 +71,18 @@ Choice = tuple[Path, Path, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Job:
-    """One image or clip to stylize: a content, the styles that go into it, and where it is written."""
+    """One image or clip to stylize: a content, the styles that go into it, and where it is written; perhaps its own strength."""
 
     content: Path
     styles: tuple[str, ...]
     target: Path
     is_clip: bool = False
+    alpha: float | None = None
+
+    @property
+    def recipe(self) -> tuple[tuple[str, ...], float | None]:
+        """What images have in common that one stylizer makes: the styles and their strength, None for that of the run."""
+        return self.styles, self.alpha
 
 
 @dataclass
@@ -178,6 +191,8 @@ class Request:
         StylezooError: If these exclude each other.
     """
 
+    draw_option: ClassVar[str] = "--random_styles"
+
     content: Sequence[str]
     style: Sequence[str]
     output: Path
@@ -219,6 +234,25 @@ class Request:
         """Whether the output is a file, not a folder."""
         return self.output.suffix.lower() in FILE_SUFFIXES and not os.path.isdir(self.output)
 
+    def contents(self) -> list[tuple[Path, Path]]:
+        """The contents, each with its path below the folder that was given."""
+        return [item for word in self.content for item in expand(word, self.output, CONTENT_SUFFIXES)]
+
+    def named_jobs(self, found: list[Choice]) -> list[Job]:
+        """Gives each image a file."""
+        return named_jobs(found, self)
+
+    def begin(self, model: StyleModel) -> str | None:
+        """Does what comes before the first image; returns the SHA-256 of the model where the list of images has it."""
+        return None
+
+    def end(self, reasons: Iterable[str]) -> None:
+        """Does what comes after the last image of this process.
+
+        Args:
+            reasons: Why images are left out, one sentence for each file; they have been reported before.
+        """
+
     def style_files(self) -> list[str]:
         """The image files and encoded styles that ``style`` stands for."""
         return [style for word in self.style for style in expand_style(word, self.output)]
@@ -238,7 +272,7 @@ class Request:
         return words if system.kind in ("multi", "single") else None
 
 
-def expand_style(word: str, output: Path) -> list[str]:
+def expand_style(word: str, output: Path | None = None) -> list[str]:
     """Returns the styles that a word of ``--style`` names: image files, or encoded styles as FILE:NAME."""
     if is_reference(word):
         return expand_reference(word)
@@ -269,9 +303,8 @@ def make_plan(request: Request, names: list[str] | None = None) -> Plan:
     if request.pairs is not None:
         found = read_pairs(request.pairs, are_files)
     else:
-        contents = [item for word in request.content for item in expand(word, request.output, CONTENT_SUFFIXES)]
-        found = combinations(contents, request.style_files() if names is None else names, request)
-    jobs = named_jobs(list(dict.fromkeys(found)), request)
+        found = combinations(request.contents(), request.style_files() if names is None else names, request)
+    jobs = request.named_jobs(list(dict.fromkeys(found)))
     style_files = {style for job in jobs for style in job.styles} if are_files else set()
     styles = (split_reference(style)[0] if is_reference(style) else Path(style) for style in style_files)
     inputs = [*(job.content for job in jobs), *styles, *map(Path, request.masks)]
@@ -380,13 +413,13 @@ def combinations(contents: list[tuple[Path, Path]], styles: Sequence[str], reque
     Raises:
         StylezooError: If more styles are to be drawn than there are.
     """
-    if request.random_styles is None:
+    if request.random_styles is None or not styles:
         choices = [tuple(styles)] if request.together or not styles else [(style,) for style in styles]
         return [(path, relative, chosen) for chosen in choices for path, relative in contents]
     styles = list(dict.fromkeys(styles))
     if len(styles) < request.random_styles:
         raise StylezooError(
-            f"--random_styles {request.random_styles} needs as many styles, but --style names {len(styles)}."
+            f"{request.draw_option} {request.random_styles} needs as many styles, but --style names {len(styles)}."
         )
     found: list[Choice] = []
     for path, relative in contents:  # what a content gets does not depend on the others
@@ -631,36 +664,53 @@ def read_manifest(file: Path) -> list[dict[str, str]]:
     return read_table(file, COLUMNS, "a list that this command wrote") if os.path.lexists(file) else []
 
 
-def write_manifest(request: Request, jobs: Iterable[Job], alpha: float) -> None:
+def write_manifest(
+    request: Request, jobs: Iterable[Job], alpha: float, existing: Iterable[Job] = (), sha256: str | None = None
+) -> None:
     """Adds the images of a run to the list in the output folder, to which other processes may add theirs.
+
+    Args:
+        request: What was asked for.
+        jobs: The images that were written.
+        alpha: Strength of those that have none of their own.
+        existing: Images that were there already; what the list says of them stays.
+        sha256: That of the model, for lists with this column.
 
     Raises:
         StylezooError: If it cannot be written.
     """
     file = request.output / MANIFEST
     seed = "" if request.random_styles is None else str(request.seed)
-    added = {}
-    for job in jobs:
-        output = job.target.relative_to(request.output).as_posix()
-        values = [str(job.content), " ".join(job.styles), f"{alpha:g}", seed, output]
-        added[output] = dict(zip(COLUMNS, values, strict=True))
+
+    def rows(jobs: Iterable[Job]) -> dict[str, dict[str, str]]:
+        found = {}
+        for job in jobs:
+            output = job.target.relative_to(request.output).as_posix()
+            strength = alpha if job.alpha is None else job.alpha
+            values = [str(job.content), " ".join(job.styles), f"{strength:g}", seed, output]
+            found[output] = dict(zip(COLUMNS, values, strict=True))
+            if sha256 is not None:
+                found[output][SHA256] = sha256
+        return found
+
     try:
         if request.shard.world == 1:
-            _add_rows(file, added)
+            _add_rows(file, rows(existing), rows(jobs))
             return
         request.output.mkdir(parents=True, exist_ok=True)
         with open(request.output / LOCK, "ab") as opened:
             lock(opened)
-            _add_rows(file, added)
+            _add_rows(file, rows(existing), rows(jobs))
     except OSError as error:
         raise StylezooError(f"{file} {problem(error)}.") from error
 
 
-def _add_rows(file: Path, added: dict[str, dict[str, str]]) -> None:
-    """Adds rows, by their output, to a list."""
-    rows = {row["output"]: row for row in read_manifest(file)} | added
+def _add_rows(file: Path, existing: dict[str, dict[str, str]], added: dict[str, dict[str, str]]) -> None:
+    """Adds rows, by their output, to a list; those of images that existed already only where it has none."""
+    rows = existing | {row["output"]: row for row in read_manifest(file)} | added
+    columns = [*COLUMNS, SHA256] if any(SHA256 in row for row in rows.values()) else COLUMNS
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows.values())
     with replacing(file) as opened:

@@ -7,13 +7,16 @@ that processes which look at an output folder at different times share out the s
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
+from stylezoo.environment import allowed_processors
 from stylezoo.errors import StylezooError
 
 T = TypeVar("T")
@@ -112,6 +115,59 @@ def _check_srun() -> None:
             f"This SLURM job has {tasks} tasks, but srun has not started this process for all of them: write"
             " `srun python -m stylezoo ...` into the script, or request one task."
         )
+
+
+def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int) -> list[T]:
+    """Calls a function in several processes of this machine, which find their places as if torchrun had started them.
+
+    The processors are shared out: each process has its part of the threads, unless ``OMP_NUM_THREADS`` says how many.
+
+    Args:
+        function: A function of a module, which returns what can be pickled.
+        arguments: Its arguments, which can be pickled.
+        processes: The number of processes.
+
+    Returns:
+        What it returned in each.
+
+    Raises:
+        StylezooError: If a process has ended before its function.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says is told in one sentence
+    config = LaunchConfig(
+        1,
+        1,
+        processes,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
+    threads = str(max(1, (allowed_processors() or os.cpu_count() or 1) // processes))
+    own = os.environ.get("OMP_NUM_THREADS")
+    try:
+        if own is None or own == str(allowed_processors()):
+            os.environ["OMP_NUM_THREADS"] = threads
+        results: dict[int, T] = elastic_launch(config, function)(*arguments)
+    except ChildFailedError as error:
+        raise StylezooError(
+            "A process has ended before its share was done, perhaps for lack of memory: the same command continues, with fewer"
+            " --processes if need be."
+        ) from error
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if own is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+        else:
+            os.environ["OMP_NUM_THREADS"] = own
+    return [results[rank] for rank in sorted(results)]
 
 
 class Meeting:
