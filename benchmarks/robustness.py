@@ -1,6 +1,6 @@
 """The recipe of docs/augmentation.md: a small classifier that is trained on generated images, with and without `RandomStylize`.
 
-    python benchmarks/robustness.py --output docs/robustness.csv
+    python benchmarks/robustness.py --output robustness.csv
 
 The classes are shapes. Four of five training images of a class have its texture, too, which is easier to learn than the shape: a
 network that is trained on them recognizes the texture (Geirhos et al. 2019, arXiv:1811.12231). Three sets of test images tell what
@@ -124,7 +124,10 @@ def classifier() -> nn.Sequential:
 def trained(augment: Callable[[Tensor], Tensor], seed: int, options: Options) -> nn.Module:
     """Trains a network on images that are drawn for this seed."""
     torch.manual_seed(seed)
-    network, (contents, classes) = classifier(), images(options.train, options.size, 1000 + seed, swapped=1 - options.agreement)
+    network, (contents, classes) = (
+        classifier(),
+        images(options.train, options.size, 1000 + seed, swapped=1 - options.agreement),
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     steps = options.epochs * (options.train // options.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
