@@ -1,6 +1,6 @@
 """The recipe of docs/augmentation.md: a small classifier that is trained on generated images, with and without `RandomStylize`.
 
-    python benchmarks/robustness.py --output docs/robustness.csv
+    python benchmarks/robustness.py --output robustness.csv
 
 The classes are shapes. Four of five training images of a class have its texture, too, which is easier to learn than the shape: a
 network that is trained on them recognizes the texture (Geirhos et al. 2019, arXiv:1811.12231). Three sets of test images tell what

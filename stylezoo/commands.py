@@ -296,6 +296,10 @@ def stylize_dataset(  # noqa: D417 - the decorator describes the controls
     the model. The same command continues an interrupted run. Files that cannot be used are left out and listed at the end;
     the exit code is 1 if there was one. The data set is never changed.
 
+    Examples:
+        python -m stylezoo stylize-dataset --model adain --content photos --style paintings --output stylized --alpha 0.5,1
+        python -m stylezoo stylize-dataset --model adain --content coco --style paintings --output stylized --per_image 2 --processes 2
+
     Args:
         model: What stylize takes.
         content: The folder of the data set.
