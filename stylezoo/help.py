@@ -164,8 +164,8 @@ def overview(summaries: Mapping[str, str]) -> str:
     lines += ["examples:", *(f"  {PROGRAM} {example}" for example in EXAMPLES), ""]
     for topic, names in topics.items():
         if names:
-            lines += [f"{topic}:", *_definitions({name: summaries[name] for name in names}, 18), ""]
-    lines += _definitions({"COMMAND --help": "Examples and options of a command.", "--version": "The version."}, 18)
+            lines += [f"{topic}:", *_definitions({name: summaries[name] for name in names}, 20), ""]
+    lines += _definitions({"COMMAND --help": "Examples and options of a command.", "--version": "The version."}, 20)
     return "\n".join(lines)
 
 
