@@ -10,8 +10,6 @@ Errors are against PyTorch in float32, at three sizes that were not traced (`sty
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import torch
 import stylezoo
 from stylezoo.errors import StylezooError
 from stylezoo.files import replacing
+from stylezoo.studies.base import as_csv
 from stylezoo.weights import table
 
 KINDS = (("onnx", "float32"), ("onnx", "float16"), ("onnx", "int8"), ("torch", "float32"))
@@ -35,12 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row(tag, *kind) for tag in arguments.models for kind in KINDS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     with replacing(arguments.output) as file:
-        file.write(text.getvalue().encode())
+        file.write(as_csv(rows).encode())
 
 
 def row(tag: str, format: Any, precision: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ may count on. All images are generated.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import math
@@ -39,6 +38,7 @@ from stylezoo.inference import Stylizer
 from stylezoo.inference.engines import ENGINES
 from stylezoo.inference.tiles import stylize_windows
 from stylezoo.streaming import Stream, StreamedMap, Window, maps, whole
+from stylezoo.studies.base import as_csv
 from stylezoo.vgg import VGG
 
 MODELS = (
@@ -204,10 +204,7 @@ def thumbnail(name: str, side: int, tile: int) -> dict[str, Any]:
 
 def table(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(as_csv(rows), encoding="utf-8")
 
 
 def main() -> None:

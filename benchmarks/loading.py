@@ -14,8 +14,6 @@ difference in gray levels of 255, by the margin of `stylezoo.images.read_image`.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import statistics
 import tempfile
 import time
@@ -33,6 +31,7 @@ from stylezoo.data.stream import shorter
 from stylezoo.files import replacing
 from stylezoo.images import folder_images, read_image
 from stylezoo.images.reading import opened, parsed
+from stylezoo.studies.base import as_csv
 
 SIZE, CROP, BATCH = 512, 256, 8
 
@@ -46,13 +45,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = differences(arguments.quality) if arguments.quality else speeds(arguments.images, arguments.rounds)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    text = as_csv(rows)
     with replacing(arguments.output) as file:
-        file.write(text.getvalue().encode())
-    print(text.getvalue())
+        file.write(text.encode())
+    print(text)
 
 
 def speeds(count: int, rounds: int) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ adds Gaussian noise to ``same``. Each network is trained with several seeds; the
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from stylezoo.data.synthetic import draw
+from stylezoo.studies.base import as_csv
 from stylezoo.transforms import RandomStylize
 
 CLASSES = 4
@@ -174,10 +174,7 @@ def main(options: Options) -> None:
         rows.append({"augmentation": name, **cells})
         print(rows[-1], flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    options.output.write_text(as_csv(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ that of the CPU, so that other programs do not count. The profiles are sums over
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 import stylezoo
 from stylezoo.files import replacing
 from stylezoo.models.adain import AdaIN
+from stylezoo.studies.base import as_csv
 from stylezoo.training.winograd import WinogradTraining
 
 Step = Callable[[], Tensor]
@@ -171,15 +170,11 @@ def main() -> None:
     rows = measured(steps, arguments.rounds, device)
     for row in rows:
         row |= {"batch": arguments.batch, "size": arguments.size, "device": name_of(device), "torch": torch.__version__}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     tables = "\n\n".join(f"## {name}\n\n{profiled(step, device)}" for name, step in steps.items())
-    for name, content_of_file in (("times.csv", text.getvalue()), ("profile.md", f"# Profiles\n\n{tables}\n")):
+    for name, content_of_file in (("times.csv", as_csv(rows)), ("profile.md", f"# Profiles\n\n{tables}\n")):
         with replacing(arguments.output / name) as file:
             file.write(content_of_file.encode())
-    print(text.getvalue())
+    print(as_csv(rows))
 
 
 def name_of(device: torch.device) -> str:
