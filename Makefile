@@ -12,9 +12,11 @@ SECONDS ?= 120
 FOLDER  ?= runs/zoo
 REFERENCE ?= adain.public
 NAME    ?= here
+WEB     ?= build/web
+ORT_WEB := 1.30.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
+.PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,11 @@ demo: $(READY)  ## train a SANet without data or network, then stylize images wi
 
 test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+browser:  ## install what the tests of web pages need: Chromium (Debian, as root) and onnxruntime-web (npm)
+	command -v chromium chromedriver > /dev/null || (apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium chromium-driver)
+	npm install --prefix $(WEB) --no-audit --no-fund --silent onnxruntime-web@$(ORT_WEB)
 
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
 	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" tests

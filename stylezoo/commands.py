@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -852,6 +853,66 @@ def tune(models: list[str], engines: list[str] | None = None, device: str = "aut
     return 0
 
 
+def demo(
+    models: list[str] | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    browser: bool = False,
+    device: str = "auto",
+    megapixels: float = 4.0,
+    megabytes: int = 50,
+    seconds: float = 20.0,
+    waiting: int = 20,
+) -> int:
+    """Open a web page that stylizes photos and videos, compares all models, blends styles and paints regions.
+
+    It is served on this machine only, unless --host says otherwise, and loads nothing from elsewhere. Requests are done one
+    after the other.
+
+    Examples:
+        python -m stylezoo demo --browser
+        python -m stylezoo demo --models adain sanet my_style.safetensors --port 8000
+
+    Args:
+        models: Names of weights or model files to offer; all on this machine if left out.
+        host: Address to serve at. 0.0.0.0 lets everyone use it who can reach this machine.
+        port: Of the address; the first free one from 7860 on if left out.
+        browser: Open the page in a browser.
+        device: Where to compute: auto, cpu, cuda, mps ...
+        megapixels: Largest output; larger images are resized to it.
+        megabytes: Largest file that can be uploaded.
+        seconds: Longest output of a video.
+        waiting: Requests that may wait for their turn; further ones are refused with a message.
+    """
+    for name, value in (
+        ("megapixels", megapixels),
+        ("megabytes", megabytes),
+        ("seconds", seconds),
+        ("waiting", waiting),
+    ):
+        whole = name in ("megabytes", "waiting")
+        check_number(
+            name,
+            value,
+            "a whole number from 1 up" if whole else "a number from 0.01 up",
+            1 if whole else 0.01,
+            whole=whole,
+        )
+    if port is not None:
+        check_number("port", port, "a number from 1 to 65535", 1, 65535, whole=True)
+    for model in models or []:
+        _check_model(model)
+    if find_spec("gradio") is None:
+        raise MissingFileError('The page needs Gradio, which is not installed: pip install "stylezoo[demo]".')
+    from stylezoo.demo.backend import Backend, Limits
+    from stylezoo.demo.page import launch
+
+    page = launch(Backend(models or (), device, Limits(megapixels, megabytes, seconds, waiting)), host, port, browser)
+    print(f"The page is at {page.local_url} (Ctrl-C ends it).", flush=True)
+    page.block_thread()
+    return 0
+
+
 def doctor() -> int:
     """Check the installation: versions, devices, engines, folders, downloads, and a block for a bug report.
 
@@ -907,6 +968,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "encode-style": encode_style,
     "export": export,
     "tune": tune,
+    "demo": demo,
     "evaluate": evaluate,
     "reproduce": reproduce,
     "doctor": doctor,

@@ -29,7 +29,7 @@ EXAMPLES = (
 """Command lines that the overview shows."""
 
 TOPICS = {
-    "stylize": ("stylize", "stylize-dataset", "compare", "encode-style", "tune"),
+    "stylize": ("stylize", "stylize-dataset", "compare", "demo", "encode-style", "tune"),
     "train": ("train-style", "fit", "validate", "test", "predict", "prepare"),
     "models": ("list", "download", "import", "export"),
     "measure": ("evaluate", "reproduce"),

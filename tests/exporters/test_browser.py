@@ -1,12 +1,10 @@
 """The page docs/onnx_web stylizes in a browser what PyTorch stylizes.
 
-It needs Chromium with its driver, selenium, and the npm package onnxruntime-web: beside the page (npm install onnxruntime-web in
-docs/onnx_web), or in the folder that STYLEZOO_ORT_WEB names.
+It needs Chromium with its driver, selenium, and the npm package onnxruntime-web: ``make browser`` installs them.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from browsing import open_browser, until
 from conftest import ROOT, thin_model
 
 import stylezoo
@@ -26,11 +25,8 @@ from stylezoo.images import load_image, write_image
 from stylezoo.module import StyleModel
 
 PAGE = ROOT / "docs" / "onnx_web"
-PACKAGE = Path(os.environ.get("STYLEZOO_ORT_WEB", PAGE / "node_modules" / "onnxruntime-web"))
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--disable-dev-shm-usage"),
-)
+PLACES = (PAGE, ROOT / "build" / "web")  # npm install onnxruntime-web, make browser
+PACKAGE = next((path for place in PLACES if (path := place / "node_modules" / "onnxruntime-web").is_dir()), None)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -48,19 +44,11 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("chromium or chromedriver is not installed")
-    if not (PACKAGE / "dist").is_dir():
-        pytest.skip("the npm package onnxruntime-web is not there (npm install onnxruntime-web, STYLEZOO_ORT_WEB)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
+    if PACKAGE is None:
+        pytest.skip("the npm package onnxruntime-web is not there (make browser)")
+    driver = open_browser(tmp_path / "profile")
     yield driver
     driver.quit()
 
@@ -70,6 +58,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[[StyleModel], None
     """Exports a model and opens the page with it."""
     folder = tmp_path / "site"
     (folder / "node_modules").mkdir(parents=True)
+    assert PACKAGE is not None
     (folder / "node_modules" / "onnxruntime-web").symlink_to(PACKAGE)
     shutil.copy(PAGE / "index.html", folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
@@ -87,17 +76,13 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[[StyleModel], None
 
 def wait(browser: Any, start: str) -> str:
     """Waits until the page says something that starts so."""
-    from selenium.webdriver.support.ui import WebDriverWait
 
-    def said(driver: Any) -> str:
-        text: str = driver.find_element("id", "status").text
-        return text
+    def said() -> str | None:
+        text: str = browser.find_element("id", "status").text
+        return text if text.startswith(start) else None
 
-    try:
-        WebDriverWait(browser, 60).until(lambda driver: said(driver).startswith(start))
-    except Exception as error:
-        raise AssertionError(f"the page says {said(browser)!r}, not {start!r}") from error
-    return said(browser)
+    text: str = until(browser, said, start)
+    return text
 
 
 def pixels(browser: Any) -> torch.Tensor:
