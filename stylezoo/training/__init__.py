@@ -10,7 +10,7 @@ from stylezoo.training.callbacks import (
     RunSummary,
     Winograd,
 )
-from stylezoo.training.distillation import Distillation
+from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import NonFiniteError
 from stylezoo.training.initialization import Initialization, LeastSquares
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
@@ -26,6 +26,7 @@ __all__ = [
     "Distillation",
     "ImageGrid",
     "ImageWriter",
+    "Imitation",
     "Initialization",
     "LeastSquares",
     "NonFiniteError",

@@ -1,10 +1,12 @@
-"""Distillation of magenta's style predictor.
+"""Objectives with a teacher: `Imitation` of another model's outputs, and `Distillation` of magenta's style predictor.
 
 magenta/magenta@526d3eb arbitrary_image_stylization_distill_mobilenet.py trains a MobileNet-V2 on the bottlenecks of a trained
 Inception-v3.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,4 +58,62 @@ class Distillation:
         if imitated is not None:
             output = model.decode(content, {"bottleneck": wanted})
             terms["imitation"] = self.imitation_weight * F.mse_loss(at_least_float32(output), imitated)
+        return terms
+
+
+class Imitation:
+    """An objective: the distance of outputs to those of a teacher, another model that takes the same contents and styles.
+
+    Outputs of a trained model say more per image than the losses that it was trained with, so that a smaller network of the
+    same system, or another system, learns from them in hundreds of steps. The system's own losses take over afterwards: a run
+    goes on without the objective.
+
+    Args:
+        teacher: A trained model, what `stylezoo.load_model` takes.
+        weight: Weight of the term ``imitation``, the mean squared difference of outputs, RGB in [0, 1].
+        feature_weight: Weight of the term ``imitation_features``, the mean squared difference of features of the network of
+            the losses, summed over layers; without it outputs become smooth.
+        layers: The layers of these features.
+        own_losses: Whether the losses of the system are added, for which the content is stylized once more.
+
+    Raises:
+        StylezooError: If a weight is no finite number from 0 up, or both are 0.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        weight: float = 10.0,
+        feature_weight: float = 1.0,
+        layers: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1"),
+        own_losses: bool = False,
+    ) -> None:
+        self.weight = check_number("weight", weight, "a finite number from 0 up", 0)
+        self.feature_weight = check_number("feature_weight", feature_weight, "a finite number from 0 up", 0)
+        if not self.weight and not self.feature_weight:
+            raise StylezooError("An imitation needs a weight or a feature_weight above 0.")
+        self.layers, self.own_losses = tuple(layers), own_losses
+        with torch.random.fork_rng(devices=[]):  # the weights of the student do not depend on its having a teacher
+            self.teacher = load_model(teacher)
+
+    def __call__(self, model: StyleModel, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Returns the weighted loss terms, see `StyleModel.losses`.
+
+        Raises:
+            StylezooError: If the teacher does not take these styles.
+        """
+        terms = model.losses(content, style) if self.own_losses else {}
+        output = model(content, style)
+        with torch.no_grad():
+            wanted = self.teacher.to(content.device)(content, style)
+        terms["imitation"] = self.weight * F.mse_loss(at_least_float32(output), wanted)
+        if self.feature_weight:
+            model.prepare_losses()
+            features = model.loss_encoder(output, self.layers)
+            with torch.no_grad():
+                targets = model.loss_encoder(wanted.to(output), self.layers)
+            distances = (
+                F.mse_loss(at_least_float32(features[layer]), at_least_float32(targets[layer])) for layer in features
+            )
+            terms["imitation_features"] = self.feature_weight * torch.stack([*distances]).sum()
         return terms

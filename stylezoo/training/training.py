@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from stylezoo.errors import StylezooError, check_number
 from stylezoo.module import StyleModel
-from stylezoo.training.distillation import Distillation
+from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import FiniteGuard
 from stylezoo.training.initialization import Initialization, measure_preconditioners
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
@@ -34,7 +34,8 @@ class Training(Callback):
     Args:
         initialization: Sets the weights of a new run; a resumed run finds them in its checkpoint.
         optimizer: Replaces the paper's optimizer; the system's schedule is kept.
-        objective: Replaces the system's `losses` in training, validation and test.
+        objective: Replaces the system's `losses` in training, validation and test: `Imitation` of another model's outputs, or
+            `Distillation` of a magenta.
         loss_encoder: The network of the losses in place of the system's own, such as a whole VGG beside a slim encoder.
             Layers that its file does not reach are computed by the encoder.
         loss_encoder_weights: A file for it; None takes its own.
@@ -48,7 +49,7 @@ class Training(Callback):
         self,
         initialization: Initialization | None = None,
         optimizer: OptimizerSettings | None = None,
-        objective: Distillation | None = None,
+        objective: Distillation | Imitation | None = None,
         loss_encoder: str | None = None,
         loss_encoder_weights: str | None = None,
         freeze: list[str] | None = None,
@@ -95,7 +96,7 @@ class Training(Callback):
 
     def start(self, trainer: Trainer, model: StyleModel) -> Optimizer:
         """Initializes a model on the device of the run, unless the run is resumed, and builds its optimizer."""
-        context = {} if self.objective is None else {"teacher": self.objective.teacher}
+        context = {"teacher": self.objective.teacher} if isinstance(self.objective, Distillation) else {}
         plan = plan_of(model, **context)
         preconditioners: dict[str, Tensor] | None = None
         if not self._resumed:
