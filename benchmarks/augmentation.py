@@ -10,7 +10,6 @@ and largest ratio of a round.
 
 from __future__ import annotations
 
-import csv
 import platform
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from stylezoo.data.synthetic import draw
 from stylezoo.images import to_tensor
 from stylezoo.inference import Stylizer
 from stylezoo.inference.tuning import processor
+from stylezoo.studies.base import as_csv
 from stylezoo.transforms import RandomStylize
 
 
@@ -113,9 +113,7 @@ def main(options: Options) -> None:
     with options.output.open("w", newline="", encoding="utf-8") as file:
         file.write(f"# {processor()}, torch {torch.__version__}, Python {platform.python_version()}, ")
         file.write(f"threads {torch.get_num_threads()}, device {options.device}, clock {options.clock}\n")
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(as_csv(rows))
 
 
 if __name__ == "__main__":

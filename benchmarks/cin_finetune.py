@@ -15,7 +15,6 @@ measurement) and OUTPUT.png (the curves of the total).
 
 from __future__ import annotations
 
-import csv
 import inspect
 import logging
 import shutil
@@ -36,6 +35,7 @@ from stylezoo.checkpoints import save_model
 from stylezoo.data import Folder, Pairs, Synthetic
 from stylezoo.images import list_images
 from stylezoo.models.cin import CIN
+from stylezoo.studies.base import as_csv
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -158,10 +158,7 @@ def main(options: Options) -> None:
         for step, losses in curve.items()
     ]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    options.output.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8")
     draw(curves, options.output.with_suffix(".png"))
 
 

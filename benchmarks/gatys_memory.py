@@ -13,7 +13,6 @@ Memory is given in MiB, and time in seconds of the CPU, which do not depend on w
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import torch.nn.functional as F
 
 from stylezoo.files import replacing
 from stylezoo.models.gatys import Gatys
+from stylezoo.studies.base import as_csv
 from stylezoo.training.winograd import WinogradTraining
 
 
@@ -58,23 +58,9 @@ def main() -> None:
             found = json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else {"failed": run.returncode}
             rows.append({"width": width, "height": height, "memory": memory, **found})
             print(rows[-1], flush=True)
-            names = [*dict.fromkeys(name for row in rows for name in row)]
+            empty = dict.fromkeys(name for row in rows for name in row)  # a run that failed has no measurements
             with replacing(arguments.output) as file:
-                text = Lines()
-                writer = csv.DictWriter(text, names)
-                writer.writeheader()
-                writer.writerows(rows)
-                file.write("".join(text.lines).encode())
-
-
-class Lines:
-    """What a CSV writer writes to."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def write(self, line: str) -> None:
-        self.lines.append(line.replace("\r\n", "\n"))
+                file.write(as_csv([empty | row for row in rows]).encode())
 
 
 def measured(

@@ -21,6 +21,7 @@ import stylezoo
 from stylezoo.cli import main as command_line
 from stylezoo.images import list_images
 from stylezoo.registry import RECIPES, get, read_recipe, recipe_files
+from stylezoo.studies.base import as_csv
 
 SMALLER = {"magenta": "magenta_mobile", "stytr2": "stytr2_small"}
 """Recipes that train a smaller network of the same system."""
@@ -90,10 +91,7 @@ def read_rows(table: Path) -> dict[str, dict[str, str]]:
 def write_rows(rows: dict[str, dict[str, str]], table: Path) -> None:
     """Writes a table, sorted by recipe."""
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, next(iter(rows.values())), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[name] for name in sorted(rows))
+    table.write_text(as_csv([rows[name] for name in sorted(rows)]), encoding="utf-8")
 
 
 def main(

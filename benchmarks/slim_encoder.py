@@ -18,7 +18,6 @@ package.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from stylezoo import losses
 from stylezoo.data import Folder
 from stylezoo.data.stream import Framing
 from stylezoo.images import read_image, to_tensor
+from stylezoo.studies.base import as_csv
 from stylezoo.training.slim_encoder import LAYERS
 from stylezoo.vgg import VGG, Features
 
@@ -112,14 +112,6 @@ def cost_table(networks: dict[str, VGG], size: int = 512, runs: int = 7) -> list
     return rows
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes a table; floats have four decimals."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-
-
 def main(
     output: Path,
     photos: Path,
@@ -148,8 +140,8 @@ def main(
     sets = {"photos": held_out(photos, size), "paintings": held_out(paintings, size)}
     rows = layer_table(encoder, teacher, deep_teacher, sets)
     output.mkdir(parents=True, exist_ok=True)
-    write(rows, output / "layers.csv")
-    write(cost_table({teacher.name: teacher, NAME: encoder}), output / "cost.csv")
+    for name, table in (("layers", rows), ("cost", cost_table({teacher.name: teacher, NAME: encoder}))):
+        (output / f"{name}.csv").write_text(as_csv(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ A table in Markdown is written beside the CSV file.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import platform
 import tempfile
@@ -47,6 +45,7 @@ from stylezoo.images import load_image, to_image
 from stylezoo.inference import Stylizer
 from stylezoo.inference.video import ClipResult, stylize_clip
 from stylezoo.metrics.temporal import temporal_error
+from stylezoo.studies.base import as_csv, as_table
 
 STEP = (2, 1)
 """Pixels that the camera moves to the right and down from frame to frame."""
@@ -159,16 +158,7 @@ def row(name: str, path: Path, source: Path, result: ClipResult | None = None) -
 
 def write(output: Path, rows: list[dict[str, Any]], caption: str) -> None:
     """Writes the rows as CSV, and as Markdown beside it."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-    lines += ["| " + " | ".join(str(value) for value in line.values()) + " |" for line in rows]
-    for path, content in (
-        (output, text.getvalue()),
-        (output.with_suffix(".md"), f"{caption}\n\n" + "\n".join(lines) + "\n"),
-    ):
+    for path, content in ((output, as_csv(rows)), (output.with_suffix(".md"), f"{caption}\n\n{as_table(rows)}\n")):
         with replacing(path) as file:
             file.write(content.encode())
 
