@@ -187,7 +187,8 @@ def checked_options(command: str, words: list[str]) -> list[str]:
         words: What follows it on the command line.
 
     Returns:
-        The words; a model that is called by the name of its system is called by that of its class.
+        The words; a model that is called by the name of its system is called by that of its class, and a recipe that is not in
+        the working directory but in the package by its path there.
 
     Raises:
         UsageError: If there is no such option or model.
@@ -203,6 +204,7 @@ def checked_options(command: str, words: list[str]) -> list[str]:
             checked.append(option)
             continue
         if option == "--config":
+            value = recipes.found(value)
             check_recipe(command, value)
         elif option in ("--model", "--model.class_path"):
             value = model_class(value)

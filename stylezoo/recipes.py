@@ -6,12 +6,17 @@ import os
 import re
 from collections.abc import Hashable, Mapping
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.files import nearest, open_regular, problem
+
+_INSTALLED = Path(__file__).with_name("experiments")
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
+"""The recipes of the zoo: in an installed package a part of it, in a checkout beside it."""
 
 LARGEST = 100_000
 """Bytes of the largest recipe; those of the zoo have two thousand."""
@@ -64,6 +69,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise StylezooError(f"The recipe {name} {problem(error) if isinstance(error, OSError) else error}.") from error
     return parse(text, f"The recipe {name}")
+
+
+def found(recipe: str) -> str:
+    """Returns the recipe that ``--config`` is given; ``experiments/NAME.yaml`` is that of the package where there is no such file."""
+    within = recipe.removeprefix("experiments/")
+    shipped = os.path.join(FOLDER, within)
+    return shipped if within != recipe and not os.path.lexists(recipe) and os.path.isfile(shipped) else recipe
 
 
 def given(recipe: str) -> dict[str, Any]:

@@ -15,9 +15,7 @@ from stylezoo.docstrings import completed
 from stylezoo.errors import StylezooError, check_choice, unknown_name
 from stylezoo.module import COMMON_SETTINGS, StyleModel
 
-_INSTALLED = Path(__file__).with_name("experiments")
-RECIPES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[1] / "experiments"
-"""The recipes: in an installed package a part of it, in a checkout beside it."""
+RECIPES = recipes.FOLDER
 
 _SYSTEMS: dict[str, type[StyleModel]] = {}
 

@@ -1,13 +1,14 @@
-"""Stylizes scikit-image's public-domain photos with procedural paintings, one row per photo.
+"""Stylizes scikit-image's public-domain photos with procedural paintings, one row per model and photo.
 
-    python tools/contact_sheet.py MODEL OUT.jpg [SIZE]
+    python tools/contact_sheet.py --models MODEL --output OUT.jpg
+    python tools/contact_sheet.py --models adain.public gatys.slim --photos 1 2 --paintings 5 6 7 8 9 --output OUT.jpg
 
-The first row shows the styles, the first column the photos. For a model of given styles five of them are shown.
+The first row shows the styles, the first column the photos. For a model of given styles as many of them are shown.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,7 @@ from stylezoo.inference import Stylizer, load_image
 from stylezoo.module import StyleModel
 
 PHOTOS = (data.astronaut, data.chelsea, data.coffee, data.rocket)
-PAINTINGS = (0, 12, 10, 4, 13)
+PAINTINGS = (0, 12, 10, 4, 13, 2, 14, 20, 21, 23)
 
 Style = str | Tensor | None
 """A style's name, an image (3, H, W) in [0, 1], or None for a model of a single style."""
@@ -61,22 +62,25 @@ def stylizer(model: StyleModel, style: Style) -> Stylizer:
     return Stylizer(model, [] if style is None else [style])
 
 
-def main(model_file: str, out: str, size: int = 256) -> None:
-    """Writes the sheet.
-
-    Args:
-        model_file: A model as `stylezoo.load_model` accepts it.
-        out: The image file.
-        size: Side of each image in pixels.
-    """
-    model = stylezoo.load_model(model_file)
-    paintings = [painting(index, size) for index in range(len(PAINTINGS))]
-    stylizers = [stylizer(model, style) for style in styles_of(model, len(PAINTINGS), paintings)]
-    rows = [[torch.ones(3, size, size), *paintings]] if model.kind == "arbitrary" else []
-    for content in (photo(index, size) for index in range(len(PHOTOS))):
-        rows.append([content, *(stylize(content[None])[0] for stylize in stylizers)])
-    write_image(grid(rows), out, quality=88)
+def main() -> None:
+    """Writes the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="names, files or checkpoints, all of one kind")
+    parser.add_argument("--output", required=True, help="the image file")
+    parser.add_argument("--size", type=int, default=256, help="side of each image in pixels")
+    parser.add_argument("--photos", type=int, nargs="+", default=range(len(PHOTOS)), help="places in PHOTOS")
+    parser.add_argument("--paintings", type=int, nargs="+", default=range(5), help="places in PAINTINGS")
+    arguments = parser.parse_args()
+    paintings = [painting(index, arguments.size) for index in arguments.paintings]
+    photos = [photo(index, arguments.size) for index in arguments.photos]
+    rows = []
+    for model in map(stylezoo.load_model, arguments.models):
+        if not rows and model.kind in ("arbitrary", "optimization"):
+            rows.append([torch.ones_like(photos[0]), *paintings])
+        stylizers = [stylizer(model, style) for style in styles_of(model, len(paintings), paintings)]
+        rows += [[content, *(stylize(content[None])[0] for stylize in stylizers)] for content in photos]
+    write_image(grid(rows), arguments.output, quality=88)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:]))
+    main()

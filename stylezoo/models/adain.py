@@ -1,7 +1,16 @@
-"""AdaIN - Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization (Huang & Belongie, ICCV 2017).
+r"""AdaIN - Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization (Huang & Belongie, ICCV 2017).
 
 Encode content and style with a frozen VGG-19 up to relu4_1, give the content's features the channel-wise mean and
 standard deviation of the style's, and decode. Only the decoder is trained; a style is 2 x 512 numbers.
+
+Equations, for a content $c$, a style $s$ and an output $o$: $f$ is the encoder up to relu4_1, $g$ the decoder, $\mu$
+and $\sigma$ are mean and standard deviation of a channel over positions, $\phi_l$ are the features of the losses at
+layer $l$, and $\|x\|^2$ is the mean of squares.
+
+    t = \sigma(f(s)) \, \frac{f(c) - \mu(f(c))}{\sigma(f(c))} + \mu(f(s))
+    o = g(\alpha t + (1 - \alpha) f(c))
+    L = \lambda_c \|f(o) - t\|^2 + \lambda_s \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 + \|\sigma(\phi_l(o)) -
+        \sigma(\phi_l(s))\|^2 \right)
 
 Deviations: none from naoto0804/pytorch-AdaIN@47950d0, whose numbers this file reproduces, but for the output's size:
 the content's own, where the reference rounds up to a multiple of 8 (ours is its top-left crop).

@@ -1,4 +1,4 @@
-"""CIN - A Learned Representation for Artistic Style (Dumoulin, Shlens & Kudlur, ICLR 2017, arXiv:1610.07629).
+r"""CIN - A Learned Representation for Artistic Style (Dumoulin, Shlens & Kudlur, ICLR 2017, arXiv:1610.07629).
 
 One network for N styles: all convolutions are shared, and a style is only the scales and shifts of the instance norms
 behind them (conditional instance normalization), 3,206 numbers against 1.67 million. Styles can be blended, and a new
@@ -8,6 +8,16 @@ one can be learned by training its numbers alone.
     python -m stylezoo fit --config experiments/cin.yaml --model.styles data/new --model.finetune cin.safetensors
     python -m stylezoo import --system cin --files cin26_google_android.pth --output cin.android.safetensors
     python -m stylezoo stylize --model cin.android.safetensors --style 3 7 --style_weights 1,2 --content a.jpg --output b.png
+
+Equations, for a content $c$, an image $s_k$ of the style number $k$ and an output $o$: $x$ are the features behind a
+convolution, $\mu$ and $\sigma$ are mean and standard deviation of a channel over positions, $w_k$ is the weight of a
+style in a blend, $\phi_l$ are the features of the losses at layer $l$, $X$ are features as a matrix of channels and
+positions, and $\|x\|^2$ is the mean of squares.
+
+    z = \gamma \, \frac{x - \mu(x)}{\sigma(x)} + \beta, \qquad \gamma = \sum_k w_k \gamma_k, \quad \beta = \sum_k w_k
+        \beta_k
+    L = \lambda_c \|\phi_c(o) - \phi_c(c)\|^2 + \lambda_s \sum_l \|G(\phi_l(o)) - G(\phi_l(s_k))\|^2
+    G(X) = \frac{X X^T}{HW}
 
 Deviations: none from magenta/magenta@526d3eb image_stylization (re-implemented by reading it), but for the output's
 size: the content's own, where the reference rounds up to a multiple of 4 (ours is its top-left crop).

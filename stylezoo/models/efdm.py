@@ -1,4 +1,4 @@
-"""EFDM - Exact Feature Distribution Matching for Arbitrary Style Transfer (Zhang et al., CVPR 2022, arXiv:2203.07740).
+r"""EFDM - Exact Feature Distribution Matching for Arbitrary Style Transfer (Zhang et al., CVPR 2022, arXiv:2203.07740).
 
 AdaIN gives the content's features the mean and standard deviation of the style's; here they get the style's whole
 distribution. In every channel the largest content value is replaced by the largest style value, the second largest by
@@ -6,6 +6,14 @@ the second largest, and so on (sort matching). Encoder, decoder and training are
 
     python -m stylezoo fit --config experiments/efdm.yaml
     python -m stylezoo import --system efdm --files vgg_normalised.pth decoder_iter_160000.pth.tar --output efdm.safetensors
+
+Equations, for a content $c$, a style $s$ and an output $o$: $f$ is the encoder up to relu4_1, $g$ the decoder, $\phi_l$
+are the features of the losses at layer $l$, $\|x\|^2$ is the mean of squares, and in each channel $\pi$ and $\rho$ sort
+the positions of the content and of the style by their values.
+
+    t_{\pi(k)} = f(s)_{\rho(k)}, \quad k = 1, \dots, HW
+    o = g(\alpha t + (1 - \alpha) f(c))
+    L = \lambda_c \|f(o) - t\|^2 + \lambda_s \sum_l \|\mathrm{sort}(\phi_l(o)) - \mathrm{sort}(\phi_l(s))\|^2
 
 Deviations: the numbers are those of YBZh/EFDM@80e26bd, but for
 - the output's size: the content's own, where the reference rounds up to a multiple of 8 (ours is its top-left crop);

@@ -13,6 +13,13 @@ Recipes are the models: ``gatys`` (the author's loss from coarse to fine, also t
 ``gatys.author`` (his notebook), ``gatys.paper`` (the printed formulas), ``gatys.neural_style`` and ``gatys.modern``
 (crowsonkb's) are ``experiments/gatys*.yaml``.
 
+Equations, for a content $c$, a style $s$ and an output $o$: $\phi_l$ are the features of the encoder at layer $l$, $X$
+are features as a matrix of channels and positions, $w_l$ weighs a layer, and $\|x\|^2$ is the mean of squares.
+
+    o = \mathrm{arg\,min}_x \; \lambda_c \|\phi_c(x) - \phi_c(c)\|^2 + \lambda_s \sum_l w_l \|G(\phi_l(x)) -
+        G(\phi_l(s))\|^2 + \lambda_{tv} \mathrm{TV}(x)
+    G(X) = \frac{X X^T}{HW}
+
 Deviations: content and style are as large as the caller makes them (``--size``); a style image larger than the
 content is shrunk to its long side and a smaller one stays, where the references resize both to 512 pixels.
 - Paper and codes differ: convolutions before the ReLU, average pooling, noise as start, and sums with factors 1/2 and

@@ -1,4 +1,4 @@
-"""Johnson - Perceptual Losses for Real-Time Style Transfer (Johnson, Alahi & Fei-Fei, ECCV 2016, arXiv:1603.08155).
+r"""Johnson - Perceptual Losses for Real-Time Style Transfer (Johnson, Alahi & Fei-Fei, ECCV 2016, arXiv:1603.08155).
 
 A residual network stylizes with one style in a single pass: down-sampling by 4, five residual blocks, up-sampling by 4. It is
 trained on content features and style Gram matrices of a frozen VGG-16 that inference does without. Instance instead of
@@ -7,6 +7,15 @@ batch normalization (Ulyanov et al. 2016, arXiv:1607.08022) is what everybody us
     python -m stylezoo fit --config experiments/johnson.yaml --model.style_image data/styles/mosaic.jpg
     python -m stylezoo import --system johnson --files mosaic.pth --output johnson.mosaic.safetensors
     python -m stylezoo stylize --model johnson.mosaic.safetensors --content photo.jpg --output output.png
+
+Equations, for a content $c$, the style $s$ of the network $T$ and an output $o$: $\phi_l$ are the features of the
+losses at layer $l$, $X$ are features as a matrix of $C$ channels and $HW$ positions, and $\|x\|^2$ is the mean of
+squares.
+
+    o = T(c)
+    L = \lambda_c \|\phi_c(o) - \phi_c(c)\|^2 + \lambda_s \sum_l \|G(\phi_l(o)) - G(\phi_l(s))\|^2 + \lambda_{tv}
+        \mathrm{TV}(o)
+    G(X) = \frac{X X^T}{C H W}
 
 Deviations: the defaults are pytorch/examples@77f55b9 fast_neural_style; paper and author's code
 (jcjohnson/fast-neural-style@813c834) differ from it, and their recipes say how:

@@ -1,4 +1,4 @@
-"""Linear transfer - Learning Linear Transformations for Fast Image and Video Style Transfer (Li et al., CVPR 2019).
+r"""Linear transfer - Learning Linear Transformations for Fast Image and Video Style Transfer (Li et al., CVPR 2019).
 
 Whitening and coloring the content's features (WCT) is a linear map; here a small network predicts that map. Features
 are compressed to 32 channels, multiplied by a 32x32 matrix, half of it computed from the style and half from the content, and
@@ -10,6 +10,19 @@ survives a linear map, which is why video hardly flickers; a style is one matrix
 
 Features of relu4_1 or of relu3_1 (faster, closer to the content) are transferred, or both in a chain: the features that the
 matrix made of relu3_1 continue through the encoder to relu4_1. `stylezoo import` finds out from the files which of them it is.
+
+Equations, for a content $c$, a style $s$ and an output $o$: $f$ is the encoder up to relu4_1, $g$ the decoder, $\bar{x}
+= x - \mu(x)$, $W_d$ compresses to 32 channels and $W_u$ unzips, $S$ and $C$ are small networks, $\phi_l$ are the
+features of the losses at layer $l$, $X$ are features as a matrix of $N$ channels and $HW$ positions, and $\|x\|^2$ is
+the mean of squares, but a sum in the style loss.
+
+    M = S(\bar{f}(s)) \, C(\bar{f}(c)), \qquad S(x) = \mathrm{dense} \left( \mathrm{cov}(\mathrm{convs}(x)) \right) \in
+        \mathbb{R}^{32 \times 32}
+    t = W_u M W_d \bar{f}(c) + \mu(f(s))
+    o = g(\alpha t + (1 - \alpha) f(c))
+    L = \lambda_c \|f(o) - f(c)\|^2 + \lambda_s \sum_l \left( \|G(\phi_l(o)) - G(\phi_l(s))\|^2 + \|\mu(\phi_l(o)) -
+        \mu(\phi_l(s))\|^2 \right)
+    G(X) = \frac{X X^T}{N H W}
 
 Deviations: the numbers are those of sunshineatnoon/LinearStyleTransfer@188e8e5, but for
 - the output's size: the content's own, where the reference cuts to a multiple of 8 (4 from relu3_1); the content is

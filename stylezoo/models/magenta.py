@@ -1,4 +1,4 @@
-"""Magenta - Exploring the Structure of a Real-time, Arbitrary Neural Artistic Stylization Network (Ghiasi et al., BMVC 2017).
+r"""Magenta - Exploring the Structure of a Real-time, Arbitrary Neural Artistic Stylization Network (Ghiasi et al., BMVC 2017).
 
 CIN's network, whose scales and shifts are not a table of trained styles but predicted from an image: an Inception-v3 (or
 MobileNet-V2) encodes the style, its mean activations become a bottleneck of 100 numbers, and linear maps make the
@@ -6,6 +6,18 @@ MobileNet-V2) encodes the style, its mean activations become a bottleneck of 100
 
     python -m stylezoo fit --config experiments/magenta.yaml
     python -m stylezoo import --system magenta --files style_predict.npz style_transfer.npz --output magenta.mobile.safetensors
+
+Equations, for a content $c$, styles $s_k$ with the weights $w_k$ and an output $o$: $P$ is the encoder of styles, $b$
+the bottleneck, $x$ are the features behind a convolution, $\mu$ and $\sigma$ are mean and standard deviation of a
+channel over positions, $\phi_l$ are the features of the losses at layer $l$, $X$ are features as a matrix of channels
+and positions, and $\|x\|^2$ is the mean of squares.
+
+    b = \sum_k w_k W_b \, \mathrm{mean}(P(s_k))
+    z = \gamma(b) \, \frac{x - \mu(x)}{\sigma(x)} + \beta(b), \qquad \gamma(b) = W_\gamma b + u_\gamma, \quad \beta(b) =
+        W_\beta b + u_\beta
+    L = \lambda_c \|\phi_c(o) - \phi_c(c)\|^2 + \lambda_s \sum_l \|G(\phi_l(o)) - G(\phi_l(s))\|^2 + \lambda_{tv}
+        \mathrm{TV}(o)
+    G(X) = \frac{X X^T}{HW}
 
 Deviations: none from magenta/magenta@526d3eb arbitrary_image_stylization (re-implemented by reading it) in network and
 losses, but for the output's size: the content's own, where the reference rounds up to a multiple of 4 (ours is its

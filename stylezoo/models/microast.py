@@ -1,4 +1,4 @@
-"""MicroAST - Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer (Wang et al., AAAI 2023, arXiv:2211.15313).
+r"""MicroAST - Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer (Wang et al., AAAI 2023, arXiv:2211.15313).
 
 No VGG at inference: two micro encoders (of content and of style) and a micro decoder, 0.472 M parameters together. A style
 modulates the decoder twice, its features (AdaIN) and its filters (a modulator predicts a scale and a skip per channel),
@@ -6,9 +6,22 @@ and is 8 x 64 numbers. A contrastive loss makes the numbers of an output resembl
 of the other styles in the batch.
 
     python -m stylezoo fit --config experiments/microast.yaml
-    python -m stylezoo import --system microast --output microast.safetensors --files \\
-        content_encoder=content_encoder_iter_160000.pth.tar style_encoder=style_encoder_iter_160000.pth.tar \\
+    python -m stylezoo import --system microast --output microast.safetensors --files \
+        content_encoder=content_encoder_iter_160000.pth.tar style_encoder=style_encoder_iter_160000.pth.tar \
         modulator_iter_160000.pth.tar decoder_iter_160000.pth.tar
+
+Equations, for a content $c$, a style $s$ and an output $o$: $e_1$ and $e_2$ are the levels of the encoders of content
+and style, $R_1$ and $R_2$ residual blocks of the decoder, $g$ its rest, $\mu$ and $\sigma$ are mean and standard
+deviation of a channel over positions, $\phi_l$ are the features of the losses at layer $l$, $q_i$ is the style code of
+image $i$ of a batch, and $\|x\|^2$ is the mean of squares.
+
+    \mathrm{AdaIN}(x, y) = \sigma(y) \, \frac{x - \mu(x)}{\sigma(x)} + \mu(y)
+    (w_i, b_i) = \mathrm{average}(\mathrm{convs}_i(e_i(s))), \quad i = 1, 2
+    R_i(x) = x + w_i \, \mathrm{conv}(h) + b_i h, \qquad h = \mathrm{ReLU}(w_i \, \mathrm{conv}(x) + b_i x)
+    o = g(R_1(\mathrm{AdaIN}(R_2(\mathrm{AdaIN}(e_2(c), e_2(s))), e_1(s))))
+    L = \lambda_c \|\phi_4(o) - \phi_4(c)\|^2 + \lambda_s L_s + \lambda_{ssc} \sum_i \frac{\|q_i(o) -
+        q_i(s)\|^2}{\sum_{j \ne i} \|q_i(o) - q_j(s)\|^2}
+    L_s = \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 + \|\sigma(\phi_l(o)) - \sigma(\phi_l(s))\|^2 \right)
 
 Deviations: the numbers are those of EndyWon/MicroAST@5a6c905, but for alpha below 1.
 - The reference's alpha mixes content features with modulated ones, whose statistics have nothing in common: with its

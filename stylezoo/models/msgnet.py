@@ -1,4 +1,4 @@
-"""MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
+r"""MSG-Net - Multi-style Generative Network for Real-time Transfer (Zhang & Dana, ECCV workshops 2018, arXiv:1703.06953).
 
 A siamese encoder encodes content and style; the CoMatch layer matches the content's features to the Gram matrix of the
 style's, with one learned matrix for all styles; residual blocks decode them. Gram matrices are what the
@@ -8,6 +8,14 @@ are (--style_size 256, 512, 768).
     python -m stylezoo fit --config experiments/msgnet.yaml --data.style.root data/styles
     python -m stylezoo import --system msgnet --files 21styles.model --output msgnet.safetensors
     python -m stylezoo stylize --model msgnet.safetensors --content a.jpg --style b.jpg --style_size 768 --output c.png
+
+Equations, for a content $c$, a style $s$ and an output $o$: $e$ is the siamese encoder, $g$ the decoder, $W$ the
+learned matrix of CoMatch, $X$ are features as a matrix of $C$ channels and $HW$ positions, $\phi_l$ are the features of
+the losses at layer $l$, and $\|x\|^2$ is the mean of squares.
+
+    y = \left( e(c)^T \, W \, G(e(s)) \right)^T, \qquad G(X) = \frac{X X^T}{C H W}
+    o = g(y)
+    L = \lambda_c \|\phi_c(o) - \phi_c(c)\|^2 + \lambda_s \sum_l \|G(\phi_l(o)) - G(\phi_l(s))\|^2
 
 Deviations: the numbers are those of zhanghang1989/PyTorch-Multi-Style-Transfer@75d2560, the authors' second code. Here
 the output has the content's size, where the reference rounds up to a multiple of 4 (ours is its top-left crop), and

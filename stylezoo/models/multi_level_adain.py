@@ -1,4 +1,4 @@
-"""Multi-level AdaIN - Revisiting and Refining AdaIN (Gao Chengzhan, course project, 2023).
+r"""Multi-level AdaIN - Revisiting and Refining AdaIN (Gao Chengzhan, course project, 2023).
 
 AdaIN not only at relu4_1 but at relu2_1, relu3_1 and relu4_1 of a torchvision VGG-19. The decoder starts from the
 deepest level and takes the two others in on its way up, so that fine structure of the content need not pass through
@@ -6,6 +6,15 @@ the bottleneck; the content loss compares all three levels.
 
     python -m stylezoo fit --config experiments/multi_level_adain.yaml
     python -m stylezoo import --system multi_level_adain --files 10_epoch.pth --output multi_level_adain.safetensors
+
+Equations, for a content $c$, a style $s$ and an output $o$ at the levels $l$ of relu2_1, relu3_1 and relu4_1: $g$ is
+the decoder, $\mu$ and $\sigma$ are mean and standard deviation of a channel over positions, $\phi_l$ are the features
+of the losses at layer $l$ (those of the style loss begin at relu1_1), and $\|x\|^2$ is the mean of squares.
+
+    t_l = \sigma(\phi_l(s)) \, \frac{\phi_l(c) - \mu(\phi_l(c))}{\sigma(\phi_l(c))} + \mu(\phi_l(s))
+    o = g(t_2, t_3, t_4)
+    L = \lambda_c \sum_{l=2}^{4} \|\phi_l(o) - t_l\|^2 + \lambda_s \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 +
+        \|\sigma(\phi_l(o)) - \sigma(\phi_l(s))\|^2 \right)
 
 Deviations: none from GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2, whose numbers this file reproduces, but for
 the output's size: the content's own, where the reference cuts to a multiple of 8 (the content is extended by its border

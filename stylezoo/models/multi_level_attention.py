@@ -1,10 +1,22 @@
-"""Multi-level attention - Revisiting and Refining AdaIN, its style-attentional module (Gao Chengzhan, 2023).
+r"""Multi-level attention - Revisiting and Refining AdaIN, its style-attentional module (Gao Chengzhan, 2023).
 
 `stylezoo.models.multi_level_adain` with SANet's attention in place of AdaIN: content positions at relu4_1 and relu5_1 of
 a torchvision VGG-19 attend to the style positions that resemble them, and one decoder merges and decodes both levels.
 Losses and their weights are SANet's.
 
     python -m stylezoo fit --config experiments/multi_level_attention.yaml
+
+Equations, for a content $c$, a style $s$ and an output $o = I(c, s)$ at the levels $l$ of relu4_1 and relu5_1: $c_l$,
+$s_l$ and $o_l$ are their features, $\bar{x} = (x - \mu(x)) / \sigma(x)$, $\mu$ and $\sigma$ are mean and standard
+deviation of a channel over positions, $i$ and $j$ are positions, $g$ is the decoder, $\phi_l$ are the features of the
+losses at layer $l$, and $\|x\|^2$ is the mean of squares.
+
+    a_l(i) = c_l(i) + W_o \sum_j \mathrm{softmax}_j \left( (W_f \bar{c}_l(i))^T W_g \bar{s}_l(j) \right) W_h s_l(j)
+    o = g(a_4 + \mathrm{upsample}(a_5))
+    L = \lambda_c \sum_{l=4}^{5} \|\bar{o}_l - \bar{c}_l\|^2 + \lambda_s L_s + \lambda_{i1} L_{i1} + \lambda_{i2} L_{i2}
+    L_s = \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 + \|\sigma(\phi_l(o)) - \sigma(\phi_l(s))\|^2 \right)
+    L_{i1} = \|I(c, c) - c\|^2 + \|I(s, s) - s\|^2
+    L_{i2} = \sum_l \left( \|\phi_l(I(c, c)) - \phi_l(c)\|^2 + \|\phi_l(I(s, s)) - \phi_l(s)\|^2 \right)
 
 Deviations: the numbers are those of GAOChengzhan/Revisiting_and_Refining_AdaIN@c01bed2 attMSTModel.py. As published
 its training does not start (attTrain.py imports a class that does not exist), and it has no file of weights.

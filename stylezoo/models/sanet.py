@@ -1,9 +1,21 @@
-"""SANet - Arbitrary Style Transfer with Style-Attentional Networks (Park & Lee, CVPR 2019).
+r"""SANet - Arbitrary Style Transfer with Style-Attentional Networks (Park & Lee, CVPR 2019).
 
 Instead of moving two statistics, every content position attends to the style positions that resemble it and takes a
 mixture of their features: attention between normalized content (queries) and style (keys), at relu4_1 and relu5_1,
 merged and decoded. Identity losses (an image styled with itself must stay itself) keep structure without a content
 target.
+
+Equations, for a content $c$, a style $s$ and an output $o = I(c, s)$ at the levels $l$ of relu4_1 and relu5_1: $c_l$,
+$s_l$ and $o_l$ are their features, $\bar{x} = (x - \mu(x)) / \sigma(x)$, $\mu$ and $\sigma$ are mean and standard
+deviation of a channel over positions, $i$ and $j$ are positions, $g$ is the decoder, $\phi_l$ are the features of the
+losses at layer $l$, and $\|x\|^2$ is the mean of squares.
+
+    a_l(i) = c_l(i) + W_o \sum_j \mathrm{softmax}_j \left( (W_f \bar{c}_l(i))^T W_g \bar{s}_l(j) \right) W_h s_l(j)
+    o = g(\mathrm{conv}_{3 \times 3}(a_4 + \mathrm{upsample}(a_5)))
+    L = \lambda_c \sum_{l=4}^{5} \|\bar{o}_l - \bar{c}_l\|^2 + \lambda_s L_s + \lambda_{i1} L_{i1} + \lambda_{i2} L_{i2}
+    L_s = \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 + \|\sigma(\phi_l(o)) - \sigma(\phi_l(s))\|^2 \right)
+    L_{i1} = \|I(c, c) - c\|^2 + \|I(s, s) - s\|^2
+    L_{i2} = \sum_l \left( \|\phi_l(I(c, c)) - \phi_l(c)\|^2 + \|\phi_l(I(s, s)) - \phi_l(s)\|^2 \right)
 
 Deviations: the numbers are those of GlebSBrykin/SANET@2dfec14; the authors published no code.
 - Identity weights 50 (pixels) and 1 (features): the printed paper has them the other way round, the authors' project

@@ -1,4 +1,4 @@
-"""StyTr2 - Image Style Transfer with Transformers (Deng et al., CVPR 2022, arXiv:2105.14576).
+r"""StyTr2 - Image Style Transfer with Transformers (Deng et al., CVPR 2022, arXiv:2105.14576).
 
 Images are cut into patches of 8 x 8 pixels, one token each. Two transformer encoders, of content and of style, and a
 transformer decoder, in which content tokens attend to style tokens, do what VGG features and a transform do elsewhere;
@@ -6,8 +6,24 @@ a convolutional decoder decodes the tokens. Content tokens get their place from 
 positional encoding, CAPE), which 18 x 18 averages of its patches give whatever its size; style tokens have no place.
 
     python -m stylezoo fit --config experiments/stytr2.yaml
-    python -m stylezoo import --system stytr2 --output stytr2.safetensors \\
+    python -m stylezoo import --system stytr2 --output stytr2.safetensors \
         --files transformer_iter_160000.pth embedding_iter_160000.pth decoder_iter_160000.pth
+
+Equations, for a content $c$, a style $s$ and an output $o = I(c, s)$: $E$ makes tokens of patches, $T_c$, $T_s$ and
+$T_d$ are the encoders and the decoder of the transformer, $g$ is the decoder of images, $x$ are content tokens and $y$
+style tokens in a layer of $T_d$, $p$ is the positional encoding, $d$ the number of channels of a head, $\bar{x} = (x -
+\mu(x)) / \sigma(x)$, $\phi_l$ are the features of the losses at layer $l$, and $\|x\|^2$ is the mean of squares.
+
+    p = \mathrm{resize}(W \, \mathrm{average}_{18 \times 18}(E(c)))
+    o = g(T_d(T_c(E(c), p), p, T_s(E(s))))
+    A(x) = \mathrm{norm} \left( x + \mathrm{softmax} \left( \frac{(x + p) W_q (y W_k)^T}{\sqrt{d}} \right) y W_v W_o
+        \right)
+    T_d: \quad x \leftarrow A_1(x), \quad x \leftarrow A_2(x), \quad x \leftarrow \mathrm{norm}(x + \mathrm{FFN}(x))
+    L = \lambda_c \sum_{l=4}^{5} \|\bar{\phi}_l(o) - \bar{\phi}_l(c)\|^2 + \lambda_s L_s + \lambda_{i1} L_{i1} +
+        \lambda_{i2} L_{i2}
+    L_s = \sum_l \left( \|\mu(\phi_l(o)) - \mu(\phi_l(s))\|^2 + \|\sigma(\phi_l(o)) - \sigma(\phi_l(s))\|^2 \right)
+    L_{i1} = \|I(c, c) - c\|^2 + \|I(s, s) - s\|^2
+    L_{i2} = \sum_l \left( \|\phi_l(I(c, c)) - \phi_l(c)\|^2 + \|\phi_l(I(s, s)) - \phi_l(s)\|^2 \right)
 
 Deviations: the numbers are those of diyiiyiii/StyTR-2@c11ea32.
 - Loss weights of content, style and the identities: 7, 10, 70 and 1 in train.py, 10, 7, 50 and 1 in the paper

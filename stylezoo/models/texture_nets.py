@@ -1,4 +1,4 @@
-"""Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
+r"""Texture nets - Texture Networks: Feed-forward Synthesis of Textures and Stylized Images (Ulyanov et al., ICML 2016,
 arXiv:1603.03417), and the paper that replaced its normalization: Instance Normalization (arXiv:1607.08022).
 
 A pyramid of tiny networks stylizes with one style in a single pass: it processes the image at six scales, from 1/32 up to its
@@ -7,8 +7,20 @@ normalization, which removes the contrast of each image, also at test time, is w
 the authors then took Johnson's residual network for it.
 
     python -m stylezoo fit --config experiments/texture_nets.yaml --model.style_image data/styles/mosaic.jpg
-    python -m stylezoo fit --config experiments/texture_nets.yaml --config experiments/texture_nets_johnson.yaml \\
+    python -m stylezoo fit --config experiments/texture_nets.yaml --config experiments/texture_nets_johnson.yaml \
                            --model.style_image data/styles/mosaic.jpg
+
+Equations, for a content $c$, the style $s$ of the network and an output $o$: $B_k$ and $J_k$ are small stacks of
+convolutions, $c_k$ is the content averaged over $2^k$ x $2^k$ pixels, $\mu$ and $\sigma$ are mean and standard
+deviation of a channel over positions, $\phi_l$ are the features of the losses at layer $l$, $X$ are features as a
+matrix of $C$ channels and $HW$ positions, and $\|x\|^2$ is the mean of squares.
+
+    y_5 = B_5(c_5), \qquad y_k = J_k \left( \left[ N(\mathrm{upsample}(y_{k+1})), N(B_k(c_k)) \right] \right), \quad k =
+        4, \dots, 0
+    o = \mathrm{conv}_{1 \times 1}(y_0), \qquad N(x) = \gamma \, \frac{x - \mu(x)}{\sigma(x)} + \beta
+    L = \lambda_c \|\phi_c(o) - \phi_c(c)\|^2 + \lambda_s \sum_l \|G(\phi_l(o)) - G(\phi_l(s))\|^2 + \lambda_{tv}
+        \mathrm{TV}(o)
+    G(X) = \frac{X X^T}{C H W}
 
 Deviations: the defaults are DmitryUlyanov/texture_nets@aad2cc6 train.lua (Torch7, re-implemented by reading it). Its
 branch texture_nets_v1 (@b2097ec), the code of the first paper, differs: batch normalization, leaky ReLUs, circular
