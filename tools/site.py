@@ -39,7 +39,7 @@ KINDS = {
 GALLERIES = {
     "gatys": "![gatys](../pictures/gatys.jpg)\n\n<sub>First row: procedural paintings, the styles. First column: a photo of"
     " scikit-image. `gatys.slim`, with the encoder that ships: `python tools/contact_sheet.py --models gatys.slim --photos 1"
-    " --paintings 5 7 8 9 --size 192 --output docs/pictures/gatys.jpg`.</sub>"
+    " --paintings 5 8 9 --size 128 --output docs/pictures/gatys.jpg`.</sub>"
 }
 """{system without a model card: its gallery}."""
 
