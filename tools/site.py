@@ -37,9 +37,8 @@ KINDS = {
 """{kind of a system: the styles that it takes}."""
 
 GALLERIES = {
-    "gatys": "![gatys](../pictures/gatys.jpg)\n\n<sub>First row: procedural paintings, the styles. First column: a photo of"
-    " scikit-image. `gatys.slim`, with the encoder that ships: `python tools/contact_sheet.py --models gatys.slim --photos 1"
-    " --paintings 5 8 9 --size 128 --output docs/pictures/gatys.jpg`.</sub>"
+    "gatys": "![gatys](../pictures/zoo.jpg)\n\n<sub>The image with the name `gatys.slim`: a photo of scikit-image in the style of a"
+    " procedural painting, with the encoder that ships. Made by `python tools/zoo_sheet.py --output docs/pictures/zoo.jpg`.</sub>"
 }
 """{system without a model card: its gallery}."""
 
@@ -75,7 +74,9 @@ def listed(nav: list[Any], pages: dict[str, list[str]]) -> list[Any]:
     for item in nav:
         if isinstance(item, dict):
             ((title, value),) = item.items()
-            group = sorted(pages.get(str(value), []), key=lambda page: (not page.endswith("index.md"), page))
+            group = sorted(
+                pages.get(str(value), []), key=lambda page: (not page.endswith("index.md"), page.removesuffix(".md"))
+            )
             item = {title: listed(value, pages) if isinstance(value, list) else group or value}
         found.append(item)
     return found
