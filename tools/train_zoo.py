@@ -1,7 +1,8 @@
 """Trains the models that ship, one turn after another on one core, and resumes where it was stopped: ``make train-zoo``.
 
 A plan (tools/train_zoo.yaml) names the runs. Each has ``recipes`` (overlays in order), ``options`` of `fit`, a ``priority``,
-and a ``target``: ratios of its losses to those of the reference model, medians over held-out pairs. After each turn the
+and a ``target``: ratios of its losses to those of the reference model, medians over held-out pairs. ``pretraining`` has further
+options for its first steps. After each turn the
 run is measured; the next turn goes to the run that is furthest from its target, weighed by its priority and by the hours
 that it has had. A run without a measure counts as twice its target.
 
@@ -50,6 +51,7 @@ class Run:
         seconds: Length of a turn.
         target: Largest ratios of losses to those of the reference model, by metric.
         start: Model whose weights the first turn starts from.
+        pretraining: ``steps`` and further ``options`` of the first so many steps, such as a teacher.
     """
 
     name: str
@@ -59,6 +61,13 @@ class Run:
     priority: float = 1.0
     target: dict[str, float] = field(default_factory=dict)
     start: str | None = None
+    pretraining: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, step: int) -> dict[str, Any]:
+        """Returns the options of a turn that begins at a step; what is pretraining ends when it is done."""
+        last = self.pretraining.get("steps", 0)
+        stage = {**self.pretraining.get("options", {}), "trainer.max_steps": last} if step < last else {}
+        return {**self.options, "trainer.max_steps": -1, "trainer.max_epochs": -1, "data.num_workers": 0, **stage}
 
 
 def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
@@ -91,9 +100,8 @@ def command_of(run: Run, folder: Path, overlays: list[str], checkpoint: Path | N
     words = [sys.executable, "-m", "stylezoo", "fit"]
     for config in (*run.recipes, *overlays):
         words += ["--config", config]
-    for name, value in run.options.items():
+    for name, value in run.settings(steps_of(checkpoint)).items():
         words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-    words += ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1", "--data.num_workers", "0"]
     words += [
         "--trainer.logger",
         "CSVLogger",
