@@ -24,11 +24,11 @@ from stylezoo.data.stream import Framing
 from stylezoo.evaluation import evaluate
 from stylezoo.evaluation.measurement import DEFAULT_METRICS, METRICS, MetricNetworks
 from stylezoo.evaluation.runner import EvaluationModule
+from stylezoo.evaluation.statistics import bootstrap
 from stylezoo.evaluation.store import (
     IDENTITY_BASELINE,
     STYLE_COPY_BASELINE,
     Score,
-    bootstrap,
     part_path,
     read_settings,
     scores,
