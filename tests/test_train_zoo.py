@@ -8,6 +8,9 @@ import pytest
 import torch
 import yaml
 
+from stylezoo.evaluation.store import FORMAT, key_to_json, scores, write_pairs, write_settings
+from stylezoo.evaluation.tables import write_values
+from stylezoo.metrics import MetricKey
 from tests.conftest import load_module
 
 ROOT = Path(__file__).parents[1]
@@ -78,18 +81,30 @@ def test_the_log_is_what_was_appended(tmp_path):
     assert zoo.read_log(tmp_path / "none.csv") == []
 
 
-def test_medians_of_ratios_are_taken_per_pair(tmp_path, monkeypatch):
+def test_medians_of_ratios_are_taken_per_pair_of_held_out_images(tmp_path, monkeypatch):
+    """By `evaluate`, and on images that are in no training of the folder."""
+    pairs = [("a", "b"), ("c", "d"), ("e", "f")]
+    key = key_to_json(MetricKey("style_loss"))
+    asked = {}
+
     def measured(models, content, style, output, **options):
+        asked.update(options)
         output.mkdir()
+        protocol = {"seed": 0, "pictures": ""}
+        settings = {"format": FORMAT, "protocol": protocol, "models": models, "reference": options["reference"]}
+        write_settings(output, {**settings, "metrics": {"style_loss": {"better": "lower", "key": key}}})
+        write_pairs(output, pairs)
         for name, values in {"reference": (1.0, 2.0, 0.0), "run": (3.0, 2.0, 7.0)}.items():
-            lines = [f"0,c,{value}" for value in values]
-            (output / f"{name}.csv").write_text("\n".join(["pair,content,style_loss", *lines]))
+            rows = [[*pair, value] for pair, value in zip(pairs, values, strict=True)]
+            write_values(output / f"{name}.csv", ["style_loss"], rows)
+        return scores(output)
 
     monkeypatch.setattr(zoo, "evaluate", measured)
     judge = zoo.Judge("photos", "paintings", "reference", None, 3)
     assert zoo.measure(run_of(target={"style_loss": 1.2}), Path("x"), tmp_path / "measured", judge) == {
         "style_loss": 2.0
     }
+    assert asked["split"] == ["val", "test"]
     assert zoo.measure(run_of(), Path("x"), tmp_path / "measured", judge) == {}
 
 

@@ -17,7 +17,6 @@ import csv
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -153,36 +152,22 @@ class Judge:
 
 
 def measure(run: Run, checkpoint: Path, output: Path, judge: Judge) -> dict[str, float]:
-    """Returns medians over pairs of the run's losses divided by those of the reference model, by metric."""
+    """Returns medians over held-out pairs of the run's losses divided by those of the reference model, by metric."""
     if not run.target:
         return {}
-    models = {"reference": judge.reference, "run": str(checkpoint)}
     rmtree(output, ignore_errors=True)
-    evaluate(
-        models,
+    summary = evaluate(
+        {"reference": judge.reference, "run": str(checkpoint)},
         judge.content,
         judge.style,
         output,
         pairs=judge.pairs,
+        split=["val", "test"],
+        reference="reference",
         metrics=list(run.target),
         encoder_weights=judge.encoder_weights,
     )
-    values = {name: read_values(output / f"{name}.csv") for name in models}
-    return {
-        metric: statistics.median(
-            own / other
-            for own, other in zip(values["run"][metric], values["reference"][metric], strict=True)
-            if other > 0
-        )
-        for metric in run.target
-    }
-
-
-def read_values(path: Path) -> dict[str, list[float]]:
-    """Reads the values per pair of a model, by metric."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [float(row[key]) for row in rows] for key in rows[0] if key.endswith("_loss")}
+    return {score.value.key.metric: score.ratio.spread.median for score in summary if score.ratio is not None}
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ from stylezoo.metrics import (
     ContentMetric,
     FeatureMetric,
     GraySSIM,
-    GridEnergy,
+    GridContrast,
     HistoGANDistance,
     ImageMetric,
     MultiScaleSSIM,
@@ -98,9 +98,9 @@ METRICS: dict[str, Callable[[MetricNetworks], ImageMetric]] = {
     "balanced_style_loss": lambda n: BalancedStyleLoss(n.encoder, n.unit_weights(AST_LAYERS[n.encoder.depth])),
     "histogan_distance": lambda n: HistoGANDistance(),
     "target_content_loss": lambda n: TargetContentLoss(n.encoder, *n.available_layers({"relu4_1": 1.0})),
-    "grid_2": lambda n: GridEnergy(2),
-    "grid_4": lambda n: GridEnergy(4),
-    "grid_8": lambda n: GridEnergy(8),
+    "grid_2": lambda n: GridContrast(2),
+    "grid_4": lambda n: GridContrast(4),
+    "grid_8": lambda n: GridContrast(8),
     "colorfulness_ratio": lambda n: ColorfulnessRatio(),
     "clipped_share": lambda n: ClippedShare(),
     "gray_ssim": lambda n: GraySSIM(),
@@ -116,7 +116,7 @@ DEFAULT_METRICS = tuple(METRICS)[:6]
 """The losses and similarities that need no network but the encoder."""
 
 ARTIFACT_METRICS = ("grid_2", "grid_4", "grid_8", "colorfulness_ratio", "clipped_share")
-"""The metrics of what losses miss: grids, colors and clipped pixels. Grids of period 8 need 128 pixels."""
+"""The metrics of what losses miss: grids, colors and clipped pixels."""
 
 WITHOUT_ENCODER = {"ssim", "histogan_distance", "gray_ssim", "ms_ssim", "lpips", "fid", "art_fid", *ARTIFACT_METRICS}
 """The metrics that do without the encoder of the content and style losses."""

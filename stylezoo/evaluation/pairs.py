@@ -75,6 +75,29 @@ class Protocol:
             raise StylezooError("There is no split given: choose from val, test and train, or leave it out.")
 
 
+def image_names(folder: Path, split: Sequence[str] | None) -> list[str]:
+    """Returns the images of a folder, relative to it.
+
+    Args:
+        folder: The folder.
+        split: Splits of `stylezoo.data.Folder` whose images are wanted; None for all images.
+
+    Raises:
+        StylezooError: If the folder has too few images to hold any out of training, or none of a split.
+        ImageError: If it has no image.
+    """
+    images = folder_images(folder)
+    if split is None:
+        return [path.relative_to(folder).as_posix() for path in images]
+    data = Folder(str(folder))
+    found = {path.relative_to(data.root).as_posix() for name in split for path in data.files(cast(Split, name))}
+    if "train" not in split and found & {path.relative_to(data.root).as_posix() for path in data.files("train")}:
+        raise StylezooError(
+            f"{folder} has {len(images)} images, too few to hold any out of training: leave split out to use them all."
+        )
+    return in_order(found)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """Pairs of images that can be read.
@@ -104,7 +127,7 @@ def draw_pairs(content: Path, style: Path, protocol: Protocol, every_style: bool
             have splits.
     """
     splits = (protocol.split, None if every_style else protocol.split)
-    images = [_image_names(folder, split) for folder, split in zip((content, style), splits, strict=True)]
+    images = [image_names(folder, split) for folder, split in zip((content, style), splits, strict=True)]
     read: set[Path] = set()
     skipped: dict[Path, str] = {}
     while True:
@@ -173,20 +196,6 @@ def digest_pairs(content: Path, style: Path, pairs: list[Pair]) -> str:
         except OSError as error:
             raise ImageError(f"{path} does not exist, but the evaluation uses it: put the image back.") from error
     return sha256.hexdigest()
-
-
-def _image_names(folder: Path, split: Sequence[str] | None) -> list[str]:
-    """The images of a folder, relative to it; of some splits only, if there are any given."""
-    images = folder_images(folder)
-    if split is None:
-        return [path.relative_to(folder).as_posix() for path in images]
-    data = Folder(str(folder))
-    found = {path.relative_to(data.root).as_posix() for name in split for path in data.files(cast(Split, name))}
-    if "train" not in split and found & {path.relative_to(data.root).as_posix() for path in data.files("train")}:
-        raise StylezooError(
-            f"{folder} has {len(images)} images, too few to hold any out of training: leave split out to use them all."
-        )
-    return in_order(found)
 
 
 def _image_paths(content: Path, style: Path, pairs: list[Pair]) -> list[Path]:

@@ -22,7 +22,7 @@ plain FID and one extrapolated to infinity, or two of different numbers of image
 | FID                   | lower  | any                     | content: the copied styles get 0                 |
 | ArtFID                | lower  | art Inception and LPIPS | - (it is the product of the two)                 |
 | TargetContentLoss     | lower  | VGG                     | - (both baselines are far from 0)                |
-| GridEnergy            | lower  | -                       | anything but grids and checkerboards             |
+| GridContrast          | lower  | -                       | anything but grids and checkerboards             |
 | ColorfulnessRatio     | near 1 | -                       | which colors they are                            |
 | ClippedShare          | lower  | -                       | anything but clipped pixels                      |
 | WarpError             | lower  | -                       | anything but flicker                             |
@@ -37,12 +37,12 @@ GramLoss, which flattens features to one vector, so that its Gram matrix is a si
 from stylezoo.metrics.artifacts import (
     ClippedShare,
     ColorfulnessRatio,
-    GridEnergy,
+    GridContrast,
     checkerboard,
     clipped_share,
     colorfulness,
     colorfulness_ratio,
-    grid_energy,
+    grid_contrast,
 )
 from stylezoo.metrics.backbones import AlexNet, ArtInception
 from stylezoo.metrics.base import (
@@ -106,7 +106,7 @@ __all__ = [
     "ContentMetric",
     "FeatureMetric",
     "GraySSIM",
-    "GridEnergy",
+    "GridContrast",
     "HistoGANDistance",
     "ImageMetric",
     "MeanMetric",
@@ -135,7 +135,7 @@ __all__ = [
     "fid_infinity",
     "frechet_distance",
     "gray_ssim",
-    "grid_energy",
+    "grid_contrast",
     "histogan_distance",
     "homography",
     "identify",
