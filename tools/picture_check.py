@@ -41,9 +41,9 @@ RANGES = {
 }
 """{metric: (lowest, highest)} of the median over `PAIRS` that is expected of a model.
 
-Half of the models that shipped when these were set keep within those of grids (the six Johnson networks, MicroAST and the
-multi-level systems, in whose outputs none can be recognized at 512 pixels); a canvas, dots or noise from pixel to pixel
-can be recognized in those of the others. Colors are a quarter off at most.
+The limits of grids separate AdaIN and EFDM, in whose outputs a canvas can be recognized at 512 pixels, and MSG-Net and
+SANet with noise from pixel to pixel, from MicroAST and multi-level AdaIN, which have neither. Colors are a quarter off at
+most.
 """
 
 OUTSIDE: dict[str, dict[str, float]] = {
