@@ -58,11 +58,12 @@ notebooks: $(READY)  ## run the notebooks side by side (minutes on a CPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
 
 # Folders of photos (CONTENT) and paintings (STYLE); optionally of public weight files (WEIGHTS), of StyleID's
-# images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). FORCE=1 measures everything again.
+# images (BENCHMARK) and of images of the styles that models were trained on (TRAINED). SPLIT="val test" evaluates on images
+# that training on these folders leaves out, with ratios to the model REFERENCE. FORCE=1 measures everything again.
 results: $(READY)  ## measure all models on this machine: make results CONTENT=photos STYLE=paintings WEIGHTS=public
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
-	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(FORCE),--force)
+	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(SPLIT),--split $(SPLIT)) --reference "$(REFERENCE)" $(if $(FORCE),--force)
 
 # Hours on a CPU; it resumes where it was stopped, and MINUTES=15 stops it. NAME is the folder in benchmarks/results.
 benchmark: $(READY)  ## measure the speed and memory of all systems and engines: make benchmark NAME=my_machine

@@ -129,6 +129,34 @@ def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: i
     Console(width=None if sys.stdout.isatty() else width).print(table, *map(escape, notes), sep="\n")
 
 
+def _print_wide_table(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Prints a table in parts that are not wider than the terminal, each with the first column and an empty line below.
+
+    Args:
+        heading: Names of the columns.
+        rows: Rows of as many words.
+        width: Characters per line where the output is no terminal.
+    """
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        width = Console().width
+    first, *widths = (max(map(len, column)) for column in zip(heading, *rows, strict=True))
+    parts: list[list[int]] = [[]]
+    taken = first
+    for number, needed in enumerate(widths, 1):
+        if parts[-1] and taken + 2 + needed > width:
+            parts.append([])
+            taken = first
+        parts[-1].append(number)
+        taken += 2 + needed
+    for part in parts:
+        _print_table(
+            [heading[0], *(heading[i] for i in part)], [[row[0], *(row[i] for i in part)] for row in rows], width
+        )
+        print()
+
+
 def _check_model(name: str) -> None:
     """Raises a StylezooError if it is clear without PyTorch that `stylezoo.load_model` finds no such model."""
     from stylezoo.download import cache_folder
@@ -399,9 +427,19 @@ EVALUATE_OPTIONS = {
     "seed": "Seed of the pairs and of the intervals.",
     "size": "Short side in pixels to which contents and styles are resized first.",
     "crop": "Side in pixels of the central square that is cut from them; the same as --size if left out.",
+    "split": (
+        "Use only images of these splits, among val, test and train, of both folders: `--split val test` are the images that"
+        " training on these folders leaves out. Styles of models of kind multi and single are not split. All images if"
+        " left out."
+    ),
+    "reference": (
+        "Name of one of the models: show the values of all others divided by its values, pair by pair, too. If left out,"
+        " the one that the output had before, or none."
+    ),
     "metrics": (
         "Among content_loss ssim style_loss classic_style_loss balanced_style_loss histogan_distance (these six "
-        "if left out), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
+        "if left out), target_content_loss (the distance to AdaIN's target), grid_2 grid_4 grid_8 colorfulness_ratio"
+        " clipped_share (what losses miss), gray_ssim ms_ssim cfsd, and, with networks that are downloaded first (`python -m stylezoo "
         "download alexnet_torchvision`, art_inception), lpips fid art_fid."
     ),
     "encoder": (
@@ -431,6 +469,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     seed: int = 0,
     size: int = 256,
     crop: int | None = None,
+    split: list[str] | None = None,
+    reference: str | None = None,
     metrics: list[str] | None = None,
     encoder: str | None = None,
     encoder_weights: str | None = None,
@@ -445,13 +485,14 @@ def evaluate(  # noqa: D417 - the decorator describes the options
 ) -> int:
     """Measure models on pairs of images, beside two baselines: the unchanged content and the copied style.
 
-    Values per pair are written to MODEL.csv (or .parquet), means with 95 % intervals to summary.csv and summary.md. The
-    same command continues an interrupted evaluation, with the same numbers, and adds models to a finished folder. Images
+    Values per pair are written to MODEL.csv (or .parquet); means with 95 % intervals, medians with percentiles and ratios to a
+    reference model to summary.csv and summary.md. The same command continues an interrupted evaluation, with the same
+    numbers, and adds models to a finished folder. Images
     that cannot be read, and pairs on which a model fails, are named and left out; the exit code is 1 if there were any.
 
     Examples:
         python -m stylezoo evaluate --models adain sanet --content photos/ --style paintings/ --output measured/
-        python -m stylezoo evaluate --models mine=runs/adain/version_0/checkpoints/last.ckpt --content photos/ --style paintings/ --output measured/
+        python -m stylezoo evaluate --models mine=runs/adain/version_0/checkpoints/last.ckpt adain --reference adain --split val test --content photos/ --style paintings/ --pairs 100 --output measured/
 
     Args:
         models: Model files, or names of weights on this machine; NAME=FILE calls a model NAME in the summary. A model
@@ -480,6 +521,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         seed=seed,
         size=size,
         crop=crop,
+        split=None if split is None else [name for word in split for name in word.split(",")],
+        reference=reference,
         metrics=metrics,
         encoder=encoder,
         encoder_weights=encoder_weights,
@@ -492,8 +535,10 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         precision=precision,
         num_workers=num_workers,
     )
-    heading, *rows = store.summary_table(summary)
-    rank_zero_only(_print_table)(heading, rows, 240, f"Written: {Path(output) / 'summary.md'}")
+    for caption, (heading, *rows) in store.tables(summary):
+        rank_zero_only(print)(f"{caption}:")
+        rank_zero_only(_print_wide_table)(heading, rows, 240)
+    rank_zero_only(print)(f"Written: {Path(output) / 'summary.md'}")
     for sentence in store.remarks(Path(output)):
         rank_zero_only(print)(sentence, file=sys.stderr)
     return 1 if store.left_out(Path(output)) else 0

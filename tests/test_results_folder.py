@@ -104,6 +104,10 @@ def test_results(
     assert "2 pairs of" in (folder / "evaluation" / "summary.md").read_text()
     assert remade() >= {"stytr2_losses.csv", "evaluation/adain.one.csv"}
     assert "Made anew: everything" in made("--force", pairs=2)
+    made("--split", "val", "test", "--reference", "adain.one", pairs=2)
+    summary = (folder / "evaluation" / "summary.md").read_text()
+    assert "of the splits val and test" in summary and "divided by those of adain.one, pair by pair" in summary
+    assert all(f"| {metric} " in summary for metric in script.EVALUATED)
 
 
 def test_what_is_missing_is_said(

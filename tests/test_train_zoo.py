@@ -1,5 +1,6 @@
 """The queue of `make train-zoo`: which run is next, what a turn does, and what is kept of it."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 import torch
 import yaml
 
+from stylezoo.errors import StylezooError
+from stylezoo.evaluation.store import FORMAT, key_to_json, scores, write_pairs, write_settings
+from stylezoo.evaluation.tables import write_values
+from stylezoo.metrics import MetricKey
 from tests.conftest import load_module
 
 ROOT = Path(__file__).parents[1]
@@ -78,19 +83,45 @@ def test_the_log_is_what_was_appended(tmp_path):
     assert zoo.read_log(tmp_path / "none.csv") == []
 
 
-def test_medians_of_ratios_are_taken_per_pair(tmp_path, monkeypatch):
+def test_medians_of_ratios_are_taken_per_pair_of_held_out_images(tmp_path, monkeypatch):
+    """By `evaluate`, and on images that are in no training of the folder."""
+    pairs = [("a", "b"), ("c", "d"), ("e", "f")]
+    torch.save({"global_step": 7}, tmp_path / "last.ckpt")
+    key = key_to_json(MetricKey("style_loss"))
+    asked = {}
+
     def measured(models, content, style, output, **options):
+        asked.update(options)
+        if output.exists():
+            raise StylezooError("The folder holds an evaluation with other settings.")
         output.mkdir()
-        for name, values in {"reference": (1.0, 2.0, 0.0), "run": (3.0, 2.0, 7.0)}.items():
-            lines = [f"0,c,{value}" for value in values]
-            (output / f"{name}.csv").write_text("\n".join(["pair,content,style_loss", *lines]))
+        protocol = {"seed": 0, "pictures": ""}
+        settings = {"format": FORMAT, "protocol": protocol, "models": models, "reference": options["reference"]}
+        write_settings(output, {**settings, "metrics": {"style_loss": {"better": "lower", "key": key}}})
+        write_pairs(output, pairs)
+        for name, values in {"reference": (1.0, 2.0, 0.0), "step_7": (3.0, 2.0, 7.0)}.items():
+            rows = [[*pair, value] for pair, value in zip(pairs, values, strict=True)]
+            write_values(output / f"{name}.csv", ["style_loss"], rows)
+        return scores(output)
 
     monkeypatch.setattr(zoo, "evaluate", measured)
     judge = zoo.Judge("photos", "paintings", "reference", None, 3)
-    assert zoo.measure(run_of(target={"style_loss": 1.2}), Path("x"), tmp_path / "measured", judge) == {
-        "style_loss": 2.0
-    }
-    assert zoo.measure(run_of(), Path("x"), tmp_path / "measured", judge) == {}
+    for _ in range(2):  # the second time the folder is another plan's
+        run = run_of(target={"style_loss": 1.2})
+        assert zoo.measure(run, tmp_path / "last.ckpt", tmp_path / "measured", judge) == {"style_loss": 2.0}
+    assert asked["split"] == ["val", "test"]
+    assert zoo.measure(run_of(), tmp_path / "last.ckpt", tmp_path / "measured", judge) == {}
+
+
+def test_the_first_steps_have_further_options(tmp_path):
+    run = run_of(options={"model.lr": 0.1}, pretraining={"steps": 30, "options": {"training.objective": "Imitation"}})
+    checkpoint = tmp_path / "last.ckpt"
+    for step, objective, last in ((0, "Imitation", "30"), (29, "Imitation", "30"), (30, None, "-1")):
+        torch.save({"global_step": step}, checkpoint)
+        words = zoo.command_of(run, tmp_path, [], checkpoint if step else None)
+        options = dict(itertools.pairwise(words))
+        assert (options.get("--training.objective"), options["--trainer.max_steps"]) == (objective, last)
+        assert options["--model.lr"] == "0.1" and words.count("--trainer.max_steps") == 1
 
 
 def test_the_plan_names_recipes_that_exist():

@@ -21,7 +21,7 @@ from stylezoo import catalog, quantization, registry, weights
 from stylezoo.cli import main
 from stylezoo.download import checksum
 from stylezoo.evaluation import evaluate
-from stylezoo.evaluation.store import scores
+from stylezoo.evaluation.store import scores, shown_spread
 from stylezoo.images import to_tensor
 from stylezoo.inference import FINGERPRINT_TOLERANCE, fingerprint, load_image
 from stylezoo.vgg import VGG
@@ -300,7 +300,7 @@ def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     publish.main(checkpoint, "adain.slim", Path("adain.yaml"), "12 images, CC0")
     folder = tmp_path / "results" / "evaluation"
     models = {"adain.slim": "adain.slim", "adain.public": thin_model("adain").eval()}
-    options = {"pairs": 3, "size": 48, "metrics": ["style_loss", "ssim"], "encoder": THIN}
+    options = {"pairs": 3, "size": 48, "metrics": ["style_loss", "ssim"], "encoder": THIN, "reference": "adain.public"}
     evaluate(models, pictures, pictures, folder, **options)  # type: ignore[arg-type]
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "gone.md").touch()
@@ -314,7 +314,12 @@ def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     assert "Trained for 2 steps, 0.0013 % of the recipe's 160,000." in text and "Not measured" not in text
     rows = [line for line in text.splitlines() if re.match(r"\| (content|\*\*adain|adain|style)", line)]
     names = [row.split("|")[1].strip() for row in rows]
-    assert names == ["content (unchanged)", "**adain.slim**", "adain.public", "style (copied)"]
+    every = ["content (unchanged)", "**adain.slim**", "adain.public", "style (copied)"]
+    assert names == [*every, *every, "**adain.slim**"]  # means, medians, ratios
+    found = next(s for s in scores(folder) if (s.model, s.value.key.metric) == ("adain.slim", "style_loss"))
+    assert f"| {shown_spread(found.spread)} |" in rows[5] and found.ratio is not None
+    assert f"| {shown_spread(found.ratio.spread)} ({found.ratio.of_means:.4g}) |" in rows[8]
+    assert "divided by those of adain.public, pair by pair" in text
     means = {(score.model, score.value.key.metric): score.value.value for score in scores(folder)}
     assert f"| {means['adain.slim', 'style_loss']:.4g} [" in rows[1]
     assert entry.metrics == pytest.approx({m: means["adain.slim", m] for m in ("style_loss", "ssim")}, rel=1e-4)

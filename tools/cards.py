@@ -13,12 +13,14 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import picture_check
 import torch
 from contact_sheet import Style, painting, photo, styles_of, stylizer
 from jsonargparse import auto_cli
@@ -28,7 +30,7 @@ from torch import Tensor
 import stylezoo
 from stylezoo import quantization, registry, weights
 from stylezoo.evaluation.evaluate import model_key
-from stylezoo.evaluation.store import IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
+from stylezoo.evaluation.store import ARROWS, IDENTITY_BASELINE, STYLE_COPY_BASELINE, read_settings
 from stylezoo.files import replacing
 from stylezoo.images import grid, write_image
 from stylezoo.legacy import moved_to_training, upgrade_settings
@@ -119,21 +121,63 @@ def numbers(tags: list[str], found: Evaluation, output: Path) -> str:
     compared = [*(tag for tag in tags if tag in found.rows), *(n for n in others if n in found.rows)]
     names = [IDENTITY_BASELINE, *compared, STYLE_COPY_BASELINE]
     metrics = found.rows[IDENTITY_BASELINE]
-    arrows = {"lower": "↓", "higher": "↑"}
-    lines = [["", *(f"{name} {arrows[row['better']]}" for name, row in metrics.items())]]
-    lines += [["---"] * len(lines[0])]
-    for name in names:
-        cells = [found.rows[name][metric] for metric in metrics]
-        label = f"**{name}**" if name in tags else name
-        lines.append([label, *(f"{float(c['mean']):.4g}" + interval(c) for c in cells)])
+    parts = [table_of(found, names, tags, list(metrics), lambda row: f"{float(row['mean']):.4g}{interval(row)}")]
     protocol, backbones = found.settings["protocol"], dict.fromkeys(row["backbone"] for row in metrics.values())
     summary = os.path.relpath(found.folder / "summary.md", output)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
-        f"\n\nMeans over {next(iter(metrics.values()))['n']} pairs of images, {protocol['crop']} x {protocol['crop']} pixels,"
+    held_out = f" of the splits {' and '.join(protocol['split'])}" if protocol.get("split") else ""
+    parts.append(
+        f"Means over {next(iter(metrics.values()))['n']} pairs of images{held_out}, {protocol['crop']} x {protocol['crop']} pixels,"
         f" measured with {', '.join(name for name in backbones if name != 'none')}; in brackets 95 % intervals over pairs. *{IDENTITY_BASELINE}*"
         f" is the identity baseline, which returns the content; *{STYLE_COPY_BASELINE}* is the style-copy baseline, which returns the style. Rows"
         f" in plain letters are public weights of others. [All settings]({summary})."
     )
+    with_medians = [metric for metric, row in metrics.items() if row.get("median")]
+    if with_medians:
+        parts.append("Medians over the same pairs, in brackets the 10th and 90th percentile:")
+        parts.append(table_of(found, names, tags, with_medians, lambda row: percentiles(row, "")))
+    rated = [name for name in compared if any(row.get("ratio_median") for row in found.rows[name].values())]
+    if rated:
+        reference = next(row["reference"] for row in found.rows[rated[0]].values() if row["reference"])
+        parts.append(
+            f"The same values divided by those of {reference}, pair by pair: median, in brackets the 10th and 90th percentile,"
+            " in parentheses the ratio of means, which a few pairs decide:"
+        )
+        parts.append(
+            table_of(
+                found,
+                rated,
+                tags,
+                with_medians,
+                lambda row: f"{percentiles(row, 'ratio_')} ({float(row['ratio_of_means']):.4g})",
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def table_of(
+    found: Evaluation, names: list[str], tags: list[str], metrics: list[str], cell: Callable[[dict[str, str]], str]
+) -> str:
+    """Returns a table with a row per model, in bold letters for some tags, and a column per metric.
+
+    Args:
+        found: The evaluation.
+        names: The models.
+        tags: Those in bold letters.
+        metrics: The metrics.
+        cell: Writes a row of summary.csv as a cell.
+    """
+    lines = [["", *(f"{name} {ARROWS[found.rows[names[0]][name]['better']]}" for name in metrics)]]
+    lines += [["---"] * len(lines[0])]
+    for name in names:
+        label = f"**{name}**" if name in tags else name
+        lines.append([label, *(cell(found.rows[name][metric]) for metric in metrics)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percentiles(row: dict[str, str], prefix: str) -> str:
+    """Returns a median with the 10th and 90th percentile in brackets, of the columns of summary.csv with a prefix."""
+    median, low, high = (float(row[f"{prefix}{name}"]) for name in ("median", "p10", "p90"))
+    return f"{median:.4g} [{low:.4g}, {high:.4g}]" if math.isfinite(median) else "not defined"
 
 
 def interval(row: dict[str, str]) -> str:
@@ -161,6 +205,8 @@ def limits(tag: str, entry: weights.ModelFile, model: StyleModel, told: dict[str
         found.append(f"The network of its losses was {judged}, which inference does not need.")
     if model.kind in ("single", "multi"):
         found.append(f"It has {'one style' if len(model.styles) == 1 else f'{len(model.styles)} styles'} and no other.")
+    known = picture_check.sentence(tag)
+    found += [known] if known is not None else []
     with safe_open(entry.path, "pt") as file:
         coarse = any(key.endswith(quantization.SUFFIX) for key in file.keys())  # noqa: SIM118 - not a dict
     return [*found, "Large matrices are stored in 8 bits per number." if coarse else "Stored in 16 bits per number."]

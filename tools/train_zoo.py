@@ -18,7 +18,6 @@ import csv
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from typing import Any
 import torch
 import yaml
 
+from stylezoo.errors import StylezooError
 from stylezoo.evaluation import evaluate
 
 COLUMNS = ("run", "finished", "first_step", "last_step", "seconds", "distance", "measured", "command")
@@ -161,36 +161,28 @@ class Judge:
 
 
 def measure(run: Run, checkpoint: Path, output: Path, judge: Judge) -> dict[str, float]:
-    """Returns medians over pairs of the run's losses divided by those of the reference model, by metric."""
+    """Returns medians over held-out pairs of the run's losses divided by those of the reference model, by metric.
+
+    The folder keeps the measures of earlier steps; the reference is measured once.
+    """
     if not run.target:
         return {}
-    models = {"reference": judge.reference, "run": str(checkpoint)}
-    rmtree(output, ignore_errors=True)
-    evaluate(
-        models,
-        judge.content,
-        judge.style,
-        output,
-        pairs=judge.pairs,
-        metrics=list(run.target),
-        encoder_weights=judge.encoder_weights,
-    )
-    values = {name: read_values(output / f"{name}.csv") for name in models}
-    return {
-        metric: statistics.median(
-            own / other
-            for own, other in zip(values["run"][metric], values["reference"][metric], strict=True)
-            if other > 0
-        )
-        for metric in run.target
+    name = f"step_{steps_of(checkpoint)}"
+    options: dict[str, Any] = {
+        "pairs": judge.pairs,
+        "split": ["val", "test"],
+        "reference": "reference",
+        "metrics": list(run.target),
+        "encoder_weights": judge.encoder_weights,
     }
-
-
-def read_values(path: Path) -> dict[str, list[float]]:
-    """Reads the values per pair of a model, by metric."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [float(row[key]) for row in rows] for key in rows[0] if key.endswith("_loss")}
+    models = {"reference": judge.reference, name: str(checkpoint)}
+    try:
+        summary = evaluate(models, judge.content, judge.style, output, **options)
+    except StylezooError:  # the folder holds measures with other settings, of an older plan
+        rmtree(output)
+        summary = evaluate(models, judge.content, judge.style, output, **options)
+    ratios = {score.value.key.metric: score.ratio for score in summary if score.model == name}
+    return {metric: ratios[metric].spread.median for metric in run.target}
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

@@ -1,8 +1,9 @@
 """Writes the folder `results`: every study, and an evaluation of all models on this machine.
 
     make results CONTENT=photos STYLE=paintings [WEIGHTS=public] [BENCHMARK=styleid] [TRAINED=styles] [PAIRS=50] [SIZE=256]
+                 [SPLIT="val test"] [REFERENCE=adain.public]
 
-Models are those that `python -m stylezoo list --pretrained` lists; public weight files in the folder WEIGHTS are imported
+With SPLIT, models are evaluated on images that training on these folders leaves out. Models are those that `python -m stylezoo list --pretrained` lists; public weight files in the folder WEIGHTS are imported
 first. Results of the same command with the same weights are kept. Sheets of images are left out, because only numbers and
 charts can be published whatever the images are.
 """
@@ -26,6 +27,8 @@ from typing import Any
 import stylezoo
 from stylezoo import studies, weights
 from stylezoo.evaluation.evaluate import evaluate, model_key
+from stylezoo.evaluation.measurement import ARTIFACT_METRICS, DEFAULT_METRICS
+from stylezoo.evaluation.pairs import image_names
 from stylezoo.evaluation.store import read_settings
 from stylezoo.files import replacing
 from stylezoo.images import list_images
@@ -45,6 +48,7 @@ PUBLIC = {  # tag: patterns of its files, whose names contain those that their p
     ),
 }
 ENCODER = "vgg_normalised.pth"
+EVALUATED = [*DEFAULT_METRICS, "target_content_loss", *ARTIFACT_METRICS]
 SPEED = [name for name in studies.studies() if name.endswith("_speed")]
 
 
@@ -58,6 +62,10 @@ def main() -> None:
     parser.add_argument("--trained", type=Path, help="images of styles that models were trained on, with their names")
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--split", nargs="+", help="evaluate only images of these splits, such as val test")
+    parser.add_argument(
+        "--reference", default="adain.public", help="the model to which evaluations give ratios, if it is there"
+    )
     parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--only", nargs="+", help="only these studies")
     parser.add_argument("--force", action="store_true", help="replace all results")
@@ -147,10 +155,11 @@ def make(options: argparse.Namespace, encoder: dict[str, str]) -> list[str]:
     trained = [*stylezoo.list_models("multi", pretrained=True), *stylezoo.list_models("single", pretrained=True)]
     planned = plan(options, models, encoder)
     forget_old(results, {tag: describe(tag) for tag in [*models, *trained]}, planned, options.force)
-    wanted = {"size": options.size, "pairs": options.pairs, **encoder}
+    wanted = {"size": options.size, "pairs": options.pairs, "split": options.split, "metrics": EVALUATED, **encoder}
     skipped = []
     if options.only is None:
-        measure(results / "evaluation", models, "paintings", wanted)
+        reference = options.reference if options.reference in models else None
+        measure(results / "evaluation", models, "paintings", {**wanted, "reference": reference})
     for name, settings in planned.items():
         if options.only is not None and name not in options.only:
             continue
@@ -239,12 +248,20 @@ def forget_old(results: Path, models: dict[str, dict[str, str]], planned: dict[s
 
 def measure(folder: Path, models: list[str], style: str, wanted: dict[str, Any]) -> None:
     """Runs an evaluation; an existing one is completed, or replaced if it was made with other settings."""
-    pairs = min(wanted["pairs"], len(list_images("photos")) * len(list_images(style)))
-    print(f"{folder.name}: {len(models)} models, {pairs} pairs", flush=True)
-    stored = read_settings(folder)
-    if stored is not None and [stored["protocol"][key] for key in ("pairs", "size")] != [pairs, wanted["size"]]:
-        shutil.rmtree(folder)
+    print(f"{folder.name}: {len(models)} models, at most {wanted['pairs']} pairs", flush=True)
+    stored, split = read_settings(folder), wanted["split"]
+    pairs = min(wanted["pairs"], possible_pairs("photos", style, split, every_style=style != "paintings"))
+    if stored is not None:
+        before = [*(stored["protocol"].get(key) for key in ("pairs", "size", "split")), [*stored["metrics"]]]
+        if before != [pairs, wanted["size"], split, wanted["metrics"]]:
+            shutil.rmtree(folder)
     evaluate(models, "photos", style, folder, **{**wanted, "pairs": pairs})
+
+
+def possible_pairs(content: str, style: str, split: list[str] | None, every_style: bool) -> int:
+    """Returns the number of all pairs of two folders; see `stylezoo.evaluation.pairs.draw_pairs`."""
+    names = [image_names(Path(content), split), image_names(Path(style), None if every_style else split)]
+    return len(names[0]) * len(names[1])
 
 
 def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import distributed
 
 from stylezoo.checkpoints import find_model, load_model
 from stylezoo.docstrings import described
-from stylezoo.errors import StylezooError, check_choice
+from stylezoo.errors import StylezooError, check_choice, unknown_name
 from stylezoo.evaluation.measurement import (
     WITHOUT_ENCODER,
     MetricNetworks,
@@ -72,6 +72,15 @@ OPTIONS = {
     "seed": "Seed of the pairs and of the bootstrap.",
     "size": "Short side in pixels to which contents and styles are resized.",
     "crop": "Side in pixels of the central square that is cut from them; None for ``size``.",
+    "split": (
+        'Splits, among val, test and train, whose images are used: ``["val", "test"]`` are those that training on'
+        " these folders leaves out (`stylezoo.data.Folder` with its default ``holdout``). None for all images. It does not"
+        " apply to styles where a model is of kind multi or single, whose styles are those that it was trained on."
+    ),
+    "reference": (
+        "Name of one of the models: the values of all others are also divided by its values, pair by pair. None for that"
+        " of the folder, or no ratios in a new folder."
+    ),
     "metrics": "Names of `METRICS`; None for `DEFAULT_METRICS` (`stylezoo.evaluation.measurement`).",
     "encoder": (
         "Flavor of the VGG of content and style losses, see `stylezoo.vgg.VGG`; None for vgg19_normalised, or vgg19_slim,"
@@ -101,6 +110,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     seed: int = 0,
     size: int = 256,
     crop: int | None = None,
+    split: Sequence[str] | None = None,
+    reference: str | None = None,
     metrics: Sequence[str] | None = None,
     encoder: str | None = None,
     encoder_weights: str | None = None,
@@ -134,7 +145,8 @@ def evaluate(  # noqa: D417 - the decorator describes the options
         MissingFileError: If a model or a network is missing; the message says how to get it.
         ImageError: If no image of a folder can be read.
     """
-    protocol = Protocol(pairs, seed, size, size if crop is None else crop, batch_size, precision)
+    side = size if crop is None else crop
+    protocol = Protocol(pairs, seed, size, side, batch_size, precision, None if split is None else tuple(split))
     protocol.check()
     check_choice("format", format, TableFormat)
     if num_workers < 0:
@@ -147,11 +159,12 @@ def evaluate(  # noqa: D417 - the decorator describes the options
     trainer = build_trainer(**where, precision=precision)
     folders = Path(output), Path(content), Path(style)
     with locked(folders[0]), written_to(folders[0]):
-        drawn = find_pairs(*folders, protocol)
+        reference = find_reference(folders[0], reference, named)
+        networks = load_models(named)
+        drawn = find_pairs(*folders, protocol, networks)
         network = measuring_encoder(folders[0], encoder, encoder_weights, metrics)
         measured = build_metrics(metrics, MetricNetworks(network, encoder_weights))
-        networks = load_models(named)
-        prepare(*folders, protocol, trainer.strategy.root_device.type, measured, networks, drawn)
+        prepare(*folders, protocol, trainer.strategy.root_device.type, measured, networks, drawn, reference)
         batches = Batches(drawn.pairs, *folders[1:], protocol)
         launched = _has_process_group()
         failed = run_models(
@@ -378,7 +391,27 @@ def model_key(model: StyleModel) -> dict[str, str]:
     return {"system": model.system, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def find_pairs(folder: Path, content: Path, style: Path, protocol: Protocol) -> Drawn:
+def find_reference(folder: Path, reference: str | None, models: Iterable[str]) -> str | None:
+    """Returns the model to which ratios are computed: the given one, or that of an existing folder.
+
+    Args:
+        folder: Folder of the results.
+        reference: Its name, if one is given.
+        models: Names of the models that are evaluated.
+
+    Raises:
+        StylezooError: If neither these models nor the folder have a model of that name.
+    """
+    stored = read_settings(folder) or {}
+    if reference is None:
+        return stored.get("reference")
+    known = dict.fromkeys([*models, *stored.get("models", ())])
+    if reference not in known:
+        raise unknown_name("There is no model", reference, known, "the reference is one of")
+    return reference
+
+
+def find_pairs(folder: Path, content: Path, style: Path, protocol: Protocol, models: Mapping[str, StyleModel]) -> Drawn:
     """Draws the pairs of a new folder of results, or reads those of an old one, whose tables it checks.
 
     Raises:
@@ -390,7 +423,7 @@ def find_pairs(folder: Path, content: Path, style: Path, protocol: Protocol) -> 
         check_results(folder, stored)
         return Drawn(read_pairs(folder), stored.get("skipped", []))
     _check_unused(folder)
-    drawn = draw_pairs(content, style, protocol)
+    drawn = draw_pairs(content, style, protocol, any(model.kind in ("multi", "single") for model in models.values()))
     if drawn.skipped:
         _say(*(f"skipped: {reason}." for reason in drawn.skipped))
     return drawn
@@ -405,6 +438,7 @@ def prepare(
     metrics: Mapping[str, ImageMetric],
     models: Mapping[str, StyleModel],
     drawn: Drawn,
+    reference: str | None = None,
 ) -> None:
     """Writes or checks the settings of a folder of results.
 
@@ -419,6 +453,7 @@ def prepare(
         metrics: Metrics by name.
         models: Models by name.
         drawn: The pairs.
+        reference: Name of the model to which ratios are computed.
 
     Raises:
         StylezooError: If the folder belongs to an evaluation with other settings, or the models or metrics do not fit
@@ -435,6 +470,7 @@ def prepare(
         "protocol": {**asdict(protocol), "device": device, STORED_IMAGES: pairs_sha256},
         "metrics": {name: _describe_metric(metric, protocol, pairs_sha256) for name, metric in metrics.items()},
         "models": {name: model_key(model) for name, model in models.items()},
+        **({"reference": reference} if reference is not None else {}),
         **({"skipped": drawn.skipped} if drawn.skipped else {}),
     }
     settings = json.loads(json.dumps(settings))  # tuples become lists, as they are in the file
@@ -471,4 +507,5 @@ def _describe_metric(metric: ImageMetric, protocol: Protocol, pairs_sha256: str)
     """A metric as settings.json has it; its key also names the framing and the pairs."""
     data = {"frame": f"short{protocol.size} crop{protocol.crop}", "pair_set": pairs_sha256[:12]}
     key = replace(metric.key, settings=tuple(sorted({**dict(metric.key.settings), **data}.items())))
-    return {"better": "higher" if metric.higher_is_better else "lower", "key": key_to_json(key)}
+    better = {True: "higher", False: "lower", None: "near 1"}[metric.higher_is_better]
+    return {"better": better, "key": key_to_json(key)}

@@ -21,15 +21,21 @@ from stylezoo.metrics import (
     ArtInception,
     BalancedStyleLoss,
     ClassicStyleLoss,
+    ClippedShare,
+    ColorfulnessRatio,
     ContentLoss,
     ContentMetric,
     FeatureMetric,
     GraySSIM,
+    GridContrast,
     HistoGANDistance,
     ImageMetric,
     MultiScaleSSIM,
+    OutputMetric,
     PairMetric,
     StyleLoss,
+    TargetContentLoss,
+    TransferMetric,
 )
 from stylezoo.vgg import VGG, Features
 
@@ -91,6 +97,12 @@ METRICS: dict[str, Callable[[MetricNetworks], ImageMetric]] = {
     "classic_style_loss": lambda n: ClassicStyleLoss(n.encoder, n.unit_weights(AST_LAYERS[n.encoder.depth])),
     "balanced_style_loss": lambda n: BalancedStyleLoss(n.encoder, n.unit_weights(AST_LAYERS[n.encoder.depth])),
     "histogan_distance": lambda n: HistoGANDistance(),
+    "target_content_loss": lambda n: TargetContentLoss(n.encoder, *n.available_layers({"relu4_1": 1.0})),
+    "grid_2": lambda n: GridContrast(2),
+    "grid_4": lambda n: GridContrast(4),
+    "grid_8": lambda n: GridContrast(8),
+    "colorfulness_ratio": lambda n: ColorfulnessRatio(),
+    "clipped_share": lambda n: ClippedShare(),
     "gray_ssim": lambda n: GraySSIM(),
     "ms_ssim": lambda n: MultiScaleSSIM(),
     "cfsd": lambda n: CFSD(n.encoder),
@@ -101,10 +113,12 @@ METRICS: dict[str, Callable[[MetricNetworks], ImageMetric]] = {
 """The metrics by name. Losses use those of their layers that the encoder's weights hold, which their key names."""
 
 DEFAULT_METRICS = tuple(METRICS)[:6]
-"""The metrics that need no network but the encoder."""
+"""The losses and similarities that need no network but the encoder."""
 
+ARTIFACT_METRICS = ("grid_2", "grid_4", "grid_8", "colorfulness_ratio", "clipped_share")
+"""The metrics of what losses miss: grids, colors and clipped pixels."""
 
-WITHOUT_ENCODER = {"ssim", "histogan_distance", "gray_ssim", "ms_ssim", "lpips", "fid", "art_fid"}
+WITHOUT_ENCODER = {"ssim", "histogan_distance", "gray_ssim", "ms_ssim", "lpips", "fid", "art_fid", *ARTIFACT_METRICS}
 """The metrics that do without the encoder of the content and style losses."""
 
 
@@ -153,7 +167,7 @@ class PairMeasurement(nn.Module):
         super().__init__()
         self.metrics = nn.ModuleDict(metrics)
         self.columns = [name for name, metric in metrics.items() if not isinstance(metric, FID)]
-        losses = [metric for metric in metrics.values() if isinstance(metric, FeatureMetric)]
+        losses = [metric for metric in metrics.values() if isinstance(metric, FeatureMetric | TargetContentLoss)]
         self.encoder = losses[0].backbone if losses else None
         self.layers = sorted({layer for metric in losses for layer in metric.layers})
 
@@ -182,6 +196,12 @@ class PairMeasurement(nn.Module):
             of_content = isinstance(metric, ContentMetric)
             if isinstance(metric, FeatureMetric):
                 values[name] = metric.of_features(output_features, content_features if of_content else style_features)
+            elif isinstance(metric, TargetContentLoss):
+                values[name] = metric.of_features(output_features, content_features, style_features)
+            elif isinstance(metric, TransferMetric):
+                values[name] = metric.values(output, content, style)
+            elif isinstance(metric, OutputMetric):
+                values[name] = metric.values(output)
             elif isinstance(metric, PairMetric):
                 values[name] = metric.values(output, content if of_content else style)
             elif isinstance(metric, FID) and not isinstance(metric, ArtFID):

@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stylezoo.data.folder import Folder, Split
 from stylezoo.data.stream import Framing
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.evaluation.tables import Pair
 from stylezoo.files import open_regular
-from stylezoo.images import MAX_PIXELS, ImageError, folder_images, read_image, to_tensor
+from stylezoo.images import MAX_PIXELS, ImageError, folder_images, in_order, read_image, to_tensor
 from stylezoo.inference import SMALLEST_SIDE
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -37,6 +38,7 @@ class Protocol:
         crop: Side in pixels of the central square that is cut from them.
         batch_size: Number of pairs that are stylized and measured together.
         precision: Precision in which models run.
+        split: Splits of `stylezoo.data.Folder` whose images are used; None for all images.
     """
 
     pairs: int | None
@@ -45,6 +47,7 @@ class Protocol:
     crop: int
     batch_size: int
     precision: Precision
+    split: tuple[str, ...] | None = None
 
     @property
     def framing(self) -> Framing:
@@ -66,6 +69,33 @@ class Protocol:
         if self.size**2 > MAX_PIXELS:
             raise StylezooError(f"size must be {math.isqrt(MAX_PIXELS)} pixels or less, not {self.size}.")
         check_choice("precision", self.precision, get_args(Precision))
+        for split in self.split or ():
+            check_choice("split", split, get_args(Split))
+        if self.split is not None and not self.split:
+            raise StylezooError("There is no split given: choose from val, test and train, or leave it out.")
+
+
+def image_names(folder: Path, split: Sequence[str] | None) -> list[str]:
+    """Returns the images of a folder, relative to it.
+
+    Args:
+        folder: The folder.
+        split: Splits of `stylezoo.data.Folder` whose images are wanted; None for all images.
+
+    Raises:
+        StylezooError: If the folder has too few images to hold any out of training, or none of a split.
+        ImageError: If it has no image.
+    """
+    images = folder_images(folder)
+    if split is None:
+        return [path.relative_to(folder).as_posix() for path in images]
+    data = Folder(str(folder))
+    found = {path.relative_to(data.root).as_posix() for name in split for path in data.files(cast(Split, name))}
+    if "train" not in split and found & {path.relative_to(data.root).as_posix() for path in data.files("train")}:
+        raise StylezooError(
+            f"{folder} has {len(images)} images, too few to hold any out of training: leave split out to use them all."
+        )
+    return in_order(found)
 
 
 @dataclass(frozen=True)
@@ -81,7 +111,7 @@ class Drawn:
     skipped: list[str]
 
 
-def draw_pairs(content: Path, style: Path, protocol: Protocol) -> Drawn:
+def draw_pairs(content: Path, style: Path, protocol: Protocol, every_style: bool = False) -> Drawn:
     """Draws pairs of images without repetition.
 
     Every drawn image is read once; one that cannot be used is left out, and the pairs are drawn again without it.
@@ -89,12 +119,15 @@ def draw_pairs(content: Path, style: Path, protocol: Protocol) -> Drawn:
     Args:
         content: Folder of contents.
         style: Folder of styles.
-        protocol: Number of pairs, seed and sizes.
+        protocol: Number of pairs, seed, sizes and split.
+        every_style: Whether the split is one of contents only.
 
     Raises:
-        StylezooError: If a folder holds no image that can be read, or there are fewer pairs.
+        StylezooError: If a folder holds no image that can be read, or there are fewer pairs; if a folder is too small to
+            have splits.
     """
-    images = [_image_names(folder) for folder in (content, style)]
+    splits = (protocol.split, None if every_style else protocol.split)
+    images = [image_names(folder, split) for folder, split in zip((content, style), splits, strict=True)]
     read: set[Path] = set()
     skipped: dict[Path, str] = {}
     while True:
@@ -163,11 +196,6 @@ def digest_pairs(content: Path, style: Path, pairs: list[Pair]) -> str:
         except OSError as error:
             raise ImageError(f"{path} does not exist, but the evaluation uses it: put the image back.") from error
     return sha256.hexdigest()
-
-
-def _image_names(folder: Path) -> list[str]:
-    """The images of a folder, relative to it."""
-    return [path.relative_to(folder).as_posix() for path in folder_images(folder)]
 
 
 def _image_paths(content: Path, style: Path, pairs: list[Pair]) -> list[Path]:

@@ -4,7 +4,8 @@ pairs.csv       the pairs, drawn once by seed and kept
 settings.json   the settings that the numbers depend on: sizes, metrics with their networks, models
 MODEL.csv       or MODEL.parquet: a line per pair (MODEL.npy: activations for FID); MODEL.part0.jsonl until all are finished
 MODEL.failed.json  the pairs on which the model failed, with the reasons; their values are NaN
-summary.csv     mean, 95 % interval, n and key of every metric; summary.md shows the same as a table
+summary.csv     mean, 95 % interval, median, percentiles, ratios to the reference model, n and key of every metric;
+                summary.md shows the same as tables
 .lock           is there while an evaluation writes to the folder
 """
 
@@ -15,7 +16,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -29,6 +30,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from stylezoo.errors import MissingFileError, StylezooError
+from stylezoo.evaluation.statistics import RESAMPLES, Ratio, Spread, bootstrap, pair_ratios, spread
 from stylezoo.evaluation.tables import (
     Pair,
     TableFormat,
@@ -46,8 +48,6 @@ from stylezoo.metrics import FID, MetricKey, MetricValue, art_fid
 FORMAT = "stylezoo-evaluation-1"
 STORED_IMAGES = "pictures"
 """What settings.json and summary.csv of this format call ``images``, of the protocol and of metric keys."""
-RESAMPLES = 2000
-"""Number of resamples of the bootstrap."""
 
 SETS = ("fid", "art_fid")
 """Metrics that compare sets of images and have no values per pair."""
@@ -69,9 +69,12 @@ class Score:
         model: Name of the model or baseline.
         value: Mean over pairs (of metrics that compare sets, the distance), n and key. The key also holds size, crop
             and pairs, so that values of other evaluations refuse to be compared with it.
-        better: "lower" or "higher".
+        better: "lower", "higher" or "near 1".
         low: Lower end of the 95 % interval; None for metrics that compare sets.
         high: Upper end of it.
+        spread: Median and percentiles over pairs; None for metrics that compare sets.
+        ratio: Ratios to the reference model of the folder; None for metrics that compare sets, for the baselines and the
+            reference itself, and where there is no reference.
     """
 
     model: str
@@ -79,6 +82,8 @@ class Score:
     better: str
     low: float | None
     high: float | None
+    spread: Spread | None = None
+    ratio: Ratio | None = None
 
 
 def slug(name: str) -> str:
@@ -396,6 +401,9 @@ def _activations(path: Path, settings: dict[str, Any], count: int) -> np.ndarray
 def scores(folder: str | Path) -> list[Score]:
     """Summarizes a folder of results: the baselines, then all models whose batches are finished.
 
+    Medians and percentiles are those of the stored values per pair, whatever version has written them. Ratios are to the
+    model that settings.json calls ``reference``.
+
     Args:
         folder: Folder that `evaluate` has written.
 
@@ -406,11 +414,18 @@ def scores(folder: str | Path) -> list[Score]:
     settings = read_settings(folder)
     if settings is None:
         raise MissingFileError(f"There is no settings.json in {folder}: give a folder that evaluate has written.")
-    return [score for model, path in _finished(folder, settings).items() for score in _scores(path, model, settings)]
+    finished = _finished(folder, settings)
+    reference = settings.get("reference")
+    divisor = _values(finished[reference], settings) if reference in finished else None
+    found: list[Score] = []
+    for model, path in finished.items():
+        is_compared = divisor is not None and model in settings["models"] and model != reference
+        found += _scores(path, model, settings, divisor if is_compared else None)
+    return found
 
 
-def _scores(path: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]:
-    """The scores of one model from its values."""
+def _scores(path: Path, model: str, settings: dict[str, Any], reference: np.ndarray | None) -> Iterator[Score]:
+    """The scores of one model from its values, with ratios to the values of a reference if there are any."""
     values, seed = _values(path, settings), settings["protocol"]["seed"]
     names = [name for name in settings["metrics"] if name not in SETS]
     finite = np.isfinite(values)
@@ -425,7 +440,10 @@ def _scores(path: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]
         key = key_from_json(metric["key"])
         if name in names:
             at = names.index(name)
-            yield Score(model, MetricValue(means[at], counts[at], key), metric["better"], *ends[at])
+            value, column = MetricValue(means[at], counts[at], key), values[:, at]
+            ratio = None if reference is None else pair_ratios(column, reference[:, at], settings["reference"])
+            low, high = ends[at]
+            yield Score(model, value, metric["better"], low, high, spread(column), ratio)
             continue
         styles = path.with_name(f"{slug(STYLE_COPY_BASELINE)}{path.suffix}")
         distance, n = _fid(*[_activations(file, settings, len(values)) for file in (path, styles)])
@@ -433,24 +451,6 @@ def _scores(path: Path, model: str, settings: dict[str, Any]) -> Iterator[Score]
         if name == "art_fid":
             distance = float(art_fid(means[names.index("lpips")], distance))
         yield Score(model, MetricValue(distance, n, key), metric["better"], None, None)
-
-
-def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[list[float]]:
-    """Computes 95 % percentile intervals of means by resampling pairs (Efron & Tibshirani 1993, section 13.3).
-
-    Args:
-        values: Values (N, M), a column per metric.
-        seed: Seed of the resamples, which are the same for all columns.
-        resamples: Number of resamples.
-
-    Returns:
-        [low, high] for each column.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(values)
-    means = np.stack([values[rng.integers(n, size=n)].mean(0) for _ in range(resamples)])
-    ends: list[list[float]] = np.quantile(means, [0.025, 0.975], axis=0).T.tolist()
-    return ends
 
 
 def _fid(*files: np.ndarray | None, rows: int = 256) -> tuple[float, int]:
@@ -532,30 +532,91 @@ def _listed(entries: Sequence[str], most: int = 5) -> str:
 def write_summary(folder: Path, summary: list[Score]) -> None:
     """Writes summary.csv, a line per model and metric, and summary.md, a line per model."""
     columns = ["model", "metric", "mean", "low", "high", "n", "better"]
-    columns += ["backbone", "sha256", "resize", STORED_IMAGES, "settings"]
+    columns += ["backbone", "sha256", "resize", STORED_IMAGES, "settings", "median", "p10", "p90"]
+    columns += ["reference", "ratio_median", "ratio_p10", "ratio_p90", "ratio_of_means", "ratio_n"]
     rows = []
     for score in summary:
-        key = score.value.key
+        key, spread, ratio = score.value.key, score.spread, score.ratio
         ends = ["" if end is None else repr(end) for end in (score.low, score.high)]
         cells = [score.model, key.metric, repr(score.value.value), *ends, str(score.value.n), score.better]
-        rows.append([*cells, key.backbone, key.sha256, key.resize, key.images, json.dumps(dict(key.settings))])
+        cells += [key.backbone, key.sha256, key.resize, key.images, json.dumps(dict(key.settings))]
+        cells += _percentiles(spread)
+        if ratio is None:
+            cells += [""] * 6
+        else:
+            cells += [ratio.reference, *_percentiles(ratio.spread), repr(ratio.of_means), str(ratio.spread.n)]
+        rows.append(cells)
     write_rows(folder / "summary.csv", [columns, *rows])
     with replacing(folder / "summary.md") as file:
         file.write(as_markdown(folder, summary).encode("utf-8", "surrogateescape"))
 
 
+def _percentiles(spread: Spread | None) -> list[str]:
+    """Median, 10th and 90th percentile as summary.csv has them."""
+    return [""] * 3 if spread is None else [repr(value) for value in (spread.median, spread.p10, spread.p90)]
+
+
+ARROWS = {"lower": "↓", "higher": "↑", "near 1": "→1"}
+"""Signs behind the names of metrics: which values are better."""
+
+
+def _table(summary: list[Score], cell: Callable[[Score], str]) -> list[list[str]]:
+    """A heading and a row per model, with a cell for each metric."""
+    metrics = {score.value.key.metric: score.better for score in summary}
+    rows = [["model", *(f"{name} {ARROWS[better]}" for name, better in metrics.items())]]
+    for model, group in groupby(summary, key=lambda score: score.model):
+        rows.append([model, *map(cell, group)])
+    return rows
+
+
 def summary_table(summary: list[Score]) -> list[list[str]]:
     """Returns a heading and a row per model: means with their intervals, to four digits."""
-    metrics = {score.value.key.metric: score.better for score in summary}
-    arrows = {"lower": "↓", "higher": "↑"}
-    rows = [["model", *(f"{name} {arrows[better]}" for name, better in metrics.items())]]
-    for model, group in groupby(summary, key=lambda score: score.model):
-        cells = []
-        for score in group:
-            ends = "" if score.low is None else f" [{score.low:.4g}, {score.high:.4g}]"
-            cells.append(f"{score.value.value:.4g}{ends}" if math.isfinite(score.value.value) else "not defined")
-        rows.append([model, *cells])
-    return rows
+
+    def cell(score: Score) -> str:
+        ends = "" if score.low is None else f" [{score.low:.4g}, {score.high:.4g}]"
+        return f"{score.value.value:.4g}{ends}" if math.isfinite(score.value.value) else "not defined"
+
+    return _table(summary, cell)
+
+
+def medians_table(summary: list[Score]) -> list[list[str]]:
+    """Returns a heading and a row per model: medians with 10th and 90th percentiles, of metrics that have values per pair."""
+    return _table([score for score in summary if score.spread is not None], lambda score: shown_spread(score.spread))
+
+
+def ratios_table(summary: list[Score]) -> list[list[str]]:
+    """Returns a heading and a row per model that has ratios to the reference; nothing if none has."""
+
+    def cell(score: Score) -> str:
+        assert score.ratio is not None
+        shown = shown_spread(score.ratio.spread)
+        return f"{shown} ({score.ratio.of_means:.4g})" if score.ratio.spread.n else shown
+
+    compared = [score for score in summary if score.ratio is not None]
+    return _table(compared, cell) if compared else []
+
+
+def shown_spread(spread: Spread | None) -> str:
+    """Returns a median with its percentiles, to four digits."""
+    if spread is None or not spread.n:
+        return "not defined"
+    return f"{spread.median:.4g} [{spread.p10:.4g}, {spread.p90:.4g}]"
+
+
+def tables(summary: list[Score]) -> list[tuple[str, list[list[str]]]]:
+    """Returns the tables of a summary, each with its caption: means, medians, and ratios if there is a reference."""
+    found = [
+        ("Means over pairs, in brackets 95 % intervals", summary_table(summary)),
+        ("Medians over pairs, in brackets the 10th and 90th percentile", medians_table(summary)),
+    ]
+    reference = next((score.ratio.reference for score in summary if score.ratio is not None), None)
+    if reference is not None:
+        caption = (
+            f"Values divided by those of {reference}, pair by pair: median, in brackets the 10th and 90th percentile, in"
+            " parentheses the ratio of means"
+        )
+        found.append((caption, ratios_table(summary)))
+    return [(caption, table) for caption, table in found if len(table[0]) > 1]
 
 
 def as_markdown(folder: Path, summary: list[Score]) -> str:
@@ -563,12 +624,15 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
     settings = read_settings(folder)
     assert settings is not None
     protocol = settings["protocol"]
-    heading, *rows = summary_table(summary)
-    lines = ["\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))]
+    lines = []
+    for caption, (heading, *rows) in tables(summary):
+        lines.append(f"{caption}:")
+        lines.append("\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)))
     pairs = read_pairs(folder)
     contents, styles = (set(names) for names in zip(*pairs, strict=True))
+    split = f" of the splits {' and '.join(protocol['split'])}" if protocol.get("split") else ""
     lines.append(
-        f"{len(pairs)} pairs of {len(contents)} contents and {len(styles)} styles, short side"
+        f"{len(pairs)} pairs of {len(contents)} contents and {len(styles)} styles{split}, short side"
         f" {protocol['size']}, central crop {protocol['crop']} x {protocol['crop']} pixels, batches of"
         f" {protocol['batch_size']}, {protocol['precision']} on {protocol['device']}, seed {protocol['seed']}."
     )
@@ -578,8 +642,8 @@ def as_markdown(folder: Path, summary: list[Score]) -> str:
         " between these two."
     )
     lines.append(
-        f"Brackets: 95 % percentile bootstrap over pairs, {RESAMPLES} resamples; metrics that compare sets have none."
-        " Pairs share images, so the intervals do not extend to other images."
+        f"Intervals: 95 % percentile bootstrap over pairs, {RESAMPLES} resamples; metrics that compare sets have none, and no"
+        " medians. Pairs share images, so the intervals do not extend to other images."
     )
     lines += remarks(folder)
     keys = {score.value.key.metric: score.value.key for score in summary}

@@ -21,6 +21,10 @@ plain FID and one extrapolated to infinity, or two of different numbers of image
 | HistoGANDistance      | lower  | -                       | content, likewise; brush strokes                 |
 | FID                   | lower  | any                     | content: the copied styles get 0                 |
 | ArtFID                | lower  | art Inception and LPIPS | - (it is the product of the two)                 |
+| TargetContentLoss     | lower  | VGG                     | - (both baselines are far from 0)                |
+| GridContrast          | lower  | -                       | anything but grids and checkerboards             |
+| ColorfulnessRatio     | near 1 | -                       | which colors they are                            |
+| ClippedShare          | lower  | -                       | anything but clipped pixels                      |
 | WarpError             | lower  | -                       | anything but flicker                             |
 | SupremumCorrelation, StyleSupremum | - | VGG             | images: they describe the classic style loss     |
 
@@ -30,6 +34,16 @@ PSNR, which the identity baseline wins; the CLIP score, which images with a coll
 GramLoss, which flattens features to one vector, so that its Gram matrix is a single number.
 """
 
+from stylezoo.metrics.artifacts import (
+    ClippedShare,
+    ColorfulnessRatio,
+    GridContrast,
+    checkerboard,
+    clipped_share,
+    colorfulness,
+    colorfulness_ratio,
+    grid_contrast,
+)
 from stylezoo.metrics.backbones import AlexNet, ArtInception
 from stylezoo.metrics.base import (
     ContentMetric,
@@ -37,8 +51,10 @@ from stylezoo.metrics.base import (
     MeanMetric,
     MetricKey,
     MetricValue,
+    OutputMetric,
     PairMetric,
     StyleMetric,
+    TransferMetric,
     identify,
     resized,
 )
@@ -58,12 +74,14 @@ from stylezoo.metrics.perceptual import (
     StyleLoss,
     StyleSupremum,
     SupremumCorrelation,
+    TargetContentLoss,
     balanced_style_loss,
     classic_style_loss,
     content_loss,
     style_loss,
     style_supremum,
     supremum_correlation,
+    target_content_loss,
 )
 from stylezoo.metrics.structural import SSIM, GraySSIM, MultiScaleSSIM, gray_ssim, ms_ssim, ssim
 from stylezoo.metrics.temporal import WarpError, homography, warp, warp_error
@@ -82,31 +100,42 @@ __all__ = [
     "ArtInception",
     "BalancedStyleLoss",
     "ClassicStyleLoss",
+    "ClippedShare",
+    "ColorfulnessRatio",
     "ContentLoss",
     "ContentMetric",
     "FeatureMetric",
     "GraySSIM",
+    "GridContrast",
     "HistoGANDistance",
     "ImageMetric",
     "MeanMetric",
     "MetricKey",
     "MetricValue",
     "MultiScaleSSIM",
+    "OutputMetric",
     "PairMetric",
     "StyleLoss",
     "StyleMetric",
     "StyleSupremum",
     "SupremumCorrelation",
+    "TargetContentLoss",
+    "TransferMetric",
     "WarpError",
     "art_fid",
     "balanced_style_loss",
     "cfsd_distance",
+    "checkerboard",
     "classic_style_loss",
+    "clipped_share",
+    "colorfulness",
+    "colorfulness_ratio",
     "content_loss",
     "fid",
     "fid_infinity",
     "frechet_distance",
     "gray_ssim",
+    "grid_contrast",
     "histogan_distance",
     "homography",
     "identify",
@@ -119,6 +148,7 @@ __all__ = [
     "style_loss",
     "style_supremum",
     "supremum_correlation",
+    "target_content_loss",
     "warp",
     "warp_error",
 ]

@@ -132,6 +132,18 @@ def resized(images: Tensor, rule: str) -> Tensor:
     return result
 
 
+def rounded(images: Tensor) -> Tensor:
+    """Clamps and rounds images as 8-bit files store them.
+
+    Args:
+        images: (B, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        The same shape, whole numbers from 0 to 255 in float64.
+    """
+    return (images.double() * 255).round().clamp(0, 255)
+
+
 def identify(backbone: nn.Module | None) -> tuple[str, str]:
     """Returns a network's name and the SHA-256 of its weights.
 
@@ -298,8 +310,63 @@ class ContentMetric(PairMetric):
 
 
 class StyleMetric(PairMetric):
-    """Base class of metrics that compare outputs with styles, whose size may differ; the style itself gets 0."""
+    """Base class of metrics that compare outputs with styles, whose size may differ; the style itself gets 0, or 1 for ratios."""
 
     def update(self, output: Tensor, style: Tensor) -> None:
         """Adds pairs, (B, 3, H, W) and (B, 3, H', W'), RGB in [0, 1]."""
         self._add(self.values(output, style))
+
+
+class TransferMetric(MeanMetric):
+    """Base class of metrics that compare an output with its content and its style at once."""
+
+    def update(self, output: Tensor, content: Tensor, style: Tensor) -> None:
+        """Adds outputs and contents (B, 3, H, W) and styles (B, 3, H', W'), RGB in [0, 1]."""
+        self._add(self.values(output, content, style))
+
+    @torch.no_grad()
+    def values(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        """Computes the value of each output without adding it to the sums.
+
+        Args:
+            output: Outputs (B, 3, H, W), RGB in [0, 1].
+            content: Contents of the same shape.
+            style: Styles (B, 3, H', W'), RGB in [0, 1].
+
+        Returns:
+            (B,).
+
+        Raises:
+            StylezooError: If the numbers of images differ, or contents have another size than outputs.
+        """
+        if not len(output) == len(content) == len(style):
+            raise StylezooError(
+                f"{self.name} compares outputs with their contents and styles, but there are {len(output)} outputs,"
+                f" {len(content)} contents and {len(style)} styles."
+            )
+        if output.shape[-2:] != content.shape[-2:]:
+            sizes = " and ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in (output, content))
+            raise StylezooError(f"{self.name} compares outputs and contents of one size, not {sizes}: resize them.")
+        with torch.autocast(output.device.type, enabled=False):
+            return self._values(*(self._prepare(images) for images in (output, content, style)))
+
+    def _values(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        """The value of each output, (B,), of prepared images."""
+        raise NotImplementedError
+
+
+class OutputMetric(MeanMetric):
+    """Base class of metrics of outputs alone."""
+
+    def update(self, output: Tensor) -> None:
+        """Adds outputs (B, 3, H, W), RGB in [0, 1]."""
+        self._add(self.values(output))
+
+    @torch.no_grad()
+    def values(self, output: Tensor) -> Tensor:
+        """Computes the value of each output (B, 3, H, W) without adding it to the sums; (B,)."""
+        return self._values(self._prepare(output))
+
+    def _values(self, output: Tensor) -> Tensor:
+        """The value of each prepared output, (B,)."""
+        raise NotImplementedError

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchmetrics.functional import pearson_corrcoef
 
 from stylezoo.errors import StylezooError
-from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss
-from stylezoo.metrics.base import ContentMetric, ImageMetric, PairMetric, Setting, StyleMetric
+from stylezoo.losses import CONTENT_LOSSES, STYLE_STATISTICS, gram, gram_raw_loss, mean_std, normalize
+from stylezoo.metrics.base import ContentMetric, ImageMetric, PairMetric, Setting, StyleMetric, TransferMetric
 from stylezoo.vgg import VGG, Features
 
 MICROAST_CONTENT_LAYERS = {"relu4_1": 1 / 2, "relu5_1": 1 / 2}
@@ -79,6 +79,29 @@ def _layer_sum(
 ) -> Tensor:
     """The weighted sum over layers of a measure of two tensors, (B,)."""
     return torch.stack([weight * measure(output[name], reference[name]) for name, weight in layers.items()]).sum(0)
+
+
+def target_content_loss(output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+    """Computes the mean squared error between features of outputs and the target of AdaIN.
+
+    The target has the features of the content, with mean and standard deviation of the style's in each channel. This is
+    the content loss that AdaIN trains with (Huang & Belongie 2017, equations 8 and 12): unlike the distance to the content,
+    it does not count the change of statistics that the style demands.
+
+    Args:
+        output: Features of the outputs, (B, C, H, W).
+        content: Features of the contents, of the same shape.
+        style: Features of the styles, (B, C, H', W').
+
+    Returns:
+        (B,), 0 or more.
+
+    >>> content, style = torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[3.0, 7.0]]]])  # the target is 3 7, the style
+    >>> target_content_loss(torch.tensor([[[[3.0, 5.0]]]]), content, style).round(decimals=3)
+    tensor([2.])
+    """
+    mean, std = mean_std(style)
+    return (output - (normalize(content) * std + mean)).square().mean((1, 2, 3))
 
 
 def classic_style_loss(output: Tensor, style: Tensor) -> Tensor:
@@ -242,6 +265,38 @@ class ContentLoss(FeatureMetric, ContentMetric):
 
     def of_features(self, output: Features, reference: Features) -> Tensor:
         return content_loss(output, reference, self.layers, self.loss)
+
+
+class TargetContentLoss(TransferMetric):
+    """`target_content_loss` at one layer, lower is better.
+
+    Neither baseline gets 0: the unchanged content lacks the statistics of the style, the copied style the content.
+
+    Args:
+        backbone: `stylezoo.vgg.VGG`, or another network that returns named features.
+        layer: Layer of the backbone; AdaIN's is relu4_1.
+        resize: See `stylezoo.metrics.ImageMetric`.
+        images: See `stylezoo.metrics.ImageMetric`.
+    """
+
+    name = "target_content_loss"
+
+    def __init__(
+        self, backbone: nn.Module, layer: str = "relu4_1", resize: str = "native", images: str = "float"
+    ) -> None:
+        super().__init__(backbone, resize, images)
+        self.layers = {layer: 1.0}
+
+    def settings(self) -> dict[str, Setting]:
+        return {"layer": next(iter(self.layers))}
+
+    def of_features(self, output: Features, content: Features, style: Features) -> Tensor:
+        """Computes the value of each output, (B,), from features of the layer."""
+        (layer,) = self.layers
+        return target_content_loss(output[layer], content[layer], style[layer])
+
+    def _values(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        return self.of_features(*(self.backbone(images, self.layers) for images in (output, content, style)))
 
 
 class StyleLoss(FeatureMetric, StyleMetric):

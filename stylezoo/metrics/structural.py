@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from stylezoo.metrics.base import ContentMetric
+from stylezoo.metrics.base import ContentMetric, rounded
 
 
 def ssim(output: Tensor, content: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def gray8(images: Tensor) -> Tensor:
     >>> gray8(Tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1))
     tensor([[[151.]]], dtype=torch.float64)
     """
-    red, green, blue = (images.double() * 255).round().clamp(0, 255).unbind(1)
+    red, green, blue = rounded(images).unbind(1)
     return ((9798 * red + 19235 * green + 3735 * blue + 16384) / 32768).floor()  # BT.601 in 15-bit fixed point
 
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from stylezoo.errors import StylezooError
 from stylezoo.images import grid
+from stylezoo.metrics import checkerboard
 from stylezoo.module import StyleModel
 from stylezoo.studies.base import Row, StudyResult, new_figure, study
 from stylezoo.studies.material import device
@@ -18,51 +18,6 @@ from stylezoo.studies.setups import TrainingSetup
 UPSAMPLING = ("nearest", "transposed", "subpixel")
 PERIODS = (2, 4)  # pixels: the last of the two enlargements leaves traces of period 2, the one before it of period 4
 BORDER = 8  # pixels at each side that depend on padding
-
-
-def checkerboard(images: Tensor) -> dict[int, float]:
-    """Computes how far the checkerboard frequencies stand out of the spectrum of images.
-
-    The power at frequencies whose coordinates are 0, 1/4 or 1/2 cycles per pixel (multiples of half the Nyquist
-    frequency; a pattern that repeats every 2 or 4 pixels has power nowhere else) is divided by the mean power of their
-    neighbors 3 to 7 bins away along the same row or column of the spectrum. Images and channels are averaged before,
-    frequencies (as dB) after. A Hann window suppresses the borders, whose cross in the spectrum runs through these
-    frequencies.
-
-    Args:
-        images: (N, 3, H, W), H and W at least 64; they are cut to a multiple of 4.
-
-    Returns:
-        {period in pixels: dB}; 0 dB means no checkerboard. Period 2: frequencies of 0 and 1/2 only. Period 4: those with
-        1/4 in them.
-
-    Raises:
-        StylezooError: If the images are too small to tell neighboring frequencies apart.
-    """
-    height, width = (side // 4 * 4 for side in images.shape[-2:])
-    if min(height, width) < 64:
-        raise StylezooError(f"A spectrum of {width} x {height} pixels is too coarse: 64 x 64 are needed.")
-    images = images[..., :height, :width].double()
-    window = torch.outer(*(torch.hann_window(side, dtype=torch.float64) for side in (height, width)))
-    centered = images - images.mean((-2, -1), keepdim=True)
-    power = torch.fft.fft2(centered * window).abs().square().mean((0, 1))  # (H, W)
-    found: dict[int, list[float]] = {period: [] for period in PERIODS}
-    for u in range(4):
-        for v in range(4):
-            if (u, v) == (0, 0):
-                continue
-            row, column = u * height // 4, v * width // 4
-            neighbors = []
-            for distance in (*range(-7, -2), *range(3, 8)):
-                # On an axis only its own neighbors count: edges along rows and columns make both axes bright.
-                if u == 0 or v != 0:
-                    neighbors.append(power[row, (column + distance) % width])
-                if v == 0 or u != 0:
-                    neighbors.append(power[(row + distance) % height, column])
-            background = torch.stack(neighbors).mean().clamp_min(1e-30)
-            decibels = 10 * torch.log10((power[row, column] / background).clamp_min(1e-30))
-            found[2 if u % 2 == v % 2 == 0 else 4].append(decibels.item())
-    return {period: sum(values) / len(values) for period, values in found.items()}
 
 
 @study(

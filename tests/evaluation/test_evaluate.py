@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import inspect
 import json
 import os
 import signal
@@ -19,16 +20,18 @@ from conftest import ROOT, thin_model
 from torch import Tensor, nn
 
 import stylezoo
+from stylezoo import commands
 from stylezoo.cli import main
+from stylezoo.data import Folder
 from stylezoo.data.stream import Framing
 from stylezoo.evaluation import evaluate
-from stylezoo.evaluation.measurement import DEFAULT_METRICS, METRICS, MetricNetworks
+from stylezoo.evaluation.measurement import ARTIFACT_METRICS, DEFAULT_METRICS, METRICS, MetricNetworks
 from stylezoo.evaluation.runner import EvaluationModule
+from stylezoo.evaluation.statistics import bootstrap, pair_ratios
 from stylezoo.evaluation.store import (
     IDENTITY_BASELINE,
     STYLE_COPY_BASELINE,
     Score,
-    bootstrap,
     part_path,
     read_settings,
     scores,
@@ -151,6 +154,99 @@ def test_summary(done: Path) -> None:
     assert [score.value.value for score in scores(done)] == [float(row["mean"]) for row in summary]
 
 
+def test_medians_and_ratios(models: list[Path], folders: dict[str, Path], done: Path, tmp_path: Path) -> None:
+    """Of the values per pair, by hand; the folder keeps its reference, and another one can be asked for at any time."""
+    out = tmp_path / "out"
+    summary = evaluate(models, **folders, output=out, reference="adain", **SMALL)
+    values = {name: rows(out / f"{name}.csv") for name in ("adain", "microast")}
+    shown = {(row["model"], row["metric"]): row for row in rows(out / "summary.csv")}
+    for metric in DEFAULT_METRICS:
+        own, other = (np.array([float(row[metric]) for row in values[name]]) for name in ("microast", "adain"))
+        row = shown["microast", metric]
+        assert row["reference"] == "adain" and row["ratio_n"] == "12"
+        assert float(row["median"]) == pytest.approx(np.median(own))
+        low, high = (
+            sorted(own)[1:3],
+            sorted(own)[9:11],
+        )  # of 12 values the 10th percentile is 0.1 * 11 places from the first
+        assert float(row["p10"]) == pytest.approx(low[0] + 0.1 * (low[1] - low[0]))
+        assert float(row["p90"]) == pytest.approx(high[0] + 0.9 * (high[1] - high[0]))
+        assert float(row["ratio_median"]) == pytest.approx(np.median(own / other))
+        assert float(row["ratio_p90"]) == pytest.approx(np.quantile(own / other, 0.9))
+        assert float(row["ratio_of_means"]) == pytest.approx(own.mean() / other.mean())
+        for name in ("adain", IDENTITY_BASELINE, STYLE_COPY_BASELINE):
+            assert shown[name, metric]["ratio_median"] == shown[name, metric]["reference"] == ""
+    text = (out / "summary.md").read_text()
+    assert "Values divided by those of adain, pair by pair: median" in text and text.count("| microast | ") == 3
+    assert evaluate(models[:1], **folders, output=out, **SMALL) == summary
+    turned = evaluate(models, **folders, output=out, reference="microast", **SMALL)
+    assert {score.model for score in turned if score.ratio is not None} == {"adain"}
+    assert {score.model for score in scores(done) if score.ratio is not None} == set()
+
+
+def test_folders_without_medians_are_read(done: Path, tmp_path: Path) -> None:
+    """What an earlier version has written has neither a split nor a reference in its settings."""
+    for path in done.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((done / "settings.json").read_text())
+    del settings["protocol"]["split"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert scores(tmp_path) == scores(done)
+    settings["reference"] = "microast"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert {score.ratio.reference for score in scores(tmp_path) if score.ratio is not None} == {"microast"}
+
+
+def test_ratios_leave_pairs_out() -> None:
+    """Those on which a value is missing, or the reference 0."""
+    own, other = np.array([1.0, 4.0, 9.0, np.nan, 5.0]), np.array([1.0, 2.0, 0.0, 1.0, np.inf])
+    ratio = pair_ratios(own, other)
+    assert (ratio.spread.n, ratio.spread.median, ratio.of_means) == (2, 1.5, pytest.approx(5 / 3))
+    none = pair_ratios(np.array([1.0]), np.array([0.0]))
+    assert none.spread.n == 0 and np.isnan(none.of_means) and np.isnan(none.spread.median)
+
+
+def test_what_losses_miss(folders: dict[str, Path], models: list[Path], tmp_path: Path) -> None:
+    """The metrics of artifacts and AdaIN's target, each again from single images; better is said for each."""
+    names = ["target_content_loss", *ARTIFACT_METRICS]
+    evaluate(models[:1], **folders, output=tmp_path / "out", metrics=names, pairs=4, **SMALL)
+    network = stylezoo.load_model(models[0])
+    metrics = {name: METRICS[name](MetricNetworks("vgg19_random/8", None)) for name in names}
+    for row in rows(tmp_path / "out" / "adain.csv")[::2]:
+        content, style = (framed(folders[side] / row[side])[None] for side in ("content", "style"))
+        output = Stylizer(network, [style])(content)
+        images = {"output": output, "content": content, "style": style, "reference": style}
+        for name, metric in metrics.items():
+            wanted = {key: images[key] for key in inspect.signature(metric.values).parameters}
+            assert float(row[name]) == pytest.approx(float(metric.values(**wanted)), rel=1e-4), name
+    better = {row["metric"]: row["better"] for row in rows(tmp_path / "out" / "summary.csv")}
+    assert better == {**dict.fromkeys(names, "lower"), "colorfulness_ratio": "near 1"}
+    assert "colorfulness_ratio →1" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_no_training_image_is_in_the_held_out_splits(pictures: Path, tmp_path: Path) -> None:
+    """The images of a split are those that `Folder`, with which models are trained, keeps out of training."""
+    data = Folder(str(pictures))
+    names = {split: {path.name for path in data.files(split)} for split in ("train", "val", "test")}
+    options = {**SMALL, "content": pictures, "style": pictures, "metrics": ["ssim"], "split": ["val", "test"]}
+    evaluate([], **options, output=tmp_path / "held")
+    used = {image for row in rows(tmp_path / "held" / "pairs.csv") for image in row.values()}
+    assert used == names["val"] | names["test"] and not used & names["train"] and names["train"]
+    assert "of the splits val and test" in (tmp_path / "held" / "summary.md").read_text()
+    with pytest.raises(ValueError, match=r"split \(\['val', 'test'\], now None\)"):
+        evaluate([], **{**options, "split": None}, output=tmp_path / "held")
+
+    single = thin_model("johnson", style_name=min(names["train"]).partition(".")[0])
+    (tmp_path / "style").mkdir()
+    (style,) = (path for path in pictures.iterdir() if path.stem == single.styles[0])
+    (tmp_path / "style" / style.name).write_bytes(style.read_bytes())
+    evaluate({"single": single}, **{**options, "style": tmp_path / "style"}, output=tmp_path / "single")
+    pairs = rows(tmp_path / "single" / "pairs.csv")  # its style is not held out, contents are
+    assert {row["content"] for row in pairs} == used and {row["style"] for row in pairs} == {style.name}
+    with pytest.raises(ValueError, match="has 1 images, too few to hold any out of training: leave split out"):
+        evaluate([], **{**options, "style": tmp_path / "style"}, output=tmp_path / "few")
+
+
 def test_bootstrap() -> None:
     """Close to the normal interval where that holds, and the same in every run; a constant column has no width."""
     column = np.random.default_rng(1).normal(5, 2, 400)
@@ -258,7 +354,7 @@ def test_two_processes_give_the_bits_of_one(
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("microast") == 1 and "0.0" in run.stdout  # one process prints
+    assert run.stdout.count("microast") == 2 and "0.0" in run.stdout  # one process prints
     assert files(tmp_path) == files(done)
 
 
@@ -518,6 +614,9 @@ def test_mistakes(models: list[Path], folders: dict[str, Path], tmp_path: Path) 
         ({"num_workers": -1}, "num_workers must be 0 or more, not -1"),
         ({"metrics": []}, "There is no metric given: choose from content_loss"),
         ({"format": "xls"}, "format must be 'csv' or 'parquet', got 'xls'"),
+        ({"reference": "adian"}, "There is no model 'adian': did you mean 'adain'?"),
+        ({"split": ["vol"]}, "split must be 'train', 'val' or 'test', got 'vol'"),
+        ({"split": []}, "There is no split given: choose from val, test and train"),
         ({"precision": "8"}, "precision must be '32-true', '16-mixed' or 'bf16-mixed', got '8'"),
         ({"accelerator": "nonsense"}, "These do not work on this machine (accelerator nonsense"),
         ({"strategy": "nonsense"}, "These do not work on this machine (accelerator cpu, devices 1, strategy nonsense"),
@@ -553,11 +652,21 @@ def test_command(
 ) -> None:
     words = [word for name, value in {**SMALL, **folders}.items() for word in (f"--{name}", str(value))]
     output = ["--output", str(tmp_path / "out"), "--pairs", "4", "--metrics", "ssim", "style_loss"]
-    main(["evaluate", "--models", str(models[0]), f"again={models[0]}", *words, *output])
+    main(["evaluate", "--models", str(models[0]), f"again={models[0]}", *words, *output, "--reference", "adain"])
     lines = capsys.readouterr().out.splitlines()
-    shown = {line.split("  ")[0]: line.split()[-6:] for line in lines}
+    parts = [*(number for number, line in enumerate(lines) if line.endswith(":")), len(lines)]
+    assert [lines[number].split(" over")[0].split(",")[0] for number in parts[:3]] == [
+        "Means",
+        "Medians",
+        "Values divided by those of adain",
+    ]
+    assert any(line.split() == ["again", *["1", "[1,", "1]", "(1)"] * 2] for line in lines)
+    shown = {line.split("  ")[0]: line.split()[-6:] for line in lines[parts[0] : parts[1]]}
     assert shown["adain"] == shown["again"] and {IDENTITY_BASELINE, STYLE_COPY_BASELINE} <= shown.keys()
     assert any("summary.md" in line for line in lines)
+    commands._print_wide_table(["model", "a", "b"], [["x", "1" * 30, "2" * 30]], 50)
+    wide = capsys.readouterr().out
+    assert max(map(len, wide.splitlines())) <= 50 and wide.count("model") == 2 and "1" * 30 in wide and "2" * 30 in wide
     with pytest.raises(SystemExit, match="1"):
         main(["evaluate", "--models", str(models[0]), *words, *output, "--seed", "1"])
     said = capsys.readouterr().err.strip()
@@ -587,12 +696,13 @@ def test_format_of_the_folder(done: Path) -> None:
     """The names that committed folders of results have do not change."""
     settings = json.loads((done / "settings.json").read_text())
     assert [*settings] == ["format", "content", "style", "protocol", "metrics", "models"]
-    words = ["pairs", "seed", "size", "crop", "batch_size", "precision", "device", "pictures"]
+    words = ["pairs", "seed", "size", "crop", "batch_size", "precision", "split", "device", "pictures"]
     assert [*settings["protocol"]] == words
     key = settings["metrics"]["style_loss"]["key"]
     assert [*key] == ["metric", "backbone", "sha256", "resize", "pictures", "settings"] and key["pictures"] == "float"
     columns = ["model", "metric", "mean", "low", "high", "n", "better"]
-    columns += ["backbone", "sha256", "resize", "pictures", "settings"]
+    columns += ["backbone", "sha256", "resize", "pictures", "settings", "median", "p10", "p90"]
+    columns += ["reference", "ratio_median", "ratio_p10", "ratio_p90", "ratio_of_means", "ratio_n"]
     assert [*rows(done / "summary.csv")[0]] == columns
     assert {path.stem for path in done.glob("*.csv")} == {
         *("content_unchanged", "style_copied", "adain", "microast", "pairs", "summary")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stylezoo.metrics.artifacts import ClippedShare, ColorfulnessRatio, GridContrast
 from stylezoo.metrics.backbones import AlexNet
 from stylezoo.metrics.base import ImageMetric
 from stylezoo.metrics.cfsd import CFSD
@@ -22,6 +23,7 @@ from stylezoo.metrics.perceptual import (
     StyleLoss,
     StyleSupremum,
     SupremumCorrelation,
+    TargetContentLoss,
 )
 from stylezoo.metrics.structural import SSIM, GraySSIM, MultiScaleSSIM
 from stylezoo.metrics.temporal import WarpError
@@ -64,6 +66,11 @@ METRICS: dict[str, Callable[[AlexNet], ImageMetric]] = {
     "art_fid": lambda alex: ArtFID(POOL, LPIPS(alex), dimensions=48),
     "art_fid_inf": lambda alex: ArtFID(POOL, ContentLoss(THIN), "art_fid_inf", dimensions=48),
     "warp": lambda _: WarpError(),
+    "target": lambda _: TargetContentLoss(THIN),
+    "grid_2": lambda _: GridContrast(2),
+    "grid_8": lambda _: GridContrast(8),
+    "colorfulness": lambda _: ColorfulnessRatio(),
+    "clipped": lambda _: ClippedShare(),
 }
 
 OF_CONTENT = ("content", "content_normalized", "lpips", "cfsd", "ssim", "ms_ssim", "gray_ssim")

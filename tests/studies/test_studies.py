@@ -26,11 +26,12 @@ from stylezoo.cli import main
 from stylezoo.commands import COMMANDS
 from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
+from stylezoo.metrics import checkerboard
 from stylezoo.studies.base import COMMON_SETTINGS, RANGES, Setting, Study, StudyResult, as_latex, command, write
 from stylezoo.studies.material import Material, encoder_by_its_name
 from stylezoo.studies.pairs import product_pairs, random_pairs
 from stylezoo.studies.style_interpolation import bilinear
-from stylezoo.studies.upsampling_checkerboard import added, checkerboard
+from stylezoo.studies.upsampling_checkerboard import added
 
 PAIRED = {"steps": 2, "crop": 32, "size": 48, "batch_size": 2, "encoder": "vgg19_random/8"}
 SINGLE = {"steps": 2, "batch_size": 2, "images": 2, "width": 0.125, "encoder": "vgg16_random/8"}
