@@ -116,6 +116,24 @@ class StyleAttention(nn.Module):
         return result
 
 
+def widened(channels: int, wanted: int) -> nn.Module:
+    """Returns what gives features the number of channels of others they are added to.
+
+    In papers both have 512, and nothing is done. At relu5_1 the thin encoder has half the channels of its relu4_1: there a 1x1
+    convolution adds channels, which are empty at first.
+
+    Args:
+        channels: Number of channels.
+        wanted: Number of channels of the result.
+    """
+    if channels == wanted:
+        return nn.Identity()
+    conv = nn.Conv2d(channels, wanted, 1)
+    nn.init.dirac_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, *, heads: int = 1, scale: float | None = None, dropout: float = 0.0
 ) -> Tensor:

@@ -13,6 +13,7 @@ from conftest import Case, shared
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import stylezoo
 from stylezoo import vgg, weights
 from stylezoo.vgg import VGG, canonical, conv_names
 
@@ -257,3 +258,17 @@ def test_a_thin_encoder_is_the_slim_one_without_its_maps() -> None:
     mapped = torch.relu(slim.maps["conv3_1"](features["relu3_1"]))
     torch.testing.assert_close(mapped, slim(image, ["relu3_1"])["relu3_1"])
     assert thin.continued(features["relu3_1"], "relu3_1", ["conv4_1"])["conv4_1"].equal(features["conv4_1"])
+
+
+@pytest.mark.parametrize(
+    "name", ["adain", "efdm", "linear_transfer", "multi_level_adain", "multi_level_attention", "sanet"]
+)
+def test_systems_work_with_the_thin_encoder(name: str) -> None:
+    """Also those that add features of relu4_1 and relu5_1, whose numbers of channels differ."""
+    torch.manual_seed(0)
+    model = stylezoo.create_model(name, encoder="vgg19_thin")
+    content, style = torch.rand(1, 3, 72, 88), torch.rand(1, 3, 64, 64)
+    assert model(content, style).shape == content.shape
+    wide = stylezoo.create_model(name, encoder="vgg19_slim")
+    trained = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (model, wide)]
+    assert trained[0] < (0.3 if name != "linear_transfer" else 0.9) * trained[1]

@@ -42,6 +42,7 @@ from stylezoo.layers import (
     imagenet_normalized,
     imagenet_restored,
     upsample_nearest,
+    widened,
 )
 from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms, normalize
 from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
@@ -91,6 +92,7 @@ class Network(nn.Module):
         super().__init__()
         self.att1 = StyleAttention(channels["relu4_1"], norm=_normalize)
         self.att2 = StyleAttention(channels["relu5_1"], norm=_normalize)
+        self.widen = widened(channels["relu5_1"], channels["relu4_1"])
         self.decoder = Decoder(channels)
 
     def encode(self, style: Features) -> StyleCode:
@@ -102,7 +104,7 @@ class Network(nn.Module):
     def merge(self, content: Features, code: StyleCode) -> Tensor:
         """The attended features of both levels, (B, C, H/8, W/8)."""
         shallow: Tensor = self.att1(content["relu4_1"], code["key4"], code["value4"])
-        deep: Tensor = self.att2(content["relu5_1"], code["key5"], code["value5"])
+        deep: Tensor = self.widen(self.att2(content["relu5_1"], code["key5"], code["value5"]))
         return shallow + upsample_nearest(deep)[..., : shallow.shape[-2], : shallow.shape[-1]]
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import MirroredDecoder, StyleAttention
+from stylezoo.layers import MirroredDecoder, StyleAttention, widened
 from stylezoo.losses import PerceptualLoss, identity_losses, identity_terms
 from stylezoo.module import Blend, FeaturePair, StyleCode, StyleModel
 from stylezoo.registry import register
@@ -41,12 +41,18 @@ ATTENDED = ("relu4_1", "relu5_1")
 
 
 class Transform(nn.Module):
-    """The two attention levels and the convolution that merges them. 4,461,056 parameters at VGG's widths."""
+    """The two attention levels and the convolution that merges them. 4,461,056 parameters at VGG's widths.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: Of relu4_1.
+        deep_channels: Of relu5_1.
+    """
+
+    def __init__(self, channels: int, deep_channels: int) -> None:
         super().__init__()
         self.sanet4_1 = StyleAttention(channels)
-        self.sanet5_1 = StyleAttention(channels)
+        self.sanet5_1 = StyleAttention(deep_channels)
+        self.widen = widened(deep_channels, channels)
         self.merge_conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
 
     def encode(self, style: Features) -> StyleCode:
@@ -58,7 +64,7 @@ class Transform(nn.Module):
     def forward(self, content: Features, code: StyleCode) -> Tensor:
         """Merged features (B, C, H/8, W/8)."""
         shallow = self.sanet4_1(content["relu4_1"], code["key4"], code["value4"])
-        deep = self.sanet5_1(content["relu5_1"], code["key5"], code["value5"])
+        deep = self.widen(self.sanet5_1(content["relu5_1"], code["key5"], code["value5"]))
         deep = F.interpolate(deep, scale_factor=2, mode="nearest")[..., : shallow.shape[-2], : shallow.shape[-1]]
         merged: Tensor = self.merge_conv(shallow + deep)
         return merged
@@ -89,7 +95,7 @@ class SANet(StyleModel):
     ) -> None:
         super().__init__()
         self.encoder = VGG(encoder, encoder_weights, last="relu5_1")
-        self.transform = Transform(self.encoder.channels["relu4_1"])
+        self.transform = Transform(*(self.encoder.channels[layer] for layer in ATTENDED))
         self.decoder = MirroredDecoder(self.encoder.channels)
         self.perceptual = PerceptualLoss(
             dict.fromkeys(ATTENDED, 1.0), style_layers, content_loss="normalized", style_loss=style_loss
