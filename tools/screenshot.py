@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from io import BytesIO
 from pathlib import Path
 
 from jsonargparse import auto_cli
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from stylezoo.demo.backend import Backend
 from stylezoo.demo.page import launch
-from stylezoo.images import write_image
+from stylezoo.images import read_image, write_image
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars")
 
@@ -47,8 +45,9 @@ def main(
     backend.default = model
 
     page = launch(backend)
+    profile = tempfile.mkdtemp()
     options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={tempfile.mkdtemp()}"):
+    for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={profile}"):
         options.add_argument(flag)
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
@@ -62,8 +61,8 @@ def main(
         browser.find_element(By.ID, "stylize").click()
         wait.until(lambda _: browser.find_element(By.ID, "notes").text)
         browser.execute_script("window.scrollTo(0, 0)")
-        with Image.open(BytesIO(browser.get_screenshot_as_png())) as image:
-            write_image(image.convert("RGB"), output)
+        browser.save_screenshot(f"{profile}/page.png")
+        write_image(read_image(f"{profile}/page.png"), output)
     finally:
         browser.quit()
         page.close()

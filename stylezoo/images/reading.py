@@ -191,7 +191,17 @@ def parsed(file: BinaryIO, name: str) -> Image.Image:
     with _pillows_limit(None):
         image = Image.open(file, formats=readable_formats())
     _scale_transparent_value(image)
+    _as_stored(image)
     return image
+
+
+def _as_stored(image: Image.Image) -> None:
+    """Lets Pillow before 13 read an uncompressed TIFF in YCbCr, which it takes for RGB with a fourth byte."""
+    if not isinstance(image, TiffImageFile) or image.mode != "RGB" or image.tag_v2.get(_PHOTOMETRIC) != _YCBCR:
+        return
+    if all(tile.codec_name == "raw" and isinstance(tile.args, tuple) for tile in image.tile):
+        image._mode = "YCbCr"
+        image.tile = [tile._replace(args=("YCbCr", *tile.args[1:])) for tile in image.tile]  # type: ignore[index]
 
 
 def open_animation(file: BinaryIO, name: str) -> Image.Image:
@@ -313,7 +323,7 @@ def _is_thumbnail(image: TiffImageFile, page: int) -> bool:
     return bool(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1)
 
 
-_NEW_SUBFILE_TYPE = 254
+_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _YCBCR = 254, 262, 6
 
 
 def list_images(
