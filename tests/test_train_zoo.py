@@ -20,7 +20,7 @@ zoo = load_module("train_zoo", ROOT / "tools" / "train_zoo.py")
 
 
 def turn(run, distance, seconds=3600):
-    return {"run": run, "distance": str(distance), "seconds": str(seconds)}
+    return {"run": run, "distance": str(distance), "seconds": str(seconds), "last_step": "5"}
 
 
 def run_of(name="a", **entry):
@@ -39,6 +39,13 @@ def run_of(name="a", **entry):
 )
 def test_the_next_turn_goes_to_what_is_furthest_from_its_target(log, expected):
     assert zoo.next_run([run_of("other"), run_of("urgent", priority=2)], log).name == expected
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from():
+    first = run_of("first", pretraining={"steps": 10, "options": {}})
+    runs = [first, run_of("second", priority=9, start="first"), run_of("third", start="third")]
+    names = [zoo.next_run(runs, [{**turn("first", 9.0, 60), "last_step": str(step)}]).name for step in (9, 10)]
+    assert names == ["first", "second"]
 
 
 def test_a_turn_resumes_the_newest_checkpoint(tmp_path):

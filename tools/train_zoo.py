@@ -50,7 +50,7 @@ class Run:
         priority: Weight in the choice of the next turn.
         seconds: Length of a turn.
         target: Largest ratios of losses to those of the reference model, by metric.
-        start: Model whose weights the first turn starts from.
+        start: Model whose weights the first turn starts from, or another run, whose checkpoint it waits for.
         pretraining: ``steps`` and further ``options`` of the first so many steps, such as a teacher.
     """
 
@@ -71,7 +71,17 @@ class Run:
 
 
 def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
-    """Returns the run that is furthest from its target: priority * log(distance) / (1 + hours)."""
+    """Returns the run that is furthest from its target: priority * log(distance) / (1 + hours).
+
+    A run that starts from another one waits until that has had its pretraining.
+    """
+    steps = {row["run"]: int(row["last_step"]) for row in log}
+    waits_for = {run.name: run.pretraining.get("steps", 1) for run in runs}
+
+    def is_ready(run: Run) -> bool:
+        if run.name in steps or run.start == run.name or run.start not in waits_for:
+            return True
+        return steps.get(run.start, 0) >= waits_for[run.start]
 
     def gain(run: Run) -> float:
         turns = [row for row in log if row["run"] == run.name]
@@ -79,7 +89,7 @@ def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
         distance = float(turns[-1]["distance"]) if turns else UNMEASURED
         return run.priority * max(math.log(distance), 0.01) / (1 + hours)  # what reached its target still gets turns
 
-    return max(runs, key=gain)
+    return max(filter(is_ready, runs), key=gain)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -113,7 +123,7 @@ def command_of(run: Run, folder: Path, overlays: list[str], checkpoint: Path | N
     if checkpoint is not None:
         words += ["--ckpt_path", str(checkpoint)]
     elif run.start is not None:
-        words += ["--start", run.start]
+        words += ["--start", str(newest_checkpoint(folder / run.start) or run.start)]
     return words
 
 
