@@ -1,11 +1,17 @@
-"""The recipe of docs/augmentation.md: a small classifier that is trained on generated images, with and without `RandomStylize`.
+"""The recipe of docs/augmentation.md: a small classifier that is trained on images with a misleading texture, with and without `RandomStylize`.
 
-    python benchmarks/robustness.py --output robustness.csv
+    python benchmarks/robustness.py --output docs/robustness.csv --picture docs/pictures/robustness.jpg
 
-The classes are shapes. Four of five training images of a class have its texture, too, which is easier to learn than the shape: a
-network that is trained on them recognizes the texture (Geirhos et al. 2019, arXiv:1811.12231). Three sets of test images tell what
-it has learned: ``same`` has the textures of the classes, ``swapped`` gives each shape the texture of another class, and ``noisy``
-adds Gaussian noise to ``same``. Each network is trained with several seeds; the table has means and standard deviations.
+The classes are shapes. In the training images each class has a fine texture of its own, too, which is easier to learn than the shape:
+a network that is trained on them recognizes the texture (Geirhos et al. 2019, arXiv:1811.12231). Three sets of test images tell what
+it has learned: ``same`` has the textures of the classes, ``swapped`` gives each shape the texture of another class (a cue
+conflict), and ``noisy`` adds Gaussian noise to ``same``. The column ``swapped: texture`` has the share of cue conflicts that are
+classified by texture.
+
+Each augmentation is applied several times to each training image before the training, and each epoch draws one of the results, as with
+a data set of ``stylize-dataset --per_image``. Each network has training images, augmentations, and a start of its own; all have the
+same test images. The table has means and standard deviations over the networks. ``--images_seed`` chooses all images: the settings
+were chosen with those of another seed than the default.
 """
 
 from __future__ import annotations
@@ -14,7 +20,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
+from typing import NamedTuple
 
 import torch
 from jsonargparse import auto_cli
@@ -22,10 +29,16 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from stylezoo.data.synthetic import draw
-from stylezoo.studies.base import as_csv
+from stylezoo.files import replacing
+from stylezoo.images import write_image
+from stylezoo.images.tensors import grid
+from stylezoo.studies.base import Row, as_csv
 from stylezoo.transforms import RandomStylize
 
 CLASSES = 4
+
+Augmentation = Callable[[Tensor], Tensor]
+"""Returns a batch of images (B, 3, H, W) augmented, each image by draws of its own."""
 
 
 @dataclass
@@ -34,33 +47,47 @@ class Options:
 
     Attributes:
         output: The CSV file to write.
+        picture: An image file to write: training images, their stylized versions, and cue conflicts.
         model: Weights of the stylization.
         styles: Number of styles, which are procedural paintings.
-        p: Probability with which a training image is stylized.
+        p: Probability with which a training image is blurred or stylized; ColorJitter changes all.
         alpha: Smallest and largest strength of the style.
+        versions: Results of the augmentation for each training image.
         size: Side of the images in pixels.
         train: Number of training images.
         test: Number of images in each test set.
         batch: Images per step.
         epochs: Passes over the training images.
-        seeds: Number of networks per way of training.
+        seeds: Number of networks per augmentation.
+        images_seed: Seed of the images, training and test.
         agreement: Share of the training images whose texture is that of their class; the others have that of another one.
         threads: Number of threads; 0 for PyTorch's own choice.
     """
 
     output: Path
-    model: str = "adain.slim"
+    picture: Path | None = None
+    model: str = "microast.wikiart"
     styles: int = 32
     p: float = 0.9
     alpha: tuple[float, float] = (0.5, 1.0)
-    size: int = 64
-    train: int = 384
-    test: int = 256
+    versions: int = 3
+    size: int = 96
+    train: int = 320
+    test: int = 400
     batch: int = 32
-    epochs: int = 8
-    seeds: int = 2
-    agreement: float = 0.8
+    epochs: int = 12
+    seeds: int = 4
+    images_seed: int = 1
+    agreement: float = 1.0
     threads: int = 1
+
+
+class Images(NamedTuple):
+    """Images (B, 3, H, W) in [0, 1], and the numbers of their shapes, which are the classes, and of their textures (B)."""
+
+    pixels: Tensor
+    shapes: Tensor
+    textures: Tensor
 
 
 def shape(kind: int, x: Tensor, y: Tensor) -> Tensor:
@@ -75,67 +102,89 @@ def shape(kind: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def texture(kind: int, x: Tensor, y: Tensor) -> Tensor:
-    """Returns a texture (H, W) in [0, 1]: stripes across, stripes down, dots or rings."""
-    waves = (
-        torch.sin(44 * x),
-        torch.sin(44 * y),
-        torch.sin(36 * x) * torch.sin(36 * y),
-        torch.sin(44 * torch.hypot(x, y)),
-    )
-    return 0.5 + 0.5 * waves[kind]
+    """Returns a texture (H, W) in [-1, 1] of period 0.1: stripes down, stripes across, a checkerboard or rings."""
+    across, down, around = (torch.sin(20 * math.pi * position) for position in (x, y, torch.hypot(x, y)))
+    if kind == 2:
+        return torch.sin(16 * math.pi * x) * torch.sin(16 * math.pi * y)
+    return (across, down, across, around)[kind]
 
 
-def images(count: int, size: int, seed: int, *, swapped: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Draws images (count, 3, size, size) in [0, 1] and their classes (count).
+def images(count: int, size: int, seed: int, *, swapped: float = 0.0) -> Images:
+    """Draws images of one shape each, which is darker or lighter than the ground and has a fine texture.
 
     Args:
         count: Number of images.
         size: Side in pixels.
-        seed: Seed of shapes, places, angles and colors.
+        seed: Seed of shapes, places, angles, colors and textures.
         swapped: Share of the images whose shape has the texture of another class.
     """
     generator = torch.Generator().manual_seed(seed)
     axis = torch.linspace(-1, 1, size)
-    classes = torch.arange(count) % CLASSES
+    shapes = torch.arange(count) % CLASSES
     others = torch.rand(count, generator=generator) < swapped
-    textures = (classes + others * torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
+    textures = (shapes + others * torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
     drawn = []
-    for label, pattern in zip(classes.tolist(), textures.tolist(), strict=True):
-        angle, scale, left, top = torch.rand(4, generator=generator).tolist()
-        angle, scale = (angle - 0.5) * math.pi / 3, 1.1 + 0.5 * scale
-        y, x = torch.meshgrid(axis - 0.4 * (top - 0.5), axis - 0.4 * (left - 0.5), indexing="ij")
-        x, y = scale * (math.cos(angle) * x - math.sin(angle) * y), scale * (math.sin(angle) * x + math.cos(angle) * y)
-        dark, light, ground = torch.rand(3, 3, 1, 1, generator=generator)
-        inside = texture(pattern, x, y)
-        surface = 0.5 * dark * (1 - inside) + (0.5 + 0.5 * light) * inside
-        drawn.append(torch.where(shape(label, x, y), surface, 0.3 + 0.4 * ground))
+    for kind, pattern in zip(shapes.tolist(), textures.tolist(), strict=True):
+        turn, scale, left, top, contrast, depth, period = torch.rand(7, generator=generator).tolist()
+        angle, scale, period = (turn - 0.5) * math.pi / 4, 1.05 + 0.4 * scale, 0.85 + 0.3 * period
+        y, x = torch.meshgrid(axis - 0.5 * (top - 0.5), axis - 0.5 * (left - 0.5), indexing="ij")
+        x, y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
+        half = (0.175 + 0.075 * contrast) * (1 if torch.rand((), generator=generator) < 0.5 else -1)
+        ground, body, tint = 0.24 * torch.rand(3, 3, 1, 1, generator=generator) - 0.12
+        waves = (0.12 + 0.08 * depth + tint / 2) * texture(pattern, x / period, y / period)
+        drawn.append(torch.where(shape(kind, scale * x, scale * y), 0.5 + half + body + waves, 0.5 - half + ground))
     noise = 0.03 * torch.randn(count, 3, size, size, generator=generator)
-    return (torch.stack(drawn) + noise).clamp(0, 1), classes
+    return Images((torch.stack(drawn) + noise).clamp(0, 1), shapes, textures)
+
+
+def training_images(seed: int, options: Options) -> Images:
+    """Draws the training images of a network."""
+    disagreement = 1 - options.agreement
+    return images(options.train, options.size, 1000 * options.images_seed + seed + 1, swapped=disagreement)
 
 
 def classifier() -> nn.Sequential:
-    """Returns a network of three convolutions."""
+    """Returns a network of four convolutions."""
     layers: list[nn.Module] = []
-    for wide, channels in ((3, 24), (24, 48), (48, 96)):
-        layers += [nn.Conv2d(wide, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * 96, CLASSES))
+    for stride, wide, channels in ((2, 3, 16), (1, 16, 32), (1, 32, 64), (1, 64, 64)):
+        layers += [nn.Conv2d(wide, channels, 3, stride, 1), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(9 * 64, CLASSES))
 
 
-def trained(augment: Callable[[Tensor], Tensor], seed: int, options: Options) -> nn.Module:
-    """Trains a network on images that are drawn for this seed."""
+def augmentations(options: Options) -> dict[str, Augmentation]:
+    """Returns the augmentations that are compared, by name."""
+
+    def each(transform: v2.Transform) -> Augmentation:  # torchvision draws once for a whole batch
+        return lambda batch: torch.stack([transform(image) for image in batch])
+
+    paintings = [draw("paintings", index, 256) for index in range(options.styles)]
+    blur = each(v2.RandomApply([v2.GaussianBlur(9, (0.1, 3.0))], options.p))
+    stylize = RandomStylize(options.p, options.alpha, paintings, options.model)
+    return {
+        "nothing": each(v2.Identity()),
+        "ColorJitter": each(v2.ColorJitter(0.4, 0.4, 0.4, 0.1)),
+        "GaussianBlur": blur,
+        "RandomStylize": stylize,
+        "RandomStylize, GaussianBlur": lambda batch: blur(stylize(batch)),
+    }
+
+
+def trained(augment: Augmentation, seed: int, options: Options) -> nn.Module:
+    """Trains a network on images that are drawn for this seed, from 0 up."""
+    pixels, classes, _ = training_images(seed, options)
     torch.manual_seed(seed)
-    network, (contents, classes) = (
-        classifier(),
-        images(options.train, options.size, 1000 + seed, swapped=1 - options.agreement),
+    network = classifier()
+    versions = torch.stack(
+        [torch.cat([augment(part) for part in pixels.split(options.batch)]) for _ in range(options.versions)]
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-    steps = options.epochs * (options.train // options.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    torch.manual_seed(seed)  # the order of the images is the same for all augmentations
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    steps = options.train // options.batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=options.epochs * steps)
     for _ in range(options.epochs):
-        for rows in torch.randperm(options.train)[: options.train // options.batch * options.batch].split(
-            options.batch
-        ):
-            loss = nn.functional.cross_entropy(network(augment(contents[rows])), classes[rows])
+        drawn = torch.randint(options.versions, (options.train,))
+        for rows in torch.randperm(options.train)[: steps * options.batch].split(options.batch):
+            loss = nn.functional.cross_entropy(network(versions[drawn[rows], rows]), classes[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -144,37 +193,48 @@ def trained(augment: Callable[[Tensor], Tensor], seed: int, options: Options) ->
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, contents: Tensor, classes: Tensor) -> float:
-    """Returns the percentage of images whose class is recognized."""
-    return 100 * float((network(contents).argmax(1) == classes).float().mean())
+def percentages(network: nn.Module, tests: dict[str, Images]) -> dict[str, float]:
+    """Returns the percentage of images whose shape is recognized, by test, and of cue conflicts classified by texture."""
+    found = {name: network(test.pixels).argmax(1) for name, test in tests.items()}
+    right = {name: found[name] == test.shapes for name, test in tests.items()}
+    right["swapped: texture"] = found["swapped"] == tests["swapped"].textures
+    return {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
+
+
+def draw_tests(options: Options) -> dict[str, Images]:
+    """Draws the test images, which are none of the training images."""
+    seed = 1000 * options.images_seed
+    same, swapped = (images(options.test, options.size, seed, swapped=other) for other in (0.0, 1.0))
+    noise = 0.2 * torch.randn(same.pixels.shape, generator=torch.Generator().manual_seed(seed))
+    return {"same": same, "swapped": swapped, "noisy": same._replace(pixels=(same.pixels + noise).clamp(0, 1))}
+
+
+def sheet(augment: Augmentation, tests: dict[str, Images], options: Options) -> Tensor:
+    """Returns rows of eight images: training images, two augmented versions of each, and cue conflicts."""
+    torch.manual_seed(0)
+    pixels = training_images(0, options).pixels[: 2 * CLASSES]
+    return grid(
+        [list(row) for row in (pixels, augment(pixels), augment(pixels), tests["swapped"].pixels[: 2 * CLASSES])]
+    )
 
 
 def main(options: Options) -> None:
-    """Trains, tests, and writes the table."""
+    """Trains, tests, and writes the table and the picture."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    same, swapped = (images(options.test, options.size, 7, swapped=other) for other in (0.0, 1.0))
-    noise = 0.2 * torch.randn(same[0].shape, generator=torch.Generator().manual_seed(7))
-    tests = {"same": same, "swapped": swapped, "noisy": ((same[0] + noise).clamp(0, 1), same[1])}
-    paintings = [draw("paintings", index, 128) for index in range(options.styles)]
-    stylize = RandomStylize(options.p, options.alpha, paintings, options.model)
-    jitter = v2.ColorJitter(0.4, 0.4, 0.4, 0.1)
-    rows = []
-    for name, augment in (
-        ("nothing", nn.Identity()),
-        ("ColorJitter", jitter),
-        ("RandomStylize", stylize),
-    ):
-        found: dict[str, list[float]] = {test: [] for test in tests}
-        for seed in range(options.seeds):
-            network = trained(augment, seed, options)
-            for test, (contents, classes) in tests.items():
-                found[test].append(accuracy(network, contents, classes))
-        cells = {test: f"{mean(values):.1f} ± {pstdev(values):.1f}" for test, values in found.items()}
+    tests, ways = draw_tests(options), augmentations(options)
+    if options.picture:
+        write_image(sheet(ways["RandomStylize"], tests, options), options.picture, quality=85)
+    rows: list[Row] = []
+    for name, augment in ways.items():
+        found = [percentages(trained(augment, seed, options), tests) for seed in range(options.seeds)]
+        columns = {test: [values[test] for values in found] for test in found[0]}
+        spread = {test: stdev(values) if len(values) > 1 else 0.0 for test, values in columns.items()}
+        cells = {test: f"{mean(values):.1f} ± {spread[test]:.1f}" for test, values in columns.items()}
         rows.append({"augmentation": name, **cells})
         print(rows[-1], flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(as_csv(rows), encoding="utf-8")
+    with replacing(options.output) as file:
+        file.write(as_csv(rows).encode())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from conftest import ROOT, thin_model
 
 import stylezoo
 from stylezoo.errors import StylezooError
+from stylezoo.images import read_image, to_tensor
 
 
 @pytest.fixture(autouse=True)
@@ -385,12 +386,24 @@ def test_augmentation_compares_a_batch_with_single_images(tmp_path: Path) -> Non
 def test_robustness_trains_and_tests(tmp_path: Path) -> None:
     """Tiny, but the images are what the page says: the same shapes, and other textures on them."""
     script = import_module("robustness")
-    (same, classes), (swapped, again) = (script.images(8, 32, 3, swapped=other) for other in (0.0, 1.0))
-    assert torch.equal(classes, again) and classes.tolist() == [0, 1, 2, 3] * 2
-    assert same.shape == (8, 3, 32, 32) and float((same - swapped).abs().mean()) > 0.03
-    script.main(
-        script.Options(tmp_path / "r.csv", "microast.wikiart", 2, size=32, train=8, test=4, batch=4, epochs=1, seeds=1)
-    )
-    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
-    assert [row["augmentation"] for row in rows] == ["nothing", "ColorJitter", "RandomStylize"]
-    assert all(0 <= float(row[test].split(" ± ")[0]) <= 100 for row in rows for test in ("same", "swapped", "noisy"))
+    same, swapped = (script.images(8, 32, 3, swapped=other) for other in (0.0, 1.0))
+    assert torch.equal(same.shapes, swapped.shapes) and same.shapes.tolist() == [0, 1, 2, 3] * 2
+    assert torch.equal(same.textures, same.shapes) and bool((swapped.textures != swapped.shapes).all())
+    assert same.pixels.shape == (8, 3, 32, 32) and float((same.pixels - swapped.pixels).abs().mean()) > 0.01
+    sizes = {"styles": 2, "versions": 2, "size": 32, "train": 8, "test": 8, "batch": 4, "epochs": 1, "seeds": 2}
+    script.main(script.Options(tmp_path / "r.csv", tmp_path / "r.png", **sizes))
+    assert to_tensor(read_image(tmp_path / "r.png")).shape == (3, 4 * 36 + 4, 8 * 36 + 4)
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()))
+    names = ["nothing", "ColorJitter", "GaussianBlur", "RandomStylize", "RandomStylize, GaussianBlur"]
+    assert [row["augmentation"] for row in rows] == names
+    tests = ("same", "swapped", "noisy", "swapped: texture")
+    assert all(0 <= float(row[test].split(" ± ")[0]) <= 100 for row in rows for test in tests)
+
+
+def test_robustness_counts_shapes_and_textures() -> None:
+    """A network that knows one of the two answers is right on all of one column, and wrong on all of the other."""
+    script = import_module("robustness")
+    conflict = script.images(8, 32, 3, swapped=1.0)
+    by_texture = torch.nn.functional.one_hot(conflict.textures, script.CLASSES).float()
+    found = script.percentages(lambda pixels: by_texture, {"swapped": conflict})
+    assert found == {"swapped": 0.0, "swapped: texture": 100.0}
