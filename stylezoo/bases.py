@@ -72,8 +72,8 @@ class SingleStyleModel(TrainedStyles):
     def check_styles(self, styles: Sequence[Any]) -> list[Any]:
         if any(style is not None for style in styles):
             raise StylezooError(
-                f"{self.system} stylizes with the one style that it was trained on ({self.styles[0]}): leave style out (in"
-                " a recipe: style: null under data)."
+                f"{self.system} stylizes with the one style that it was trained on ({self.styles[0]}): leave style out"
+                " (--style)."
             )
         return [None]
 

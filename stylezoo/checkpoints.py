@@ -20,7 +20,7 @@ from torch import nn
 from stylezoo import catalog, encoder_check, hub, legacy, quantization, recipes, registry, weights
 from stylezoo.controls import Kind
 from stylezoo.errors import MissingFileError, StylezooError, did_you_mean
-from stylezoo.files import replacing
+from stylezoo.files import nearest, replacing
 from stylezoo.module import StyleModel
 from stylezoo.tensor_files import check_file, check_numbers, load_pickle, misfit, unreadable
 from stylezoo.vgg import VGG, file_of, is_vgg
@@ -298,6 +298,8 @@ def _find(name: str, settings: Mapping[str, Any]) -> Path:
     if os.path.lexists(given):
         raise StylezooError(f"{name} is no model of stylezoo: turn it into one with `python -m stylezoo import`.")
     system = name.partition(".")[0]
+    if not catalog.is_system(system) and (hint := nearest(given)):
+        raise MissingFileError(f"There is no model {name}.{hint}")
     kind, recipes = registry.get(system).kind, registry.optimization_recipes()
     if name in recipes:
         own_encoder = settings.keys() & {"encoder", "encoder_weights"}

@@ -176,6 +176,15 @@ def _check_model(name: str) -> None:
             raise unknown_name("There is no system", system, catalog.systems(), "the zoo has")
 
 
+def _check_styles(model: str, styles: Sequence[str]) -> None:
+    """Raises a StylezooError if a model that is named by its system needs a style and gets none, or the other way round."""
+    system = None if Path(model).exists() else catalog.systems().get(catalog.spelled(model.partition(".")[0]))
+    if system is not None and system.kind == "arbitrary" and not styles:
+        raise StylezooError(f"{system.name} takes any image as style: give at least one (--style).")
+    if system is not None and system.kind == "single" and styles:
+        raise StylezooError(f"{system.name} stylizes with the one style that it was trained on: leave --style out.")
+
+
 @described(CONTROLS)
 def stylize(  # noqa: D417 - the decorator describes the controls
     model: str,
@@ -232,7 +241,7 @@ def stylize(  # noqa: D417 - the decorator describes the controls
             was made is listed in OUTPUT/stylized.csv.
         random_styles: Number of styles, drawn from --style, that each content gets. What was drawn is listed in
             OUTPUT/stylized.csv.
-        seed: Of that draw.
+        seed: Seed of the draw of --random_styles.
         skip_existing: Leave images as they are that exist already, to continue an interrupted run.
         batch_size: Number of images of one size that are stylized together.
         preview: Systems that optimize write the unfinished image every so many iterations, beside its output as
@@ -262,6 +271,8 @@ def stylize(  # noqa: D417 - the decorator describes the controls
     clips = ClipControls(stability, codec, seconds, report)
     check_run(batch_size, preview, quality)
     _check_model(model)
+    if pairs is None:
+        _check_styles(model, style or [])
     if not output:
         raise StylezooError("--output has no name: give a file or a folder.")
     request = Request(

@@ -217,7 +217,11 @@ def _weights() -> dict[str, str]:
     for name, file in weights.table().files.items():
         if file.file is None:
             there = file.path.is_file()
-            rows[name] = f"here, {_size(file.path.stat().st_size)}" if there else f"not here (stylezoo download {name})"
+            rows[name] = (
+                f"here, {_size(file.path.stat().st_size)}"
+                if there
+                else f"not here (python -m stylezoo download {name})"
+            )
     rows |= {
         path.stem: f"yours, {_size(path.stat().st_size)}" for path in sorted(weights.folder().glob("*.safetensors"))
     }

@@ -329,3 +329,23 @@ def test_download_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_parse_numbers() -> None:
     assert parse_numbers(None) is None and parse_numbers("1, 2.5,-1") == [1, 2.5, -1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model", "adain"], "adain takes any image as style: give at least one (--style)."),
+        (["--model", "sanet.slim"], "sanet takes any image as style: give at least one (--style)."),
+        (
+            ["--model", "johnson.starry_night", "--style", "a.jpg"],
+            "johnson stylizes with the one style that it was trained on: leave --style out.",
+        ),
+    ],
+)
+def test_a_missing_style_is_told_before_pytorch_is_imported(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stylezoo.inference.files", None)
+    with pytest.raises(SystemExit):
+        main(["stylize", *words, "--content", "photo.jpg", "--output", "out.png"])
+    assert sentence in capsys.readouterr().err

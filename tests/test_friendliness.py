@@ -242,7 +242,7 @@ def test_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         r"threads of torch +1\b",
         r"eager +available",
         r"cache of stylezoo +.* in \d+ files",
-        r"vgg19_normalised +not here \(stylezoo download vgg19_normalised\)",
+        r"vgg19_normalised +not here \(python -m stylezoo download vgg19_normalised\)",
         r"adain\.mine +yours, ",
         r"free memory +[\d.]+ (GB|MB)",
     ):

@@ -237,3 +237,9 @@ def test_torch_hub_has_every_model() -> None:
     assert entries == {"model", *(name.replace(".", "_") for name in names)}
     assert len(entries) == len(names) + 1  # no tag hides another
     assert all(getattr(hubconf, name).__doc__ for name in entries)
+
+
+def test_a_folder_with_a_mistyped_name_is_found(tmp_path: Path) -> None:
+    (tmp_path / "my_model").mkdir()
+    with pytest.raises(MissingFileError, match=r"There is no model .*my_modle.*my_model"):
+        StyleModel.from_pretrained(tmp_path / "my_modle")

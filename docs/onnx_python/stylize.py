@@ -24,9 +24,13 @@ def read(path: str) -> np.ndarray:
 
 
 session = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
+taken = [port.name for port in session.get_inputs()]
 *sources, target = arguments.images
-inputs = dict(zip(("content", "style"), map(read, sources), strict=False))
-if any(port.name == "alpha" for port in session.get_inputs()):
-    inputs["alpha"] = np.float32(arguments.alpha)
+wanted = [name for name in ("content", "style") if name in taken]
+if len(sources) != len(wanted):
+    parser.error(f"this model takes {' and '.join(wanted)}, and then the output")
+inputs = dict(zip(wanted, map(read, sources), strict=True))
+if "alpha" in taken:
+    inputs["alpha"] = np.array(arguments.alpha, dtype=np.float32)
 (output,) = session.run(None, inputs)
 Image.fromarray((output[0].clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)).save(target)

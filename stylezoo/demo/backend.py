@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from stylezoo import catalog, registry
 from stylezoo.checkpoints import find_model, load_model
@@ -205,8 +206,15 @@ class Backend:
         controls, notes = self._limited(request, read_size(content))
         image, opacity = load_with_alpha(content, controls.size)
         stylizer = _stylizer(model, request, controls)
-        with self._watched(who, progress) as step, _iterations(model, step):
-            output = stylizer(image.unsqueeze(0))
+        with self._watched(who, progress) as step, _iterations(model, step) as last:
+            try:
+                output = stylizer(image.unsqueeze(0))
+            except StoppedByUser:
+                if not last:
+                    raise
+                now = last[0]
+                output = interpolate(now.image[None], image.shape[-2:], mode="bilinear").clamp(0, 1)
+                notes.append(f"Stopped after {now.step} of {now.steps} iterations: this is the unfinished image.")
         target = folder / f"{_called(content, request.model)}{suffix}"
         write_image(to_image(output, opacity), target, 95, content, _settings(model, request, controls, stylizer))
         before = folder / "before.png"
@@ -240,6 +248,8 @@ class Backend:
 
         content = _chosen(request.content, "video")
         model = self.model(request.model)
+        if model.kind == "optimization":
+            raise StylezooError(f"{request.model} optimizes each frame for minutes: choose another model for videos.")
         clip = open_clip(content)
         clip.close()
         controls, notes = self._limited(request, clip.properties.size)
@@ -344,16 +354,18 @@ def _stylizer(model: StyleModel, request: Request, controls: Controls) -> Styliz
 
 
 @contextmanager
-def _iterations(model: StyleModel, step: Progress) -> Iterator[None]:
-    """Calls ``step`` after each iteration of a system that optimizes."""
+def _iterations(model: StyleModel, step: Progress) -> Iterator[list[Iteration]]:
+    """Calls ``step`` after each iteration of a system that optimizes, and yields a list with the last one."""
+    last: list[Iteration] = []
 
     def told(now: Iteration) -> None:
+        last[:] = [now]
         step(now.step, now.steps)
 
     if model.kind == "optimization":
         model.on_iteration = told
     try:
-        yield
+        yield last
     finally:
         if model.kind == "optimization":
             model.on_iteration = None

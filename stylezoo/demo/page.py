@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,9 @@ from stylezoo.data.synthetic import draw
 from stylezoo.demo.backend import Backend, Made, Progress, Request, StoppedByUser
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image
+
+Work = Callable[[dict[Any, Any], Path, str, Progress], Iterator[Any]]
+"""Does what a button is for, with the values of components, a folder for files, somebody's session, and what shows steps."""
 
 STYLES = 4
 """Style images that can be blended."""
@@ -184,6 +187,7 @@ def build(backend: Backend) -> gr.Blocks:
                 for label, tab in (("One model", _image_tab), ("All models", _models_tab), ("Video", _video_tab)):
                     with gr.Tab(label):
                         tab(inputs)
+        page.unload(_stopping(backend))  # whoever leaves does not keep others waiting
     page.queue(max_size=backend.limits.waiting, default_concurrency_limit=1)
     return page
 
@@ -199,12 +203,10 @@ def _image_tab(inputs: Inputs) -> None:
         )
     notes = gr.Markdown(elem_id="notes")
 
-    def stylized(values: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
-        with told(), inputs.backend.folder() as folder:
-            who = str(request.session_hash)
-            made = inputs.backend.image(inputs.request(values), folder, values[suffix], who, _shown(progress))
-            button = gr.update(value=str(made.path), interactive=True)
-            yield (str(made.before), str(made.path)), button, _told(made)
+    def stylized(values: dict[Any, Any], folder: Path, who: str, progress: Progress) -> Iterator[Any]:
+        made = inputs.backend.image(inputs.request(values), folder, values[suffix], who, progress)
+        button = gr.update(value=str(made.path), interactive=True)
+        yield (str(made.before), str(made.path)), button, _told(made)
 
     _on_click(run, stop, inputs, stylized, inputs.components | {suffix}, [result, download, notes], "stylize")
 
@@ -218,10 +220,9 @@ def _models_tab(inputs: Inputs) -> None:
         label="The first style, by each model", columns=3, object_fit="contain", height="auto", elem_id="sheet"
     )
 
-    def compared(values: dict[Any, Any], request: gr.Request) -> Iterator[Any]:
-        with told(), inputs.backend.folder() as folder:
-            asked = inputs.request({**values, inputs.model: inputs.backend.default}, regions=False)
-            yield from inputs.backend.compare(values[chosen] or [], asked, folder, str(request.session_hash))
+    def compared(values: dict[Any, Any], folder: Path, who: str, progress: Progress) -> Iterator[Any]:
+        asked = inputs.request({**values, inputs.model: inputs.backend.default}, regions=False)
+        yield from inputs.backend.compare(values[chosen] or [], asked, folder, who)
 
     _on_click(run, stop, inputs, compared, inputs.components | {chosen}, [sheet], "compare")
 
@@ -238,12 +239,11 @@ def _video_tab(inputs: Inputs) -> None:
     run, stop = _buttons("Stylize the video", "stylize-clip")
     notes = gr.Markdown(elem_id="clip-notes")
 
-    def stylized(values: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
-        with told(), inputs.backend.folder() as folder:
-            asked = inputs.request(values, values[clip] or "", regions=False)
-            clips = ClipControls(values[stability], seconds=values[seconds])
-            made = inputs.backend.clip(asked, clips, folder, str(request.session_hash), _shown(progress))
-            yield str(made.path), _told(made)
+    def stylized(values: dict[Any, Any], folder: Path, who: str, progress: Progress) -> Iterator[Any]:
+        asked = inputs.request(values, values[clip] or "", regions=False)
+        clips = ClipControls(values[stability], seconds=values[seconds])
+        made = inputs.backend.clip(asked, clips, folder, who, progress)
+        yield str(made.path), _told(made)
 
     _on_click(run, stop, inputs, stylized, inputs.components | {clip, stability, seconds}, [result, notes], "video")
 
@@ -257,15 +257,31 @@ def _buttons(label: str, name: str) -> tuple[gr.Button, gr.Button]:
 
 
 def _on_click(
-    run: gr.Button, stop: gr.Button, inputs: Inputs, work: Any, given: set[Any], outputs: Sequence[Any], name: str
+    run: gr.Button, stop: gr.Button, inputs: Inputs, work: Work, given: set[Any], outputs: Sequence[Any], name: str
 ) -> None:
     """Lets buttons start and stop some work; all work of all users is done one after the other."""
-    run.click(work, given, [*outputs], concurrency_id="models", concurrency_limit=1, api_name=name)
+    nothing = gr.skip() if len(outputs) == 1 else tuple(gr.skip() for _ in outputs)
+
+    def worked(values: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
+        try:
+            with told(), inputs.backend.folder() as folder:
+                yield from work(values, folder, str(request.session_hash), _shown(progress))
+        except StoppedByUser:  # the output before stays
+            gr.Info("Stopped.")
+            yield nothing
+
+    run.click(worked, given, [*outputs], concurrency_id="models", concurrency_limit=1, api_name=name)
+
+    stop.click(_stopping(inputs.backend), queue=False, api_visibility="private")
+
+
+def _stopping(backend: Backend) -> Callable[[gr.Request], None]:
+    """Returns what ends the work for somebody."""
 
     def stopped(request: gr.Request) -> None:
-        inputs.backend.stop(str(request.session_hash))
+        backend.stop(str(request.session_hash))
 
-    stop.click(stopped, queue=False, api_visibility="private")
+    return stopped
 
 
 def _image_input(label: str, height: int, name: str, width: int = 160) -> gr.Image:
@@ -324,7 +340,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except StoppedByUser:
-        gr.Info("Stopped.")
+        raise
     except StylezooError as error:
         raise gr.Error(_without_folders(str(error)), print_exception=False) from error
     except Exception as error:

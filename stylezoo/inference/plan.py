@@ -65,6 +65,9 @@ SHA256 = "model_sha256"
 LONGEST_NAME, LONGEST_STEM = 255, 230
 """Bytes of a file's name, and of an output's name without its suffix: the name of its preview is longer."""
 
+LONGEST_SUFFIX = 6
+"""Characters up to which letters after a dot are taken for the suffix of a file."""
+
 Choice = tuple[Path, Path, tuple[str, ...]]
 """A content, its path below the folder that was given, and the styles of one image."""
 
@@ -571,10 +574,11 @@ def check_output(output: Path) -> None:
     """
     suffix = output.suffix.lower()
     close = did_you_mean(suffix, FILE_SUFFIXES, cutoff=0.7) if suffix and suffix not in FILE_SUFFIXES else None
-    if (suffix in OTHER_SUFFIXES or close) and not os.path.isdir(output):
+    looks_like_file = suffix not in FILE_SUFFIXES and suffix[1:].isalpha() and len(suffix) <= LONGEST_SUFFIX
+    if (suffix in OTHER_SUFFIXES or close or looks_like_file) and not os.path.isdir(output):
         raise StylezooError(
             f"Cannot write {output}: an image file ends in one of {', '.join(sorted(IMAGE_SUFFIXES))}, a video in one of"
-            f" {', '.join(sorted(CONTAINERS))}, and a folder has no such suffix."
+            f" {', '.join(sorted(CONTAINERS))}, and a folder has no such suffix, unless it exists."
         )
     for part in output.parts:
         if len(os.fsencode(part)) > LONGEST_NAME:

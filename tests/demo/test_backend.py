@@ -136,10 +136,22 @@ def test_work_on_iterations_is_shown_and_can_be_stopped(pictures: dict[str, str]
             backend.stop("me")
 
     request = Request("gatys.slim", pictures["photo"], [pictures["waves"]], Controls(size=32))
-    with pytest.raises(StoppedByUser):
-        backend.image(request, tmp_path, who="me", progress=progress)
+    made = backend.image(request, tmp_path, who="me", progress=progress)
     assert seen == [1, 2, 3]
+    assert any("Stopped after 3 of" in note and "unfinished" in note for note in made.notes)
+    assert Image.open(made.path).size == (32, 32)
     assert backend.model("gatys.slim").on_iteration is None
+    with pytest.raises(StylezooError, match=r"gatys.slim optimizes each frame for minutes"):
+        backend.clip(request, ClipControls(), tmp_path)
+
+
+def test_a_comparison_is_stopped_after_the_model_at_work(pictures: dict[str, str], tmp_path: Path) -> None:
+    backend = Backend([FAST, "johnson.the_kiss"])
+    sheets = backend.compare(backend.models, Request(FAST, pictures["photo"], [pictures["waves"]]), tmp_path, "me")
+    assert len(next(sheets)) == 1
+    backend.stop("me")
+    with pytest.raises(StoppedByUser):
+        next(sheets)
 
 
 def test_all_models_are_compared_one_after_the_other(pictures: dict[str, str], tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ SIDE = 96
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    page = layout.launch(Backend([FAST, "cin.sixteen"], "cpu", Limits(megabytes=1)))
+    page = layout.launch(Backend([FAST, "cin.sixteen", "gatys.slim"], "cpu", Limits(megabytes=1)))
     yield page.local_url
     page.close()
 
@@ -52,6 +52,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def opened(browser: Any, address: str) -> None:
     browser.get(address)
     until(browser, lambda: browser.find_elements("css selector", "#style input[type=file]"), "The page")
+
+
+def choose(browser: Any, model: str) -> None:
+    """Chooses a model."""
+    field = browser.find_element("css selector", "input[aria-label=Model]")
+    field.clear()
+    field.send_keys(f"{model}\n")
 
 
 def upload(browser: Any, name: str, path: Path) -> None:
@@ -126,11 +133,28 @@ def test_two_users_get_what_each_asked_for(
         second.quit()
 
 
+def test_whoever_leaves_ends_the_work(browser: Any, address: str, pictures: dict[str, Path]) -> None:
+    """A system that optimizes for minutes does not keep others waiting, and Stop shows the unfinished image."""
+    opened(browser, address)
+    choose(browser, "gatys.slim")
+    for name, picture in (("content", "photo"), ("style", "waves")):
+        upload(browser, name, pictures[picture])
+    browser.find_element("id", "stylize").click()
+    until(browser, lambda: "/300" in browser.find_element("tag name", "body").text, "The iterations")
+    browser.find_element("id", "stylize-stop").click()
+    until(browser, lambda: "unfinished image" in browser.find_element("id", "notes").text, "The unfinished image")
+    browser.find_element("id", "stylize").click()
+    until(browser, lambda: "/300" in browser.find_element("tag name", "body").text, "The iterations")
+    opened(browser, address)  # leaves the page
+    for name, picture in (("content", "photo"), ("style", "waves")):
+        upload(browser, name, pictures[picture])
+    browser.find_element("id", "stylize").click()
+    assert (result(browser) == expected(pictures, "waves")).all()
+
+
 def test_a_model_of_trained_styles_offers_them(browser: Any, address: str, pictures: dict[str, Path]) -> None:
     opened(browser, address)
-    field = browser.find_element("css selector", "input[aria-label=Model]")
-    field.clear()
-    field.send_keys("cin.sixteen\n")
+    choose(browser, "cin.sixteen")
     until(browser, lambda: "Trained styles" in browser.find_element("tag name", "body").text, "The choice of styles")
     until(browser, lambda: not browser.find_elements("css selector", "#style input[type=file]"), "No style image")
     upload(browser, "content", pictures["photo"])

@@ -192,6 +192,28 @@ def test_the_command_and_the_example(
     assert float((load_image(output)[None] - expected).abs().max()) <= 0.51 / 255
 
 
+def test_the_example_takes_a_style_and_its_strength(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, files = (
+        thin_model("adain"),
+        [str(tmp_path / name) for name in ("adain.onnx", "a.png", "b.png", "output.png")],
+    )
+    stylezoo.export(model, files[0])
+    for seed, file in enumerate(files[1:3]):
+        write_image(images(1, 75, 90, seed), file)
+
+    def example(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["stylize.py", *words])
+        runpy.run_path(str(ROOT / "docs/onnx_python/stylize.py"))
+
+    example(*files, "--alpha", "0.6")
+    content, style = (load_image(file)[None] for file in files[1:3])
+    with torch.inference_mode():
+        expected = model.eval().decode(content, model.encode_style(style), 0.6).clamp(0, 1)
+    assert float((load_image(files[3])[None] - expected).abs().max()) <= 0.51 / 255
+    with pytest.raises(SystemExit):
+        example(files[0], files[1], files[3])
+
+
 # Forms of operations
 
 

@@ -99,7 +99,7 @@ def test_an_output_folder_is_no_content(style: str, tmp_path: Path) -> None:
         planned(str(photos), style, tmp_path / "link")
 
 
-@pytest.mark.parametrize("name", ["o.psd", "o.heic", "o.HEIC", "o.svg", "o.tga", "o.pgn", "o.jpge"])
+@pytest.mark.parametrize("name", ["o.psd", "o.heic", "o.HEIC", "o.svg", "o.tga", "o.pgn", "o.jpge", "o.xyz"])
 def test_a_name_like_an_image_is_no_folder(name: str, style: str, tmp_path: Path) -> None:
     photo = picture(tmp_path / "a.png")
     with pytest.raises(
@@ -248,3 +248,9 @@ def test_a_preview_takes_no_name_of_another_file(tmp_path: Path) -> None:
     assert free_name(target, "_preview", []).name == "a_preview.png"
     picture(tmp_path / "a_preview.png")
     assert free_name(target, "_preview", [tmp_path / "a_preview2.png"]).name == "a_preview3.png"
+
+
+def test_a_folder_may_have_the_suffix_of_a_version(style: str, tmp_path: Path) -> None:
+    (tmp_path / "made.old").mkdir()
+    for name in ("run.2", "run.v2", "made.old", "results.collection"):
+        planned(style, style, tmp_path / name)
