@@ -83,8 +83,11 @@ def listed(nav: list[Any], pages: dict[str, list[str]]) -> list[Any]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the generated pages."""
+    """Adds the generated pages, in place of those that are there for readers of the repository."""
     for path, content in {**system_pages(), **api_pages()}.items():
+        placeholder = files.get_file_from_path(path)
+        if placeholder is not None:
+            files.remove(placeholder)
         files.append(File.generated(config, path, content=content))
     for source in [*sorted((ROOT / "results").rglob("*")), *sorted(PICTURES.glob("*.jpg"))]:
         if source.is_file():
