@@ -37,7 +37,13 @@ UNHELPFUL_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed from",  # every run has a folder of its own, a resumed one too
     "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call a command
+    "The number of training batches .* is smaller than the logging interval",  # the interval goes on over epochs
     ".isinstance.treespec, LeafSpec.. is deprecated",  # lightning 2.6 with torch 2.15
+)
+
+UNHELPFUL_MESSAGES = (
+    "Tip: For seamless cloud",
+    "Found current_model_state in the checkpoint",  # of EMA, in every run that continues
 )
 
 
@@ -56,7 +62,7 @@ def main(args: list[str] | None = None) -> None:
     for message in UNHELPFUL_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
     warnings.formatwarning = _formatted  # Lightning, which is imported later, falls back to it
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_helpful)
     with told_in_one_sentence():
         run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
@@ -74,8 +80,8 @@ def _formatted(
     return _format_warning(message, category, filename, lineno, line)
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()
+def _is_helpful(record: logging.LogRecord) -> bool:
+    return not any(message in record.getMessage() for message in UNHELPFUL_MESSAGES)
 
 
 def run(args: list[str]) -> None:

@@ -737,9 +737,9 @@ def train_style(
     """
     from stylezoo.own_style import train_style as train
 
-    folder = train(painting, output, content, run, minutes, steps, style_size, resume)
+    about = train(painting, output, content, run, minutes, steps, style_size, resume)
     print(f"{output}: stylize with it (python -m stylezoo stylize --model {output} --content ... --output ...)")
-    print(f"The run is in {folder}: the same command with --resume continues it.")
+    print(*about, sep="\n")
     return 0
 
 

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
@@ -428,6 +429,12 @@ class StyleModel(LightningModule):
         content = mirrored(content, SMALLEST_SIDE)
         return streamed(lambda source: run(source, None), content, tile, statistics)  # type: ignore[arg-type]
 
+    def some_weight(self) -> Tensor:
+        """Returns a tensor with the device and dtype of the weights, for `torch.Tensor.to`; a system may have no parameters."""
+        weights = (tensor for tensor in chain(self.parameters(), self.buffers()) if tensor.is_floating_point())
+        found = next(weights, None)
+        return torch.empty(0, dtype=self.dtype, device=self.device) if found is None else found  # type: ignore[arg-type]
+
     def check_images(self, images: Any, role: str) -> Tensor:
         """Returns a batch of images in the dtype of the weights.
 
@@ -580,7 +587,7 @@ class StyleModel(LightningModule):
                     f" ({option.removesuffix('_weights').rpartition('.')[2]}='vgg19_slim')."
                 ) from error
         vars(self).pop("loss_encoder", None)
-        self.loss_encoder = network.to(next(self.parameters()))
+        self.loss_encoder = network.to(self.some_weight())
 
     def feature_pair(self, image: Tensor, layers: Iterable[str], loss_layers: Iterable[str]) -> FeaturePair:
         """Computes the features of an image that the system transfers and those that its losses compare.

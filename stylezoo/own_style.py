@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from stylezoo.images import list_images, read_image
 from stylezoo.registry import RECIPES
 from stylezoo.trainer_cli import StyleCLI
 
+LONG_SIDE = 512
+"""Pixels that the longer side of a painting should have at least."""
+
 
 def train_style(
     painting: str,
@@ -24,11 +28,11 @@ def train_style(
     steps: int | None,
     style_size: int | None,
     resume: bool,
-) -> Path:
+) -> list[str]:
     """Trains a network, or continues its training, and writes it as a model file; see `stylezoo.commands.train_style`.
 
     Returns:
-        The folder of the run, such as runs/X/version_0.
+        Sentences that say where the run is, such as in runs/X/version_0, how far it came, and how to continue it.
 
     Raises:
         StylezooError: If an argument does not fit; the message says what to do.
@@ -56,7 +60,7 @@ def train_style(
     if last is not None:
         options["ckpt_path"] = [last]
     try:
-        StyleCLI(
+        cli = StyleCLI(
             ["fit", *(f"--{name}={value}" for name, values in options.items() for value in values)], next_step=False
         )
     except (KeyboardInterrupt, SystemExit):
@@ -66,7 +70,21 @@ def train_style(
     trained = newest_checkpoint(folder)
     assert trained is not None
     checkpoints.save_model(checkpoints.load_model(trained), output)
-    return trained.parents[1]
+    return [f"The run is in {trained.parents[1]}.", ending(minutes, cli.trainer.global_step, cli.trainer.max_steps)]
+
+
+def ending(minutes: float, done: int, steps: int) -> str:
+    """Returns why a training has ended, and how to continue it.
+
+    >>> ending(4.0, 96, 600)
+    '4 minutes are over after step 96 of 600; --resume continues it.'
+    >>> ending(4.0, 600, 600)
+    'All 600 steps are done; --resume with more --steps continues it.'
+    """
+    if done >= steps:
+        return f"All {steps} steps are done; --resume with more --steps continues it."
+    time = "1 minute is" if minutes == 1 else f"{minutes:g} minutes are"
+    return f"{time} over after step {done} of {steps}; --resume continues it."
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -77,7 +95,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def _check(
     painting: str, output: Path, content: str | None, minutes: float, steps: int | None, style_size: int | None
 ) -> None:
-    """Checks what can be checked in no time."""
+    """Checks what can be checked in no time, and says if the painting is small."""
     if output.suffix != ".safetensors":
         raise StylezooError(f"--output is a file that ends in .safetensors, not {output}.")
     if not (math.isfinite(minutes) and minutes > 0):
@@ -89,7 +107,13 @@ def _check(
         raise StylezooError(
             f"There is no image in {content}: give --content a folder of photos, or leave it out for procedural ones."
         )
-    read_image(painting)
+    size, wanted = read_image(painting).size, style_size or LONG_SIDE
+    if max(size) < wanted:
+        print(
+            f"stylezoo: {painting} has {size[0]} x {size[1]} pixels: an image with {wanted} or more on its longer side shows"
+            " more of the style, if there is one.",
+            file=sys.stderr,
+        )
 
 
 def _seconds_trained(checkpoint: Path) -> float:

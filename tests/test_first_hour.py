@@ -48,13 +48,18 @@ def test_every_command_runs(
             main([*("64" if word == "512" else word for word in words), *more])
         except SystemExit:
             pytest.fail(f"{words}: {capsys.readouterr().err}")
-    assert "vgg19_normalised is not on this machine: vgg19_slim" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "vgg19_normalised is not on this machine: vgg19_slim" in said.err
+    assert "has 80 x 64 pixels: an image with 512 or more" in said.err
+    assert "All 2 steps are done; --resume with more --steps continues it." in said.out
+    assert "smaller than the logging interval" not in said.err
     assert len(list((tmp_path / "stylized").iterdir())) == len(list((tmp_path / "in_my_style").iterdir())) == 2
     assert load_image(tmp_path / "sheet.png").shape[0] == 3 and "| adain |" in Path("measured/summary.md").read_text()
     assert stylezoo.load_model(tmp_path / "my_style.safetensors").styles == ["waves"]
     assert list((tmp_path / "runs" / "fine_tune").glob("version_*/checkpoints/last.ckpt"))
     train = next(words for words in lines if words[0] == "train-style")
     main([*train, "--steps=3", "--resume"])
+    assert "current_model_state" not in "".join(capsys.readouterr())
     steps = {
         path.parts[-3]: torch.load(path, weights_only=True)["global_step"]
         for path in Path("runs/my_style").glob("version_*/checkpoints/last.ckpt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from test_adding_a_system import MODEL
 
 import stylezoo
 from stylezoo import StylezooError, catalog, plugins, registry
 from stylezoo.cli import main
+from stylezoo.images import load_image, to_tensor, write_image
 
 Install = Callable[..., Path]
 
@@ -30,11 +33,16 @@ def install(folder: Path, package: str, entry: str, **files: str) -> Path:
     (folder / package).mkdir(parents=True)
     for module, source in {"__init__": "", **files}.items():
         (folder / package / f"{module}.py").write_text(source)
+    announce(folder, package, entry)
+    return folder
+
+
+def announce(folder: Path, package: str, entry: str) -> None:
+    """Writes the metadata of a package."""
     metadata = folder / f"{package}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[stylezoo.systems]\n{entry}\n")
-    return folder
 
 
 def forget() -> None:
@@ -58,7 +66,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
     for name in {*registry._SYSTEMS} - systems:
         del registry._SYSTEMS[name]
     for name in {*sys.modules} - modules:
-        if name.startswith("zoo_"):
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
     monkeypatch.undo()
     forget()
@@ -150,3 +158,61 @@ def test_a_package_that_fails_is_one_sentence(source: str, reason: str, installe
     assert stylezoo.create_model("adain", encoder="vgg19_random/8").__class__.__module__ == "stylezoo.models.adain"
     with pytest.raises(StylezooError, match="The system toy of the package zoo_broken cannot be imported"):
         stylezoo.create_model("toy")
+
+
+def test_the_page_about_a_system_of_your_own(
+    installed: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its class, its program, its entry point, its recipe and its commands work as they stand, in their order."""
+    page = (ROOT / "docs" / "how_to" / "own_system.md").read_text()
+    module, program, project, _, recipe, commands = (
+        block for _, block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "painting.jpg"):
+        write_image(torch.rand(3, 64, 80), tmp_path / name)
+    Path("mean_shift.py").write_text(module)
+    Path("mean_shift.yaml").write_text(recipe)
+    exec(program, {})  # noqa: S102 - the page is ours
+    assert load_image("out.png").shape == (3, 64, 80)
+    Path("out.png").unlink()
+    model = stylezoo.create_model("mean_shift", encoder="vgg19_random/8").eval()
+    image = torch.rand(3, 64, 64)
+    assert stylezoo.stylize(image, image.flip(0), model=model).size == (64, 64)
+    entry = re.search(r'^\[project.entry-points."stylezoo.systems"\]\n(\w+) = "(\w+)"', project, re.MULTILINE)
+    assert entry is not None
+    announce(tmp_path, entry[2], f"{entry[1]} = {entry[2]}")
+    forget()
+    assert catalog.systems()["mean_shift"].class_name == "MeanShift"
+    fit, stylize = (line.split()[3:] for line in commands.splitlines())
+    short = {"trainer.max_steps": 1, "trainer.val_check_interval": 1, "data.size": 64, "data.crop": 48}
+    short |= {"data.content.count": 8, "data.style.count": 8, "data.val_samples": 1}
+    main([*fit, *(f"--{name}={value}" for name, value in short.items())])
+    main(stylize)
+    assert load_image("out.png").shape == (3, 64, 80) and "18 of 18 tensors from adain.slim" in capsys.readouterr().out
+
+
+PLAIN = '''\
+from stylezoo.module import StyleModel
+from stylezoo.registry import register
+
+
+@register("zoo_plain", paper="https://example.com/plain", year=2026, kind="arbitrary")
+class Plain(StyleModel):
+    """Moves the mean color."""
+
+    def encode(self, style, tile):
+        return {"mean": style.mean((2, 3), keepdim=True)}
+
+    def transfer(self, content, style, alpha, tile):
+        return content + alpha * (style.code()["mean"] - content.mean((2, 3), keepdim=True))
+'''
+
+
+def test_a_system_without_parameters_stylizes(installed: Install) -> None:
+    installed("zoo_extra", "zoo_plain = zoo_extra.plain", plain=PLAIN)
+    model = stylezoo.create_model("zoo_plain").eval()
+    content, style = 0.3 + 0.4 * torch.rand(3, 64, 64), torch.full((3, 64, 64), 0.5)
+    output = to_tensor(stylezoo.stylize(content, style, model=model))
+    assert output.shape == (3, 64, 64) and float((output.mean((1, 2)) - 0.5).abs().max()) < 0.01
+    assert model.double().some_weight().dtype == torch.float64

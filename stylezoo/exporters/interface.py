@@ -158,7 +158,7 @@ def _fixed(model: StyleModel, style: Any) -> StyleCode:
             style = model.read_style(style, load_style)
         (style,) = model.check_styles([style])
         if isinstance(style, Tensor) and style.ndim == 3:
-            style = style[None].to(next(model.parameters()))
+            style = style[None].to(model.some_weight())
         return model.encode_style(style)
 
 

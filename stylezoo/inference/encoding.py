@@ -72,4 +72,4 @@ def check_takes_images(model: StyleModel) -> None:
 
 def _batch(image: Tensor, model: StyleModel) -> Tensor:
     with torch.inference_mode():
-        return image[None].to(next(model.parameters()))
+        return image[None].to(model.some_weight())

@@ -322,7 +322,7 @@ class ConvertedEngine(WinogradEngine):
     def obstacle(cls, model: StyleModel) -> str | None:
         if importlib.util.find_spec(cls.package) is None:
             return f"it needs {cls.package} (pip install stylezoo[{cls.name}])"
-        if next(model.parameters()).dtype != torch.float32:
+        if model.some_weight().dtype != torch.float32:
             return "it runs models in float32"
         return super().obstacle(model)
 

@@ -448,7 +448,7 @@ class Run:
 
     def _stylize_windows(self, stylizer: Stylizer, job: Job, log: Log) -> None:
         """Stylizes an image from file to file, window by window, unless it fits into memory after all."""
-        like = next(self.model.parameters())
+        like = self.model.some_weight()
         with open_windows(job.content) as reader:
             check_target(job.target, self.quality, (reader.width, reader.height))
             tile = stylizer.tile_for(like.new_zeros(1).expand(1, 3, reader.height, reader.width))

@@ -230,7 +230,7 @@ class Stylizer:
 
     def _on_device(self, images: Tensor, name: str) -> Tensor:
         """Checks images, and returns them on the device of the model and in its precision."""
-        return check_batch(images, name).to(next(self.model.parameters()))
+        return check_batch(images, name).to(self.model.some_weight())
 
     @contextmanager
     def _enough_memory(self, what: str, control: str, tile: Tile) -> Iterator[None]:

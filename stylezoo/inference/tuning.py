@@ -215,7 +215,7 @@ def example(model: StyleModel) -> tuple[Tensor, Any]:
     """Returns a content (1, 3, 256, 256) with waves in all directions, and a style that the model takes."""
     y, x = torch.meshgrid(torch.arange(SIDE) / SIDE, torch.arange(SIDE) / SIDE, indexing="ij")
     waves = [0.5 + 0.45 * torch.sin(6.2832 * (x * (5 * c + 3) + y * (11 - 4 * c)) + c) for c in range(3)]
-    content = torch.stack(waves)[None].to(next(model.parameters()))
+    content = torch.stack(waves)[None].to(model.some_weight())
     (style,) = model.check_styles(model.example_styles(content[0].flip(1))[:1])
     return content, style[None] if isinstance(style, Tensor) and style.ndim == 3 else style
 
@@ -291,7 +291,7 @@ def memory_key(model: StyleModel) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
     device = model.device
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    parts = (model.system, digest, str(next(model.parameters()).dtype), machine, torch.get_num_threads())
+    parts = (model.system, digest, str(model.some_weight().dtype), machine, torch.get_num_threads())
     return " | ".join(map(str, (*parts, torch.__version__)))
 
 

@@ -4,6 +4,7 @@ of training: averaged weights, a compiled training step."""
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence, Sized
 from datetime import timedelta
@@ -13,11 +14,13 @@ from typing import Any
 import rich
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelSummary, RichProgressBar
-from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.callbacks import BasePredictionWriter, EMAWeightAveraging, ModelSummary, RichProgressBar, Timer
+from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn, RichProgressBarTheme
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from rich.progress import TaskID
+from rich.progress import ProgressColumn, Task, TaskID
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -31,7 +34,8 @@ from stylezoo.training.winograd import WinogradTraining
 
 class RunProgressBar(RichProgressBar):
     """Lightning's rich progress bar, counted in optimizer steps of the whole run: its time left is that of the run,
-    not of the epoch. Where the output is no terminal, a line every ``seconds_per_line`` seconds instead."""
+    not of the epoch, and at most what ``max_time`` leaves. Where the output is no terminal, a line every
+    ``seconds_per_line`` seconds instead."""
 
     def __init__(self, seconds_per_line: float = 20.0) -> None:
         super().__init__(refresh_rate=4, leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
@@ -45,6 +49,13 @@ class RunProgressBar(RichProgressBar):
         super().setup(trainer, pl_module, stage)
         if isinstance(pl_module, StyleModel) and pl_module.kind == "optimization":
             pl_module.on_iteration = self._show_iteration
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        def limit(task: Task) -> float:
+            return seconds_allowed(trainer) if task.id == self.train_progress_bar_id else math.inf
+
+        columns: list[ProgressColumn] = super().configure_columns(trainer)
+        return [TimeColumn(c.style, limit) if isinstance(c, CustomTimeColumn) else c for c in columns]
 
     def _show_iteration(self, now: Iteration) -> None:
         if self.progress is None:
@@ -82,10 +93,37 @@ class RunProgressBar(RichProgressBar):
 
     def _line(self, trainer: Trainer, elapsed: float) -> str:
         total, done = trainer.estimated_stepping_batches, trainer.global_step - self._first_step
-        left = elapsed / max(done, 1) * (total - trainer.global_step)
-        remaining = f", {timedelta(seconds=round(left))} left" if total != float("inf") else ""
+        left = min(elapsed / max(done, 1) * (total - trainer.global_step), seconds_allowed(trainer))
+        remaining = f", {timedelta(seconds=round(left))} left" if math.isfinite(left) else ""
         loss = trainer.progress_bar_metrics.get("loss", float("nan"))
         return f"step {trainer.global_step}/{total}  loss {loss:.4g}  {timedelta(seconds=round(elapsed))}{remaining}"
+
+
+class TimeColumn(CustomTimeColumn):
+    """Lightning's column of the time that has passed and the time that is left, which ends at a limit.
+
+    Args:
+        style: Of the text.
+        limit: Returns the seconds that a task may take from now on; infinity for no limit.
+    """
+
+    def __init__(self, style: str | Style, limit: Callable[[Task], float]) -> None:
+        super().__init__(style)
+        self.limit = limit
+
+    def render(self, task: Task) -> Text:
+        limit, left = self.limit(task), task.time_remaining
+        if limit == math.inf:
+            return super().render(task)
+        elapsed = task.finished_time if task.finished else task.elapsed
+        times = (elapsed or 0.0, limit if left is None else min(left, limit))
+        return Text(" • ".join(str(timedelta(seconds=int(seconds))) for seconds in times), style=self.style)
+
+
+def seconds_allowed(trainer: Trainer) -> float:
+    """Returns the seconds until ``max_time`` stops a run, what it took before it was resumed included; infinity without."""
+    timers = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return min((max(0.0, left) for left in timers if left is not None), default=math.inf)
 
 
 class RunSummary(ModelSummary):

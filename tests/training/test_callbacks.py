@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import thin_model
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger
+from rich.progress import Task, TaskID
 
 from stylezoo.data import Folder, Pairs
 from stylezoo.images import grid, read_image, to_tensor
-from stylezoo.training.callbacks import ImageGrid, RunProgressBar
+from stylezoo.training.callbacks import ImageGrid, RunProgressBar, TimeColumn
 
 
 def fit(pictures: Path, folder: Path, *callbacks: object, **settings: object) -> tuple[Trainer, Pairs]:
@@ -41,8 +45,32 @@ def test_seconds_left_follow_from_the_speed() -> None:
 
     class Stub:
         estimated_stepping_batches, global_step, progress_bar_metrics = 1100, 200, {"loss": 2.5}
+        callbacks: ClassVar[list[Timer]] = []
 
     assert bar._line(Stub(), elapsed=50.0) == "step 200/1100  loss 2.5  0:00:50, 0:07:30 left"  # type: ignore[arg-type]
+
+
+def test_seconds_left_end_with_max_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a run that was resumed: 50 of 60 seconds were over before."""
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    timer = Timer("00:00:01:00")
+    timer.load_state_dict({"time_elapsed": {"train": 50.0}})
+
+    class Stub:
+        estimated_stepping_batches, global_step, progress_bar_metrics = 600.0, 10, {"loss": 2.5}
+        callbacks: ClassVar[list[Timer]] = [timer]
+
+    bar = RunProgressBar()
+    assert bar._line(Stub(), elapsed=5.0).endswith("0:00:05, 0:00:10 left")  # type: ignore[arg-type]
+    Stub.global_step = 599
+    assert bar._line(Stub(), elapsed=59.9).endswith("0:01:00, 0:00:00 left")  # type: ignore[arg-type]
+    Stub.estimated_stepping_batches = float("inf")
+    assert bar._line(Stub(), elapsed=5.0).endswith("0:00:05, 0:00:10 left")  # type: ignore[arg-type]
+    bar.train_progress_bar_id = TaskID(1)
+    (column,) = (c for c in bar.configure_columns(Stub()) if isinstance(c, TimeColumn))  # type: ignore[arg-type]
+    for number, text in ((1, "0:00:00 • 0:00:10"), (2, "-:--:-- • -:--:--")):
+        task = Task(TaskID(number), "", total=10, completed=0, _get_time=time.monotonic)
+        assert str(column.render(task)) == text
 
 
 def test_grid_shows_the_same_validation_pairs(pictures: Path, tmp_path: Path) -> None:
