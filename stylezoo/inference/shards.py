@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,6 +118,10 @@ def _check_srun() -> None:
         )
 
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+"""The signals that PyTorch's launcher handles."""
+
+
 def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int) -> list[T]:
     """Calls a function in several processes of this machine, which find their places as if torchrun had started them.
 
@@ -138,7 +143,8 @@ def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says is told in one sentence
+    for name in [each for each in logging.root.manager.loggerDict if each.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is told in one sentence
     config = LaunchConfig(
         1,
         1,
@@ -151,6 +157,7 @@ def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int)
     )
     threads = str(max(1, (allowed_processors() or os.cpu_count() or 1) // processes))
     own = os.environ.get("OMP_NUM_THREADS")
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         if own is None or own == str(allowed_processors()):
             os.environ["OMP_NUM_THREADS"] = threads
@@ -167,6 +174,9 @@ def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int)
             os.environ.pop("OMP_NUM_THREADS", None)
         else:
             os.environ["OMP_NUM_THREADS"] = own
+        for number, handler in handlers.items():
+            with suppress(ValueError):  # outside of the main thread the launcher sets none
+                signal.signal(number, handler)
     return [results[rank] for rank in sorted(results)]
 
 

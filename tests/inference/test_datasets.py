@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stylezoo.checkpoints import model_digest
 from stylezoo.cli import main
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.images.reading import read_size
-from stylezoo.inference import Stylizer, datasets, files, load_styles
+from stylezoo.inference import Stylizer, datasets, files, load_styles, shards
 from stylezoo.inference.datasets import SETTINGS
 from stylezoo.inference.plan import MANIFEST
 
@@ -332,7 +333,9 @@ def test_two_processes_make_what_one_makes(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert run(tmp_path / "one", "--alpha", "0.3,0.9", content=str(tmp_path / "in")) == 1
     capfd.readouterr()
+    handlers = [signal.getsignal(number) for number in shards.SIGNALS]
     assert run(tmp_path / "two", "--alpha", "0.3,0.9", "--processes", "2", content=str(tmp_path / "in")) == 1
+    assert [signal.getsignal(number) for number in shards.SIGNALS] == handlers  # the program's own Ctrl-C works
     said = capfd.readouterr()
     assert said.out == f"5 of 6 images stylized, 1 failed: {tmp_path / 'two'}\n"
     assert len(said.err.splitlines()) == 2 and re.search(
