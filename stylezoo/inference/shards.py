@@ -175,7 +175,7 @@ def launch(function: Callable[..., T], arguments: Sequence[Any], processes: int)
         else:
             os.environ["OMP_NUM_THREADS"] = own
         for number, handler in handlers.items():
-            with suppress(ValueError):  # outside of the main thread the launcher sets none
+            with suppress(ValueError, TypeError):  # outside of the main thread the launcher sets none
                 signal.signal(number, handler)
     return [results[rank] for rank in sorted(results)]
 
