@@ -23,7 +23,7 @@ from stylezoo.errors import MissingFileError, StylezooError
 from stylezoo.images import load_with_alpha, to_image, write_image
 from stylezoo.images.reading import read_size
 from stylezoo.inference.comparison import Comparison
-from stylezoo.inference.files import recorded
+from stylezoo.inference.files import recorded, smoothed_engine
 from stylezoo.inference.regions import load_masks
 from stylezoo.inference.stylizer import Stylizer, find_device, load_styles
 from stylezoo.module import Iteration, StyleModel
@@ -142,7 +142,8 @@ class Backend:
             raise MissingFileError("There are no models on this machine: name a file with --models.")
         self.default = next((name for name in FIRST if name in self.models), self.models[0])
         self.model = lru_cache(maxsize=LOADED)(self._loaded)
-        self._stopped: set[str] = set()
+        self._stopped: dict[str, bool] = {}
+        """Whether somebody has stopped the work that is done for them."""
 
     def system(self, name: str) -> catalog.System | None:
         """The system of a model that is called by a name; None for files."""
@@ -163,22 +164,25 @@ class Backend:
         return load_model(name).to(self._device)
 
     def stop(self, who: str) -> None:
-        """Ends the work for somebody as soon as its next step is done."""
-        self._stopped.add(who)
+        """Ends the work for somebody, if there is some, as soon as its next step is done."""
+        if who in self._stopped:
+            self._stopped[who] = True
 
     @contextmanager
     def _watched(self, who: str, progress: Progress | None) -> Iterator[Progress]:
         """Yields what to call after each step, which raises `StoppedByUser` once the work is stopped."""
-        self._stopped.discard(who)
+        self._stopped[who] = False
 
         def step(done: int, total: int | None) -> None:
             if progress is not None:
                 progress(done, total)
-            if who in self._stopped:
+            if self._stopped[who]:
                 raise StoppedByUser("Stopped.")
 
-        yield step
-        self._stopped.discard(who)
+        try:
+            yield step
+        finally:
+            del self._stopped[who]
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -254,8 +258,8 @@ class Backend:
         clip.close()
         controls, notes = self._limited(request, clip.properties.size)
         seconds = min(self.limits.seconds, math.inf if clips.seconds is None else clips.seconds)
-        if clips.stability != "none":  # which changes statistics between PyTorch's operations
-            controls = replace(controls, engine="eager")
+        if clips.stability != "none":
+            controls = replace(controls, engine=smoothed_engine(model))
         stylizer = _stylizer(model, request, controls)
         target = folder / f"{_called(content, request.model)}.mp4"
         settings = {**_settings(model, request, controls, stylizer), "stability": clips.stability}

@@ -221,7 +221,9 @@ def _models_tab(inputs: Inputs) -> None:
     )
 
     def compared(values: dict[Any, Any], folder: Path, who: str, progress: Progress) -> Iterator[Any]:
-        asked = inputs.request({**values, inputs.model: inputs.backend.default}, regions=False)
+        style, size, style_size = (values[each] for each in (inputs.styles[0], inputs.size, inputs.style_size))
+        controls = Controls(size=size or None, style_size=style_size or None)
+        asked = Request("", values[inputs.content], [style] if style else [], controls)
         yield from inputs.backend.compare(values[chosen] or [], asked, folder, who)
 
     _on_click(run, stop, inputs, compared, inputs.components | {chosen}, [sheet], "compare")

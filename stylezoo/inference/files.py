@@ -148,8 +148,13 @@ def engine_for(model: StyleModel, plan: Plan, controls: Controls, clips: ClipCon
                 f" leave --engine out, or choose {' or '.join(SMOOTHED_ENGINES)}."
             )
         if name == "auto":
-            name = next(each for each in SMOOTHED_ENGINES if ENGINES[each].obstacle(model) is None)
+            name = smoothed_engine(model)
     return engine_of(name, model.eval(), expected_work(plan.jobs, controls.size))
+
+
+def smoothed_engine(model: StyleModel) -> EngineName:
+    """Returns the fastest of `SMOOTHED_ENGINES` that can run a model here."""
+    return next(each for each in SMOOTHED_ENGINES if ENGINES[each].obstacle(model) is None)
 
 
 def masks_for(request: Request, plan: Plan) -> Tensor | None:

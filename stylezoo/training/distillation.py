@@ -64,15 +64,15 @@ class Distillation:
 class Imitation:
     """An objective: the distance of outputs to those of a teacher, another model that takes the same contents and styles.
 
-    Outputs of a trained model say more per image than the losses that it was trained with, so that a smaller network of the
-    same system, or another system, learns from them in hundreds of steps. The system's own losses take over afterwards: a run
-    goes on without the objective.
+    It is meant for the first steps of a smaller network of the same system, or of another system; the run then goes on with the
+    losses of the system, without the objective. Outputs get closer to those of the teacher and smoother than them: the
+    distance to the content's target falls, and the style loss rises until the losses of the system are back.
 
     Args:
         teacher: A trained model, what `stylezoo.load_model` takes.
         weight: Weight of the term ``imitation``, the mean squared difference of outputs, RGB in [0, 1].
         feature_weight: Weight of the term ``imitation_features``, the mean squared difference of features of the network of
-            the losses, summed over layers; without it outputs become smooth.
+            the losses, summed over layers.
         layers: The layers of these features.
         own_losses: Whether the losses of the system are added, for which the content is stylized once more.
 

@@ -152,6 +152,8 @@ def test_a_comparison_is_stopped_after_the_model_at_work(pictures: dict[str, str
     backend.stop("me")
     with pytest.raises(StoppedByUser):
         next(sheets)
+    backend.stop("me")  # nothing is done for them any more, so that nothing is kept
+    assert not backend._stopped
 
 
 def test_all_models_are_compared_one_after_the_other(pictures: dict[str, str], tmp_path: Path) -> None:
