@@ -111,8 +111,7 @@ class SingleStyleModel(TrainedStyles):
         with torch.no_grad():
             content_feats = self.loss_encoder(content, self.perceptual.content_layers)
         targets = self.style_targets(torch.zeros(len(content), dtype=torch.long))
-        output_feats = self.loss_encoder(output, self.perceptual.layers)
-        terms = self.perceptual(output_feats, content=content_feats, style=targets)
+        terms = self.perceptual(self.output_features(output), content=content_feats, style=targets)
         return {**terms, "tv": total_variation(output)} if self.loss_weights["tv"] else terms
 
     def style_images(self) -> list[Tensor]:
@@ -155,7 +154,7 @@ class FeatureTransferModel(StyleModel):
             target = matched
             if self.loss_encoder is not self.encoder:
                 target = self._matched(content_feats.loss_encoder, style_feats.loss_encoder)
-        output_feats = self.feature_pair(self.decoder(matched), [], self.perceptual.layers).loss_encoder
+        output_feats = self.output_features(self.decoder(matched))
         return self.perceptual(output_feats, content={"relu4_1": target}, style=style_feats.loss_encoder)
 
     def _matched(self, content: Features, style: Features) -> Tensor:

@@ -51,15 +51,18 @@ class MirroredDecoder(nn.Sequential):
 
     Args:
         channels: The encoder's channels per layer, see `VGG.channels`.
-        layer: What is decoded. From relu3_1, (B, C, H/4, W/4), it is only the rest of the way: 555,075 parameters.
+        layer: What is decoded. From relu3_1, (B, C, H/4, W/4), it is only the rest of the way: 555,075 parameters. From
+            relu3_2, which has the shape of relu3_1, it is one convolution more: 1,145,155 parameters.
     """
 
-    def __init__(self, channels: dict[str, int], layer: Literal["relu3_1", "relu4_1"] = "relu4_1") -> None:
+    def __init__(self, channels: dict[str, int], layer: Literal["relu3_1", "relu3_2", "relu4_1"] = "relu4_1") -> None:
         c1, c2, c3 = (channels[f"relu{block}_1"] for block in (1, 2, 3))
         deep: list[nn.Module] = []
         if layer == "relu4_1":
             deep = [*_conv(channels["relu4_1"], c3), nn.Upsample(scale_factor=2, mode="nearest")]
             deep += [*_conv(c3, c3), *_conv(c3, c3), *_conv(c3, c3)]
+        elif layer == "relu3_2":
+            deep = [*_conv(c3, c3)]
         super().__init__(
             *deep,
             *_conv(c3, c2),

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -44,6 +44,56 @@ StyleCode = dict[str, Tensor]
 
 Objective = Callable[..., dict[str, Tensor]]
 """A function of (model, content, style) that returns weighted loss terms by name, in place of the model's `losses`."""
+
+
+@dataclass(frozen=True)
+class Stylization:
+    """What an `AdditionalLoss` compares.
+
+    Attributes:
+        content: (B, 3, H, W), RGB in [0, 1].
+        style: What `StyleModel.losses` was called with.
+        output: The stylized content, (B, 3, H, W) or larger to the right and bottom, not clamped.
+        features: Features of the output by layer of the loss encoder.
+        features_of: Computes the features of images (B, 3, H', W') at the same layers.
+    """
+
+    content: Tensor
+    style: Any
+    output: Tensor
+    features: Features
+    features_of: Callable[[Tensor], Features]
+
+    def content_features(self) -> Features:
+        """Computes the features of the content, extended by its border to the output's size, without gradients."""
+        rows, columns = (o - c for o, c in zip(self.output.shape[-2:], self.content.shape[-2:], strict=True))
+        with torch.no_grad():
+            return self.features_of(F.pad(self.content, (0, columns, 0, rows), mode="replicate"))
+
+
+class AdditionalLoss(nn.Module):
+    """Base of the losses that any system can be trained with besides its own, see `stylezoo.training.Training`.
+
+    Its parameters are trained with those of the model, and are part of checkpoints but not of model files.
+
+    Attributes:
+        layers: Layers of the loss encoder whose features it needs.
+        optimizer_options: Options of Adam for its parameters, such as ``betas``, in place of the model's.
+    """
+
+    layers: tuple[str, ...] = ()
+    optimizer_options: ClassVar[dict[str, Any]] = {}
+
+    def build(self, channels: Mapping[str, int]) -> None:
+        """Builds what depends on the number of channels of each layer; called once, before the optimizer is built."""
+
+    def batch(self, content: Tensor, style: Any) -> tuple[Tensor, Any]:
+        """Returns the contents and styles that are stylized in place of those of a batch."""
+        return content, style
+
+    def forward(self, stylization: Stylization) -> dict[str, Tensor]:
+        """Returns weighted loss terms by name."""
+        raise NotImplementedError
 
 
 COMMON_SETTINGS = {
@@ -209,12 +259,14 @@ class StyleModel(LightningModule):
         self.lr, self.lr_decay = self.hparams.get("lr", 0.0), self.hparams.get("lr_decay", 0.0)
         self.loss_weights = {k.removesuffix("_weight"): v for k, v in self.hparams.items() if k.endswith("_weight")}
         self._seed: int | None = None
+        self._stylized: tuple[Tensor, Features] | None = None
 
     def __repr__(self) -> str:
         """One line: class, tag, encoder and number of trained parameters; ``print(model.transformer)`` shows modules."""
         facts = [repr(self.tag)] if self.tag is not None else []
         facts += [f"{name}={vgg.name}" for name, vgg in self.encoders()]
-        frozen = {id(p) for _, vgg in self.encoders() for p in vgg.parameters()}
+        outside = (*(vgg for _, vgg in self.encoders()), *self.additional_losses)
+        frozen = {id(p) for module in outside for p in module.parameters()}
         count = sum(p.numel() for p in self.parameters() if id(p) not in frozen)
         return f"{type(self).__name__}({', '.join([*facts, f'parameters={count:,}'])})"
 
@@ -529,8 +581,11 @@ class StyleModel(LightningModule):
         content = self.check_images(content, "content")
         if isinstance(style, Tensor) and style.ndim > 2:
             style = self.check_images(style, "style")
+        for loss in self.additional_losses:
+            content, style = loss.batch(content, style)
         terms = self.loss_terms(content, style, **known)
-        return {name: self.loss_weights[name] * term for name, term in terms.items()}
+        weighted = {name: self.loss_weights[name] * term for name, term in terms.items()}
+        return weighted | self._additional_terms(content, style) if self.additional_losses else weighted
 
     @abstractmethod
     def loss_terms(self, content: Tensor, style: Any) -> dict[str, Tensor]:
@@ -540,6 +595,50 @@ class StyleModel(LightningModule):
             content: (B, 3, H, W), RGB in [0, 1].
             style: For arbitrary systems (B, 3, H', W'), RGB in [0, 1]; see the class for the others.
         """
+
+    def output_features(self, output: Tensor) -> Features:
+        """Computes the features of an output that the losses compare: those of the system and the additional ones.
+
+        Args:
+            output: (B, 3, H, W), RGB, not clamped; padded as the loss encoder needs it.
+        """
+        features = self._compared(output)
+        if self.additional_losses:
+            self._stylized = (output, features)
+        return features
+
+    def _compared(self, image: Tensor) -> Features:
+        layers = [*self.perceptual.layers, *(layer for loss in self.additional_losses for layer in loss.layers)]
+        return self.feature_pair(image, [], list(dict.fromkeys(layers))).loss_encoder
+
+    def _additional_terms(self, content: Tensor, style: Any) -> dict[str, Tensor]:
+        if self._stylized is None:  # a system of another package that does not call output_features
+            self.output_features(self(content, style))
+        assert self._stylized is not None
+        (output, features), self._stylized = self._stylized, None
+        stylization = Stylization(content, style, output, features, self._compared)
+        return {name: term for loss in self.additional_losses for name, term in loss(stylization).items()}
+
+    def attach_losses(self, losses: Sequence[AdditionalLoss]) -> None:
+        """Adds losses to those of the system, in place of other additional ones.
+
+        Args:
+            losses: Their terms must have names that the system's terms do not have.
+        """
+        self._modules.pop("additional", None)
+        if not losses:
+            return
+        added = self._modules["additional"] = nn.ModuleList(losses)
+        self.build_loss_encoder()
+        channels = {**self.encoder.channels} if "encoder" in self._modules else {}
+        for loss in losses:
+            loss.build({**channels, **self.loss_encoder.channels})
+        added.to(self.some_weight())
+
+    @property
+    def additional_losses(self) -> Sequence[AdditionalLoss]:
+        """The losses besides those of the system, see `attach_losses`."""
+        return self._modules.get("additional", ())  # type: ignore[return-value]
 
     def prepare_losses(self) -> None:
         """Builds what the losses need and inference does without, once; training does so before its first step."""
@@ -562,7 +661,8 @@ class StyleModel(LightningModule):
         """
         own = self._modules.get("encoder")
         assert own is None or isinstance(own, VGG)
-        if own is not None and name is None and weights is None and own.channels.keys() >= {*self.perceptual.layers}:
+        needed = {*self.perceptual.layers, *(layer for loss in self.additional_losses for layer in loss.layers)}
+        if own is not None and name is None and weights is None and own.channels.keys() >= needed:
             vars(self)["loss_encoder"] = own  # not registered twice
             return
         option = "loss_encoder_weights" if own is None else "training.loss_encoder_weights"
@@ -580,7 +680,7 @@ class StyleModel(LightningModule):
                     **{**sizes, **self.loss_encoder_options},
                 )
             except MissingFileError as error:
-                if not {*self.perceptual.layers} <= {*SLIM_LAYERS}:
+                if not needed <= {*SLIM_LAYERS}:
                     raise
                 raise MissingFileError(
                     f"{error}; the losses of {self.system} can be computed without a download, too"
@@ -600,6 +700,9 @@ class StyleModel(LightningModule):
             layers: Of the encoder.
             loss_layers: Of the loss encoder.
         """
+        if "encoder" not in self._modules:
+            features = self.loss_encoder(image, loss_layers)
+            return FeaturePair(features, features)
         if self.loss_encoder is self.encoder:
             features = self.encoder(image, {*layers, *loss_layers})
             return FeaturePair(features, features)
@@ -695,7 +798,10 @@ class StyleModel(LightningModule):
 
     def optimizer(self) -> Optimizer:
         """The paper's optimizer: Adam on everything that is trained."""
-        return Adam([p for p in self.parameters() if p.requires_grad], lr=self.lr)
+        groups = [{"params": [*loss.parameters()], **loss.optimizer_options} for loss in self.additional_losses]
+        added = {id(p) for group in groups for p in group["params"]}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in added]
+        return Adam([{"params": own}, *(group for group in groups if group["params"])] if added else own, lr=self.lr)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
         """The learning rate lr / (1 + lr_decay * i) at optimizer step i = 0, 1, 2 ..."""
@@ -835,18 +941,24 @@ class StyleModel(LightningModule):
                 yield name, module
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Returns what training changes: everything but the frozen encoders."""
+        """Returns what training changes: everything but the frozen encoders and the additional losses."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
-        for name, _ in self.encoders():
+        for name in self._kept_out():
             for key in [k for k in state if k.startswith(f"{prefix}{name}.")]:
                 del state[key]
         return state  # type: ignore[no-any-return]
 
+    def _kept_out(self) -> Iterator[str]:
+        """Yields the names of the submodules that are no part of the state."""
+        yield from (name for name, _ in self.encoders())
+        if "additional" in self._modules:
+            yield "additional"
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Lets the encoders keep the weights they have, also where the model is a submodule of another one."""
-        for name, vgg in self.encoders():
-            for key, value in vgg.state_dict(prefix=f"{prefix}{name}.").items():
+        """Lets what is no part of the state keep its weights, also where the model is a submodule of another one."""
+        for name in self._kept_out():
+            for key, value in self.get_submodule(name).state_dict(prefix=f"{prefix}{name}.").items():
                 state_dict.setdefault(key, value)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -44,6 +44,9 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         if section or (isinstance(value, Mapping) and value.keys() & {"class_path", "init_args"}):
             for key, inner in value.items():
                 add(f"{prefix}.{key}", inner, key == "init_args")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for index, item in enumerate(value):
+                add(f"{prefix}.{index}", item, False)
         elif not prefix.endswith(".class_path"):
             flat[prefix.removeprefix(".")] = list(value) if isinstance(value, tuple) else value
 

@@ -255,7 +255,7 @@ class CIN(TrainedStyles):
         output = self(content, numbers)
         with torch.no_grad():
             content_feats = self.loss_encoder(content, self.perceptual.content_layers)
-        features = self.loss_encoder(output, self.perceptual.layers)
+        features = self.output_features(output)
         terms = self.perceptual(features, content=content_feats)
         targets = self.style_targets(numbers)
         if not self.style_coefficients:

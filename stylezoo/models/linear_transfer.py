@@ -284,7 +284,7 @@ class LinearTransfer(StyleModel):
             (self.encoder.pad_small(style, "relu4_1"), self.levels, layers),
         )
         output = self._decoded(content_feats.encoder, self._encode(style_feats.encoder))
-        output_feats = self.feature_pair(output, [], layers).loss_encoder
+        output_feats = self.output_features(output)
         return self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
 
 

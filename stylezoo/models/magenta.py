@@ -297,8 +297,7 @@ class Magenta(StyleModel):
         with torch.no_grad():
             content_feats = self.loss_encoder(content, self.perceptual.content_layers)
             style_feats = self.loss_encoder(style, self.perceptual.style_layers)
-        output_feats = self.loss_encoder(output, self.perceptual.layers)
-        terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
+        terms = self.perceptual(self.output_features(output), content=content_feats, style=style_feats)
         return {**terms, "tv": mean_variation(output)}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -222,9 +222,8 @@ class MicroAST(StyleModel):
         with torch.no_grad():
             content_feats = self._features(content, self.perceptual.content_layers)
             style_feats = self._features(style, self.perceptual.style_layers)
-        terms = self.perceptual(
-            self._features(output, self.perceptual.layers), content=content_feats, style=style_feats
-        )
+        output_feats = self.output_features(self.loss_encoder.pad(output, "relu4_1"))
+        terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
         return {**terms, "contrastive": self._contrastive(self.encode_style(output), code)}
 
     def _contrastive(self, output: StyleCode, style: StyleCode) -> Tensor:

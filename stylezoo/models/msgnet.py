@@ -224,8 +224,7 @@ class MSGNet(StyleModel):
             content_feats = self.loss_encoder(content, self.perceptual.content_layers)
             style_feats = self.loss_encoder(style, self.perceptual.style_layers)
             style_feats = {name: f.expand(len(content), -1, -1, -1) for name, f in style_feats.items()}
-        output_feats = self.loss_encoder(output, self.perceptual.layers)
-        return self.perceptual(output_feats, content=content_feats, style=style_feats)
+        return self.perceptual(self.output_features(output), content=content_feats, style=style_feats)
 
 
 def to_bgr(image: Tensor) -> Tensor:

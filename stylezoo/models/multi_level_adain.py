@@ -187,7 +187,7 @@ class MultiLevelAdaIN(StyleModel):
             if self.loss_encoder is not self.encoder:
                 targets = _adain(content_feats.loss_encoder, _statistics(style_feats.loss_encoder))
         output = imagenet_restored(self.decoder(levels))[..., : content.shape[-2], : content.shape[-1]]
-        output_feats = self.feature_pair(output, [], layers).loss_encoder
+        output_feats = self.output_features(output)
         return self.perceptual(output_feats, content=targets, style=style_feats.loss_encoder)
 
 

@@ -170,7 +170,7 @@ class MultiLevelAttention(StyleModel):
         layers, content, style = self.perceptual.layers, self.pad(content), self.pad(style)
         content_feats, style_feats = self.feature_pairs((content, ATTENDED, layers), (style, ATTENDED, layers))
         output = imagenet_restored(self._decoded(content, content_feats.encoder, style_feats.encoder))
-        output_feats = self.feature_pair(output, [], layers).loss_encoder
+        output_feats = self.output_features(output)
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
         return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 

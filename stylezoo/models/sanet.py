@@ -121,7 +121,8 @@ class SANet(StyleModel):
         content_feats, style_feats = self.feature_pairs(
             *((self.pad(image), ATTENDED, layers) for image in (content, style))
         )
-        output_feats = self._features(self._decoded(content_feats.encoder, style_feats.encoder)).loss_encoder
+        output = self._decoded(content_feats.encoder, style_feats.encoder)
+        output_feats = self.output_features(self.pad(output))
         terms = self.perceptual(output_feats, content=content_feats.loss_encoder, style=style_feats.loss_encoder)
         return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 

@@ -240,7 +240,7 @@ class StyTr2(StyleModel):
         layers = self.perceptual.layers
         with torch.no_grad():
             content_feats, style_feats = self._features(content, layers), self._features(style, layers)
-        output_feats = self._features(self(content, style), layers)
+        output_feats = self.output_features(self.loss_encoder.pad(self(content, style), "relu5_1"))
         terms = self.perceptual(output_feats, content=content_feats, style=style_feats)
         return terms | identity_terms(self._identity(content, content_feats), self._identity(style, style_feats))
 

@@ -10,6 +10,7 @@ from stylezoo.training.callbacks import (
     RunSummary,
     Winograd,
 )
+from stylezoo.training.ccpl import CCPL
 from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import NonFiniteError
 from stylezoo.training.initialization import Initialization, LeastSquares
@@ -20,6 +21,7 @@ from stylezoo.training.slim_encoder import SlimEncoder
 from stylezoo.training.training import Training
 
 __all__ = [
+    "CCPL",
     "EMA",
     "ChannelsLast",
     "Compile",

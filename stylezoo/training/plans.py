@@ -83,8 +83,8 @@ class Plan:
 
 def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:
     """Returns the convolutions of a model that are trained, by name."""
-    frozen = tuple(f"{name}." for name, _ in model.encoders())
-    named = ((name, module) for name, module in model.named_modules() if not name.startswith(frozen or "\0"))
+    outside = ("additional.", *(f"{name}." for name, _ in model.encoders()))
+    named = ((name, module) for name, module in model.named_modules() if not name.startswith(outside))
     return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stylezoo.errors import StylezooError, check_number
-from stylezoo.module import StyleModel
+from stylezoo.module import AdditionalLoss, StyleModel
+from stylezoo.training.ccpl import CCPL
 from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import FiniteGuard
 from stylezoo.training.initialization import Initialization, measure_preconditioners
@@ -30,12 +31,15 @@ class Training(Callback):
           initialization: {class_path: LeastSquares, init_args: {crops: 256}}
           optimizer: {class_path: PreconditionedAdam, init_args: {lr: 3.0e-3}}
           loss_encoder: vgg19_normalised
+          ccpl_weight: 5.0
 
     Args:
         initialization: Sets the weights of a new run; a resumed run finds them in its checkpoint.
         optimizer: Replaces the paper's optimizer; the system's schedule is kept.
         objective: Replaces the system's `losses` in training, validation and test: `Imitation` of another model's outputs, or
             `Distillation` of a magenta.
+        losses: Losses besides the system's own, such as `CCPL`.
+        ccpl_weight: Weight of `CCPL` with the settings of its paper; ``losses`` takes it with others.
         loss_encoder: The network of the losses in place of the system's own, such as a whole VGG beside a slim encoder.
             Layers that its file does not reach are computed by the encoder.
         loss_encoder_weights: A file for it; None takes its own.
@@ -50,6 +54,8 @@ class Training(Callback):
         initialization: Initialization | None = None,
         optimizer: OptimizerSettings | None = None,
         objective: Distillation | Imitation | None = None,
+        losses: list[AdditionalLoss] | None = None,
+        ccpl_weight: float = 0.0,
         loss_encoder: str | None = None,
         loss_encoder_weights: str | None = None,
         freeze: list[str] | None = None,
@@ -60,11 +66,13 @@ class Training(Callback):
         if batch_norm_momentum is not None:
             check_number("batch_norm_momentum", batch_norm_momentum, "a share between 0 and 1", 0, 1)
         self.initialization, self.optimizer, self.objective = initialization, optimizer, objective
+        check_number("ccpl_weight", ccpl_weight, "a finite number from 0 up", 0)
+        self.losses = [*(losses or []), *([CCPL(ccpl_weight)] if ccpl_weight else [])]
         self.loss_encoder, self.loss_encoder_weights = loss_encoder, loss_encoder_weights
         self.freeze, self.batch_norm_momentum = freeze or [], batch_norm_momentum
         self.kept: Collection[str] = ()
         """Names of the tensors that came from another model (``fit --start``): they are not initialized."""
-        self._resumed = False
+        self._resumed = self._losses_are_attached = False
         self._guard = FiniteGuard(skip_nonfinite)
         self._given: list[dict[str, Any]] = []  # settings of the optimizer as the recipe has them
 
@@ -78,6 +86,9 @@ class Training(Callback):
         self._resumed = False
         if self.loss_encoder is not None or self.loss_encoder_weights is not None:
             pl_module.attach_loss_encoder(self.loss_encoder, self.loss_encoder_weights)
+        self._losses_are_attached = stage != "predict"
+        if self._losses_are_attached:
+            pl_module.attach_losses(self.losses)
         if self.objective is not None:
             pl_module.objective = self.objective
         if stage != "fit":
@@ -142,12 +153,27 @@ class Training(Callback):
         self._guard.report()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the number of skipped steps."""
-        return {"skipped": self._guard.skipped}
+        """Returns the number of skipped steps and what additional losses have learned."""
+        return {"skipped": self._guard.skipped, "losses": [loss.state_dict() for loss in self.losses]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the number of skipped steps."""
+        """Restores the number of skipped steps and additional losses.
+
+        Raises:
+            StylezooError: If the checkpoint was trained with other losses.
+        """
         self._guard.skipped = state_dict["skipped"]
+        if not self._losses_are_attached:
+            return
+        states = state_dict.get("losses", [])
+        try:
+            for loss, state in zip(self.losses, states, strict=True):
+                loss.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            raise StylezooError(
+                "The checkpoint was trained with other additional losses (training.losses, training.ccpl_weight): go on with"
+                " those, or begin a new run with its weights (--start)."
+            ) from error
 
     def _frozen(self, model: LightningModule) -> list[nn.Module]:
         parts = dict(model.named_children())
