@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylezoo.layers import MirroredDecoder, StyleAttention, imagenet_normalized
+from stylezoo.losses import mean_std, normalize
 from stylezoo.models.adain import AdaIN
 from stylezoo.models.cin import CIN
 from stylezoo.models.efdm import EFDM
@@ -25,6 +26,8 @@ from stylezoo.models.msgnet import MSGNet, normalized_gram, to_bgr
 from stylezoo.models.multi_level_adain import MultiLevelAdaIN
 from stylezoo.models.multi_level_attention import MultiLevelAttention
 from stylezoo.models.sanet import SANet
+from stylezoo.models.sct import SCT
+from stylezoo.models.sct import Transformation as CovarianceTransformation
 from stylezoo.models.stytr2 import PATCH, DecoderLayer, EncoderLayer, Stack, StyTr2
 from stylezoo.module import StyleModel
 from stylezoo.training.identity_transformer import RESIDUAL_SCALE, color_parameters, initialize_identity, linear_fit
@@ -153,6 +156,19 @@ def linear_transfer(model: LinearTransfer) -> Plan:
     return Plan(model, [] if model.decoder_is_trained else mirrored_targets(model.decoder), prepare)
 
 
+def sct(model: SCT) -> Plan:
+    """The decoder inverts the encoder, from what principal components leave of its features.
+
+    The expansion of covariances times components is the least-squares fit to the features of images stylized with themselves.
+    """
+
+    def prepare(images: Tensor) -> None:
+        features = torch.cat([model.features(part) for part in torch.split(images, 16)])
+        initialize_covariance(model.transformation, features)
+
+    return Plan(model, mirrored_targets(model.decoder), prepare)
+
+
 def msgnet(model: MSGNet) -> Plan:
     """The last convolution restores the image from the output of the untrained others.
 
@@ -258,6 +274,7 @@ PLANS: dict[str, Callable[..., Plan]] = {
     "multi_level_adain": multi_level_adain,
     "multi_level_attention": multi_level_attention,
     "sanet": sanet,
+    "sct": sct,
     "stytr2": stytr2,
 }
 """The plans of the systems that have their own, by name."""
@@ -287,17 +304,72 @@ def initialize_attention(attention: StyleAttention) -> None:
 
 def initialize_transformation(transformation: Transformation, features: Tensor) -> None:
     """Sets the principal components of features (B, C, H, W), each of variance 1, and the identity for both matrices."""
-    centered = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
-    variances, axes = torch.linalg.eigh(centered @ centered.T / centered.shape[1])
-    variances, axes = variances[-SIZE:].clamp_min(1e-12), axes[:, -SIZE:]
-    transformation.compress.weight.copy_((axes / variances.sqrt()).T[..., None, None])
-    transformation.unzip.weight.copy_((axes * variances.sqrt())[..., None, None])
+    axes, deviations = principal_axes(features, SIZE)
+    transformation.compress.weight.copy_((axes / deviations).T[..., None, None])
+    transformation.unzip.weight.copy_((axes * deviations)[..., None, None])
     for net in (transformation.snet, transformation.cnet):
         net.fc.weight.mul_(0.1)
         net.fc.bias.copy_(torch.eye(SIZE).flatten())
     for conv in (transformation.compress, transformation.unzip):
         assert conv.bias is not None
         conv.bias.zero_()
+
+
+def initialize_covariance(transformation: CovarianceTransformation, features: Tensor) -> None:
+    """Sets principal components of normalized features (B, C, H, W), as many as the networks can compute.
+
+    A ReLU lets a component pass as itself and its opposite, which takes two channels.
+    """
+    narrowest = min(conv.out_channels for conv in transformation.cnet[:-1] if isinstance(conv, nn.Conv2d))
+    count = min(SIZE, narrowest // 2)
+    axes, deviations = principal_axes(normalize(features), count)
+    scales = mean_std(features)[1].double().square().mean((0, 2, 3)).sqrt()[:, None]  # of a channel, over images
+    compute_linearly(transformation.cnet, (axes / deviations).T)
+    # Of the style's centered features, the variances of components are their `deviations` on the average.
+    compute_linearly(transformation.snet, (axes / scales / deviations.sqrt()).T)
+    mixed, wanted = [], []
+    for part in torch.split(features, 16):
+        code = transformation.encode(part)
+        mixed.append(code["covariance"] @ transformation.cnet(normalize(part)).flatten(2))
+        wanted.append((part - code["mean"]).flatten(2))
+    x, y = (torch.cat(parts).transpose(0, 1).flatten(1).double() for parts in (mixed, wanted))
+    damping = 1e-3 * x.square().sum(1).mean() * torch.eye(len(x)).to(x)
+    solution = torch.linalg.solve(x @ x.T + damping, x @ y.T)  # (32, C)
+    transformation.uncompress.weight.copy_(solution.T[..., None, None])
+    assert transformation.uncompress.bias is not None
+    transformation.uncompress.bias.zero_()
+
+
+def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the principal axes of features (B, C, H, W), centered per image, as (C, count), and their standard deviations."""
+    centered = (features - features.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
+    variances, axes = torch.linalg.eigh(centered @ centered.T / centered.shape[1])
+    return axes[:, -count:], variances[-count:].clamp_min(1e-12).sqrt()
+
+
+def compute_linearly(network: nn.Sequential, matrix: Tensor) -> None:
+    """Makes convolutions with ReLUs between them compute a matrix (K, C) at each position, as the first K channels.
+
+    Weights that have no part in it stay as they are.
+    """
+    rows = len(matrix)
+    identity = torch.eye(rows).to(matrix)
+    opposites = torch.cat([identity, -identity])  # (2 K, K)
+    first, *middle, last = (module for module in network if isinstance(module, nn.Conv2d))
+    set_center(first, opposites @ matrix)
+    for conv in middle:
+        set_center(conv, opposites @ opposites.T)
+    set_center(last, opposites.T)
+
+
+def set_center(conv: nn.Conv2d, matrix: Tensor) -> None:
+    """Makes the first output channels of a convolution a matrix of the first input channels of the same position."""
+    rows, columns = matrix.shape
+    middle = conv.kernel_size[0] // 2
+    conv.weight[:rows] = 0
+    conv.weight[:rows, :columns, middle, middle] = matrix.to(conv.weight)
+    assert conv.bias is not None
+    conv.bias[:rows] = 0
 
 
 def initialize_random(conv: nn.Conv2d) -> None:

@@ -19,7 +19,7 @@ from stylezoo.data import Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.module import StyleModel
 from stylezoo.training import LeastSquares, PreconditionedAdam, Training
-from stylezoo.training.plans import plan_of, trained_convolutions
+from stylezoo.training.plans import compute_linearly, initialize_covariance, plan_of, trained_convolutions
 from stylezoo.training.regression import columns, patches, some_positions
 from stylezoo.training.training import some_images
 
@@ -200,6 +200,32 @@ def test_weights_of_another_model_are_not_fitted_again(pictures: Path, tmp_path:
     for name, tensor in adain.state_dict().items():
         torch.testing.assert_close(after[name], tensor)
     assert not torch.allclose(after["transform.merge_conv.weight"], before["transform.merge_conv.weight"])
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_relus_let_a_matrix_pass(kernel: int) -> None:
+    convs = [nn.Conv2d(12, 10, kernel), nn.ReLU(), nn.Conv2d(10, 8, kernel), nn.ReLU(), nn.Conv2d(8, 5, 1)]
+    network, matrix = nn.Sequential(*convs), torch.randn(4, 12)
+    with torch.no_grad():
+        compute_linearly(network, matrix)
+        x = torch.randn(2, 12, 9, 9)
+        inner = x if kernel == 1 else x[..., 2:-2, 2:-2]
+        torch.testing.assert_close(network(x)[:, :4], torch.einsum("kc,bchw->bkhw", matrix, inner))
+
+
+@pytest.mark.parametrize("mode", ["art", "photo"])
+def test_sct_starts_from_principal_components(mode: str, data: Pairs) -> None:
+    """The features of an image that is stylized with itself come back in part, those of two styles are different."""
+    model, images = thin_model("sct", mode=mode, encoder="vgg19_random/4"), held_out(data)
+    with torch.no_grad():
+        features = model.features(images)
+        initialize_covariance(model.transformation, features)
+        code = model.transformation.encode(features)
+        wanted = features - code["mean"]
+        error = model.transformation(features, code) - features
+        other = model.transformation(features, {name: tensor.flip(0) for name, tensor in code.items()})
+    assert error.square().mean() < 0.8 * wanted.square().mean()
+    assert (other - features - error).square().mean() > 0.05 * wanted.square().mean()
 
 
 def test_linear_transfer_knows_whether_a_start_brought_a_decoder(tmp_path: Path) -> None:
