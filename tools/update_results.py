@@ -281,6 +281,7 @@ def plan(options: argparse.Namespace, models: list[str], encoder: dict[str, str]
         "style_interpolation": {**own, "models": models[:1]},
         "levels": given,
         "content_leak": given,
+        "temporal": {**given, "images": 20, "steps": 100, "crop": 96, "lr": 1e-4},
         "stytr2_losses": pairs,
         "styleid": {**pairs, "content": "cnt", "style": "sty"},
         **{name: {"size": options.size, "images": 3} for name in SPEED},

@@ -112,6 +112,23 @@ class Material:
         Returns:
             The model, in eval mode.
         """
+        model = self.untrained(system, **settings)
+        return self.fit(model, steps, callbacks, with_styles=with_styles) if steps else model.to(device()).eval()
+
+    def fit(
+        self, model: StyleModel, steps: int, callbacks: Sequence[Callback] = (), *, with_styles: bool = True
+    ) -> StyleModel:
+        """Trains a model further; on one machine the same arguments give the same weights.
+
+        Args:
+            model: Changed in place.
+            steps: Optimizer steps.
+            callbacks: Callbacks of the Trainer.
+            with_styles: See `train`.
+
+        Returns:
+            The model, in eval mode.
+        """
         style = _folder(self.style, "paintings") if with_styles else None
         pairs = Pairs(
             _folder(self.content, "photos"),
@@ -122,9 +139,6 @@ class Material:
             num_workers=0,
             seed=self.seed,
         )
-        model = self.untrained(system, **settings)
-        if steps == 0:
-            return model.to(device()).eval()
         with _quiet(), self._seeded():  # a DataLoader draws from the global random state
             trainer = Trainer(
                 accelerator="cuda" if torch.cuda.is_available() else "cpu",

@@ -28,6 +28,7 @@ from stylezoo.metrics import (
     HistoGANDistance,
     StyleLoss,
 )
+from stylezoo.metrics.temporal import warp_error
 from stylezoo.studies import balanced_loss as balanced
 from stylezoo.studies import styleid, stytr2_losses
 from stylezoo.studies.base import StudyResult
@@ -317,6 +318,28 @@ def test_content_leak(model: StyleModel, pictures: Path, study: Any) -> None:
     assert third["SSIM to the photo"] == pytest.approx(SSIM().values(rounds[2], photos).mean().item(), abs=1e-5)
     with pytest.raises(ValueError, match="from 1 up, not 0"):
         study("content_leak", rounds=(0, 2))
+
+
+def test_temporal(model: StyleModel, pictures: Path, study: Any) -> None:
+    """The model as it is given, and trained further from the same weights with and without CCPL."""
+    result: StudyResult = study("temporal", images=2, steps=3, crop=32, lr=1e-3)
+    rows = {(row["model"], row["training"]): row for row in result.rows}
+    assert rows.keys() == {
+        (IDENTITY, ""),
+        *(("thin", training) for training in ("as given", "own losses", "with CCPL")),
+    }
+    material = Material(str(pictures), str(pictures))
+    photos, styles = (side(2, 48, held_out=False) for side in (material.photos, material.paintings))
+    errors = []
+    for photo, style in zip(photos, styles, strict=True):
+        code = model.encode_style(style[None])
+        stylize = lambda image, code=code: model.decode(image, code).clamp(0, 1)
+        errors.append(warp_error(stylize, photo[None]).item())
+    assert rows["thin", "as given"]["warp error"] == pytest.approx(sum(errors) / 2, rel=1e-4)
+    assert len({row["warp error"] for row in result.rows}) == 4  # no two are the same network
+    assert rows[IDENTITY, ""]["warp error"] == rows[IDENTITY, ""]["content"] == 0
+    ratio = rows["thin", "with CCPL"]["warp error"] / rows["thin", "own losses"]["warp error"]
+    assert any(f"{ratio:.3f} times" in note for note in result.notes)
 
 
 # StyleID and ArtFID

@@ -110,6 +110,12 @@ CASES: dict[
         {"model", "round", "content to round 1", "SSIM to the photo"},
         {"content_leak.png", "content_leak_images.png"},
     ),
+    "temporal": (
+        {**PAIRED, "images": 2, "systems": ("adain",)},
+        3,
+        {"model", "training", "warp error", "shift", "tilt", "content", "style"},
+        {"temporal.png", "temporal_images.png"},
+    ),
     "styleid": (
         {**PAIRED, "images": 2, "systems": ("adain",)},
         12,
