@@ -120,12 +120,14 @@ def attended_statistics(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tens
         Two tensors (B, N, C), in float32 at least.
     """
     value = at_least_float32(value)
+    center = value.mean(1, keepdim=True)  # variances are differences of squares: small ones are more exact
+    value = value - center
     moments = attend(query, key, torch.cat([value, value.square()], 2), scale=1.0)  # (B, N, 2C); not divided by sqrt(K)
     mean, square = moments.chunk(2, 2)
     variance = square - mean.square()
     positive = variance > 0
-    zero = torch.zeros_like(variance)
-    return mean, torch.where(positive, torch.where(positive, variance, zero + 1).sqrt(), zero)
+    root = torch.where(positive, variance, torch.ones_like(variance)).sqrt()
+    return mean + center, torch.where(positive, root, torch.zeros_like(root))
 
 
 def with_statistics(normalized: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
