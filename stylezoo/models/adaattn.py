@@ -225,15 +225,16 @@ class Decoder(nn.Module):
         x = self.decoder_layer_1(merged)
         if skipped is not None:
             x = torch.cat([x[..., : skipped.shape[-2], : skipped.shape[-1]], skipped.to(x.dtype)], 1)
-        image: Tensor = self.decoder_layer_2(x)
-        return image
+        for layer in self.decoder_layer_2:  # one by one, so that no input outlives its layer
+            x = layer(x)
+        return x
 
 
-def initialize(network: nn.Module) -> None:
+def initialize(network: nn.Module, std: float) -> None:
     """Draws the weights of convolutions from a normal distribution, as networks.py init_weights does; biases are 0."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and name != "widen":
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
@@ -281,9 +282,10 @@ class AdaAttN(StyleModel):
         key_channels = (widths["relu4_1"], widths["relu5_1"])
         self.transformer = Transformer(channels["relu4_1"], channels["relu5_1"], key_channels)
         self.decoder = Decoder(channels, skip_connection)
-        for network in (self.adaattn_3, self.transformer, self.decoder):
-            if network is not None:
-                initialize(network)
+        std = 0.02 * (512 / channels["relu4_1"]) ** 0.5  # init_gain; signals are as large with a thin encoder
+        for name, network in self.named_children():
+            if name != "encoder":
+                initialize(network, std)
         self.perceptual = PerceptualLoss(COMPARED, style_layers, content_loss="normalized", style_loss=style_loss)
 
     @classmethod
@@ -317,10 +319,7 @@ class AdaAttN(StyleModel):
     def transfer(self, content: Tensor, style: Blend, alpha: float, tile: int | None) -> Tensor:
         """Blends the features with the statistics of styles; below alpha 1 the content attends to itself for the rest, as in
         SANet. The reference has no alpha."""
-        features: Features = self.encoder(content, self._needed)
-        keys = self._keys(features)
-        blend = style.faded(alpha, lambda: self._encode(features, keys, self.seed))
-        return self._decoded(keys, blend)
+        return self._decoded(self._attended(*self._queries(content, style, alpha)))
 
     def loss_terms(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Loss terms ``style``, ``local`` and ``content`` (section 3.4); the last two unless their weights are 0."""
@@ -330,7 +329,7 @@ class AdaAttN(StyleModel):
         layers = list(dict.fromkeys([*self.perceptual.layers, *LAYERS]))
         content_feats, style_feats = self.feature_pairs((content, self._needed, layers), (style, self._needed, layers))
         code = self._encode(style_feats.encoder, self._keys(style_feats.encoder), seed)
-        output = self._decoded(self._keys(content_feats.encoder), Blend([code], [1.0]))
+        output = self._decoded(self._attended(self._keys(content_feats.encoder), Blend([code], [1.0])))
         output = output[..., : content.shape[-2], : content.shape[-1]]
         output_feats = self.feature_pair(output, [], self.perceptual.layers).loss_encoder
         target = content_feats.loss_encoder if self.loss_weights["content"] else None
@@ -362,18 +361,25 @@ class AdaAttN(StyleModel):
             code[f"key{number}"], code[f"value{number}"] = attention.encode(features[layer], keys[layer], seed)
         return code
 
-    def _attended(self, layer: str, keys: Features, style: Blend) -> Tensor:
-        """The features of a layer that the styles of a blend give a content."""
-        key, number = keys[layer], layer[len("relu")]
-        attention = self.attentions[layer]
+    def _queries(self, content: Tensor, style: Blend, alpha: float) -> tuple[Features, Blend]:
+        """The keys of a content, and the blend with its own code. Its features, which are much larger, end here."""
+        features: Features = self.encoder(content, self._needed)
+        keys = self._keys(features)
+        return keys, style.faded(alpha, lambda: self._encode(features, keys, self.seed))
+
+    def _attended(self, keys: Features, style: Blend) -> Features:
+        """The features that the styles of a blend give a content, by layer. Takes the keys out of their dict."""
+        return {layer: self._attend(layer, keys.pop(layer), style) for layer in self.attentions}
+
+    def _attend(self, layer: str, key: Tensor, style: Blend) -> Tensor:
+        attention, number = self.attentions[layer], layer[len("relu")]
         normalized = key[:, -self.encoder.channels[layer] :]
         return style.sum(lambda code: attention(normalized, key, code[f"key{number}"], code[f"value{number}"]))
 
-    def _decoded(self, keys: Features, style: Blend) -> Tensor:
-        """The image of a content, given its keys."""
-        attended = {layer: self._attended(layer, keys, style) for layer in self.attentions}
-        merged = self.transformer(attended["relu4_1"], attended["relu5_1"])
-        image: Tensor = self.decoder(merged, attended.get("relu3_1"))
+    def _decoded(self, attended: Features) -> Tensor:
+        """The image of what `_attended` returns, which is taken out of its dict."""
+        merged = self.transformer(attended.pop("relu4_1"), attended.pop("relu5_1"))
+        image: Tensor = self.decoder(merged, attended.pop("relu3_1", None))
         return image
 
     def _local_loss(self, output: Features, content: FeaturePair, style: FeaturePair, seed: int) -> Tensor:
