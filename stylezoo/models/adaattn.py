@@ -34,6 +34,7 @@ Deviations: the numbers are those of Huage001/AdaAttN@524b2b1, which the first a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -286,7 +287,9 @@ class AdaAttN(StyleModel):
         for name, network in self.named_children():
             if name != "encoder":
                 initialize(network, std)
-        self.perceptual = PerceptualLoss(COMPARED, style_layers, content_loss="normalized", style_loss=style_loss)
+        self.perceptual = PerceptualLoss({}, style_layers, style_loss=style_loss)
+        if content_weight:
+            self.perceptual = replace(self.perceptual, content_layers=COMPARED, content_loss="normalized")
 
     @classmethod
     def read_public(cls, tensors: Tensors) -> tuple[Tensors, dict[str, Any]]:
@@ -331,8 +334,8 @@ class AdaAttN(StyleModel):
         code = self._encode(style_feats.encoder, self._keys(style_feats.encoder), seed)
         output = self._decoded(self._attended(self._keys(content_feats.encoder), Blend([code], [1.0])))
         output = output[..., : content.shape[-2], : content.shape[-1]]
-        output_feats = self.feature_pair(output, [], self.perceptual.layers).loss_encoder
-        target = content_feats.loss_encoder if self.loss_weights["content"] else None
+        output_feats = self.feature_pair(output, [], {*self.perceptual.layers, *COMPARED}).loss_encoder
+        target = content_feats.loss_encoder if self.perceptual.content_layers else None
         terms = self.perceptual(output_feats, content=target, style=style_feats.loss_encoder)
         if self.loss_weights["local"]:
             terms["local"] = self._local_loss(output_feats, content_feats, style_feats, seed)
