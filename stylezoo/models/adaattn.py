@@ -20,12 +20,13 @@ $l$, $g$ is the decoder in two parts, and $\|x\|^2$ is the mean of squares.
     L_c = \sum_l \|\bar{o}_l - \bar{c}_l\|^2
 
 Deviations: the numbers are those of Huage001/AdaAttN@524b2b1, which the first author published.
-- The gradient of the root is infinite at 0, where the reference's becomes NaN, as soon as a position attends to a single
-  other one. Values are the reference's; the gradient is 0 where the variance is not positive. The smallest positive
-  difference of two numbers is a rounding error of them, so that it is finite elsewhere.
+- The gradient of the root is infinite at 0, and the reference's becomes NaN as soon as a position attends to a single
+  other one. Values are the reference's; here the gradient is 0 where the variance is not positive. It is finite elsewhere:
+  the smallest positive difference of two numbers is a rounding error of them. The mean over positions is taken off the
+  values first and added to the result, which changes neither and makes small variances more exact.
 - Of more than 4,096 style positions at relu3_1 and in the local loss, and more than 65,536 at the other layers, the
   reference draws as many, always from the same seed when it stylizes and from a new one at each step of training. So does
-  this file, without touching PyTorch's global generator. Exported models take evenly spaced positions instead.
+  this file, without touching PyTorch's global generator. Exported and compiled models take evenly spaced ones.
 - The reference fails unless ceil(n/8) = 2 ceil(n/16) for both sides of the content, and ceil(n/4) = 2 ceil(n/8) with the
   skip connection; here the larger map is cut to fit, which changes nothing elsewhere. The output has the content's size.
 - Paper (section 4.1): a learning rate of 1e-4, and no decay; code: 2e-4, times 0.3 per epoch after the second of five.
@@ -94,9 +95,9 @@ def sampled(features: Tensor, most: int, seed: int) -> Tensor:
     """
     count = features.shape[-2] * features.shape[-1]
     if is_traced():  # for all sizes at once
-        minimum = torch.sym_min if torch.compiler.is_compiling() else torch.minimum
-        taken = minimum(count, most if torch.compiler.is_compiling() else torch.tensor(most))  # type: ignore[arg-type]
-        index = torch.arange(taken, device=features.device) * count // taken  # type: ignore[call-overload]
+        compiled = torch.compiler.is_compiling()
+        taken: Any = torch.sym_min(count, most) if compiled else torch.minimum(count, torch.tensor(most))  # type: ignore[arg-type]
+        index = torch.arange(taken, device=features.device) * count // taken
     elif count <= most:
         return features
     else:
@@ -223,7 +224,7 @@ class Decoder(nn.Module):
 
     def forward(self, merged: Tensor, skipped: Tensor | None) -> Tensor:
         """(B, C, H/8, W/8), and (B, C', H/4, W/4) -> RGB (B, 3, H, W), not clamped."""
-        x = self.decoder_layer_1(merged)
+        x: Tensor = self.decoder_layer_1(merged)
         if skipped is not None:
             x = torch.cat([x[..., : skipped.shape[-2], : skipped.shape[-1]], skipped.to(x.dtype)], 1)
         for layer in self.decoder_layer_2:  # one by one, so that no input outlives its layer

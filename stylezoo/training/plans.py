@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import MirroredDecoder, StyleAttention, imagenet_normalized
+from stylezoo.layers import StyleAttention, imagenet_normalized
 from stylezoo.losses import mean_std, normalize
 from stylezoo.models.adaattn import AdaAttN, AttentionNormalization
 from stylezoo.models.adain import AdaIN
