@@ -35,7 +35,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         yield chosen
 
 
-@pytest.mark.parametrize("name", ["sanet", "multi_level_attention", "stytr2"])
+@pytest.mark.parametrize("name", ["adaattn", "sanet", "multi_level_attention", "stytr2"])
 def test_systems_take_a_kernel_of_linear_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (content, style) = thin_model(name).eval(), torch.rand(2, 1, 3, 64, 64)
     with kernels(monkeypatch) as chosen, torch.inference_mode():

@@ -78,7 +78,7 @@ def export(
             styles weights over these, ``style`` (1 or B, N).
         style: A style that is fixed instead: an image file, a tensor (3, H, W), or the number or name of a trained style.
         alpha: Strength of the style where it is fixed, 0 to 1. None makes it the input ``alpha``, a number of shape (),
-            where it costs nothing: where it fades features. Elsewhere (sanet, stytr2, magenta, microast,
+            where it costs nothing: where it fades features. Elsewhere (adaattn, sanet, stytr2, magenta, microast,
             multi_level_attention) it is 1.
         precision: ``float16`` or ``int8`` make ONNX files half or a quarter as large, see `stylezoo.exporters.precision`.
         format: ``onnx`` or ``torch``.

@@ -67,6 +67,18 @@ def _areas(length: int, count: int, like: Tensor) -> Tensor:
     return ((position >= start) & (position < stop)).to(like) / (stop - start).to(like)
 
 
+def interpolate(x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **options: Any) -> Tensor:
+    """Resizes; to a given size by indices where the nearest neighbors are taken: those of ONNX Runtime may be one off."""
+    if mode != "nearest" or not isinstance(size, (tuple, list)):
+        return F.interpolate(x, size, scale_factor, mode, **options)
+    for axis, count in enumerate(size, 2):
+        length = x.shape[axis]
+        ratio = torch.ones((), device=x.device) * length / count  # in float32, as PyTorch has it
+        index = (torch.arange(count, device=x.device) * ratio).floor().long()
+        x = x.index_select(axis, torch.minimum(index, index.new_ones(()) * length - 1))
+    return x
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     torch.sort: sort,
     Tensor.sort: sort,
@@ -76,6 +88,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     Tensor.cumsum: cumsum,
     Tensor.sum: total,
     F.adaptive_avg_pool2d: adaptive_avg_pool2d,
+    F.interpolate: interpolate,
 }
 """{operation: its exportable form}."""
 

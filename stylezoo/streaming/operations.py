@@ -200,7 +200,15 @@ def _cat(func: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
     return _pointwise(func, tensors, dim)
 
 
-@_rule(aten.flip, aten.softmax, aten.index_select, aten.roll)
+@_rule(aten.index_select)
+def _index_select(func: Any, x: Any, dim: int, index: Tensor) -> Any:
+    """Some channels, or some of the positions in a row: an ordinary tensor."""
+    if not isinstance(x, StreamedMap) or dim % x.ndim in _channel_dims(x) or x.arrangement == "bchw":
+        return _along_channels(func, x, dim, index)
+    return arranged(statistics.selected(x, index)[..., None], x.arrangement)
+
+
+@_rule(aten.flip, aten.softmax, aten.roll)
 def _along_channels(func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     place = 1 if func.overloadpacket is aten.roll else 0
     dims = args[place] if len(args) > place else kwargs.get("dim", kwargs.get("dims"))

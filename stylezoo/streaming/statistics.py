@@ -137,6 +137,28 @@ def cells(x: StreamedMap, size: tuple[int, int]) -> Tensor:
     return mean
 
 
+def selected(x: StreamedMap, index: Tensor) -> Tensor:
+    """Returns the values at some positions, (B, C, N).
+
+    They are no statistics: those of another map do not replace them.
+
+    Args:
+        x: The map.
+        index: Numbers of positions, row by row, (N,).
+    """
+    values = torch.zeros(*x.node.shape[:2], len(index), dtype=x.dtype, device=x.device)
+    if x.stream.is_dry:
+        return values
+    width = x.node.shape[3]
+    rows, columns = (part.to(x.device) for part in (index // width, index % width))
+    for (window,), (part,) in sweep(x.stream, [x]):
+        top, bottom, left, right = window
+        (inside,) = ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)).nonzero(as_tuple=True)
+        if len(inside):
+            values[..., inside] = part[..., rows[inside] - top, columns[inside] - left]
+    return values
+
+
 def _accurate(x: StreamedMap) -> torch.dtype:
     """float64, where a device has it."""
     return torch.float32 if x.device.type == "mps" else torch.float64

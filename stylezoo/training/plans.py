@@ -6,7 +6,7 @@ without one has a plain `Plan`: its convolutions can be preconditioned, but it h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylezoo.layers import MirroredDecoder, StyleAttention, imagenet_normalized
+from stylezoo.layers import StyleAttention, imagenet_normalized
 from stylezoo.losses import mean_std, normalize
+from stylezoo.models.adaattn import AdaAttN, AttentionNormalization
 from stylezoo.models.adain import AdaIN
 from stylezoo.models.cin import CIN
 from stylezoo.models.efdm import EFDM
@@ -91,8 +92,8 @@ def trained_convolutions(model: StyleModel) -> dict[str, nn.Conv2d]:
     return {n: m for n, m in named if isinstance(m, nn.Conv2d) and m.weight.requires_grad}
 
 
-def mirrored_targets(decoder: MirroredDecoder) -> list[RegressionTarget]:
-    """Regresses each convolution on the input of the convolution of VGG-19 that it mirrors."""
+def mirrored_targets(decoder: Iterable[nn.Module]) -> list[RegressionTarget]:
+    """Regresses each convolution of a `MirroredDecoder` on the input of the convolution of VGG-19 that it mirrors."""
     convs = [module for module in decoder if isinstance(module, nn.Conv2d)]
     names = ["conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2"][-len(convs) + 1 :]
     inner = [RegressionTarget(conv, name) for conv, name in zip(convs, names, strict=False)]
@@ -114,6 +115,18 @@ def sanet(model: SANet) -> Plan:
             initialize_attention(attention)
 
     return Plan(model, [merge, *mirrored_targets(model.decoder)], prepare)
+
+
+def adaattn(model: AdaAttN) -> Plan:
+    """The merging convolution restores relu4_1, which both parts of the decoder invert."""
+    decoder = model.decoder
+    merge = RegressionTarget(model.transformer.merge_conv, "relu4_1", relu=False)
+
+    def prepare(images: Tensor) -> None:
+        for attention in model.attentions.values():
+            initialize_attention(attention)
+
+    return Plan(model, [merge, *mirrored_targets([*decoder.decoder_layer_1, *decoder.decoder_layer_2])], prepare)
 
 
 def multi_level_adain(model: MultiLevelAdaIN) -> Plan:
@@ -264,6 +277,7 @@ def magenta(model: Magenta, teacher: Magenta | None = None) -> Plan:
 
 
 PLANS: dict[str, Callable[..., Plan]] = {
+    "adaattn": adaattn,
     "adain": adain,
     "cin": cin,
     "efdm": adain,
@@ -293,10 +307,12 @@ def plan_of(model: StyleModel, **context: Any) -> Plan:
 # What is set before the fits
 
 
-def initialize_attention(attention: StyleAttention) -> None:
+def initialize_attention(attention: StyleAttention | AttentionNormalization) -> None:
     """Sets identity maps: positions attend to those whose features are alike, and get these."""
-    convs = ((attention.f, 1.0), (attention.g, len(attention.g.weight) ** -0.5), (attention.h, 1.0))
-    for conv, gain in (*convs, (attention.out_conv, 1.0)):
+    convs = [(attention.f, 1.0), (attention.g, len(attention.g.weight) ** -0.5), (attention.h, 1.0)]
+    if isinstance(attention, StyleAttention):
+        convs.append((attention.out_conv, 1.0))
+    for conv, gain in convs:
         conv.weight.copy_(gain * torch.eye(len(conv.weight))[..., None, None])
         assert conv.bias is not None
         conv.bias.zero_()

@@ -34,7 +34,7 @@ SIZES = (((1, 64, 64), (1, 64, 64)), ((3, 67, 97), (3, 65, 90)), ((2, 129, 78), 
 ALPHA = {"adain", "efdm", "linear_transfer", "msgnet", "multi_level_adain"}
 """Systems that fade features, in which alpha is an input."""
 
-EXACT = {"efdm": {"he_init": False}, "sanet": {"he_init": False}}
+EXACT = {"adaattn": {"he_init": False}, "efdm": {"he_init": False}, "sanet": {"he_init": False}}
 """Networks of random weights whose ranks, or logits of thousands, float32 cannot resolve to 1e-4."""
 
 

@@ -113,6 +113,8 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean_kept": lambda x: x - x.mean((2, 3), keepdim=True),
     "mean_all": lambda x: x.mean(),
     "sum": lambda x: x.sum((2, 3), keepdim=True),
+    "positions": lambda x: x.flatten(2).index_select(2, torch.tensor([1709, 0, 812, 37, 812])),
+    "positions_tokens": lambda x: x.flatten(2).mT.index_select(1, torch.arange(1710).flip(0)[::7]),
     "sum_rows": lambda x: x.flatten(2).sum(2),
     "var": lambda x: x.var((2, 3)),
     "std": lambda x: x.std((-2, -1), correction=0, keepdim=True),

@@ -47,7 +47,7 @@ def held_out(data: Pairs) -> Tensor:
     return torch.cat([batch["content"] for batch in data.val_dataloader()])
 
 
-FITTED = ["adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet", "stytr2"]
+FITTED = ["adaattn", "adain", "efdm", "multi_level_adain", "multi_level_attention", "sanet", "stytr2"]
 WIDE = {"stytr2": {"loss_encoder": "vgg19_random/4"}}  # as wide as its decoder
 
 

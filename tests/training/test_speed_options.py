@@ -172,7 +172,7 @@ def test_contradictions_are_one_sentence(
     assert sentence in capsys.readouterr().err
 
 
-TOGETHER = ["adain", "efdm", "sanet", "linear_transfer", "multi_level_adain", "multi_level_attention"]
+TOGETHER = ["adaattn", "adain", "efdm", "sanet", "linear_transfer", "multi_level_adain", "multi_level_attention"]
 
 
 @pytest.mark.parametrize("name", TOGETHER)
