@@ -596,20 +596,21 @@ class StyleModel(LightningModule):
             style: For arbitrary systems (B, 3, H', W'), RGB in [0, 1]; see the class for the others.
         """
 
-    def output_features(self, output: Tensor) -> Features:
+    def output_features(self, output: Tensor, layers: Iterable[str] = ()) -> Features:
         """Computes the features of an output that the losses compare: those of the system and the additional ones.
 
         Args:
             output: (B, 3, H, W), RGB, not clamped; padded as the loss encoder needs it.
+            layers: Those that the system compares besides those of ``perceptual``.
         """
-        features = self._compared(output)
+        features = self._compared(output, [*self.perceptual.layers, *layers])
         if self.additional_losses:
             self._stylized = (output, features)
         return features
 
-    def _compared(self, image: Tensor) -> Features:
-        layers = [*self.perceptual.layers, *(layer for loss in self.additional_losses for layer in loss.layers)]
-        return self.feature_pair(image, [], list(dict.fromkeys(layers))).loss_encoder
+    def _compared(self, image: Tensor, layers: Iterable[str] = ()) -> Features:
+        additional = (layer for loss in self.additional_losses for layer in loss.layers)
+        return self.feature_pair(image, [], list(dict.fromkeys([*layers, *additional]))).loss_encoder
 
     def _additional_terms(self, content: Tensor, style: Any) -> dict[str, Tensor]:
         if self._stylized is None:  # a system of another package that does not call output_features

@@ -335,7 +335,7 @@ class AdaAttN(StyleModel):
         code = self._encode(style_feats.encoder, self._keys(style_feats.encoder), seed)
         output = self._decoded(self._attended(self._keys(content_feats.encoder), Blend([code], [1.0])))
         output = output[..., : content.shape[-2], : content.shape[-1]]
-        output_feats = self.feature_pair(output, [], {*self.perceptual.layers, *COMPARED}).loss_encoder
+        output_feats = self.output_features(output, COMPARED)
         target = content_feats.loss_encoder if self.perceptual.content_layers else None
         terms = self.perceptual(output_feats, content=target, style=style_feats.loss_encoder)
         if self.loss_weights["local"]:

@@ -70,7 +70,7 @@ def test_ccpl_tells_a_content_from_others() -> None:
 
     def term(output: torch.Tensor) -> float:
         torch.manual_seed(0)
-        return float(loss(Stylization(content, other, output, model._compared(output), model._compared))["ccpl"])
+        return float(loss(Stylization(content, other, output, model.output_features(output), model._compared))["ccpl"])
 
     assert other is not None
     assert term(content) < 0.7 * term(other)
