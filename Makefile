@@ -14,6 +14,8 @@ REFERENCE ?= adain.public
 NAME    ?= here
 WEB     ?= build/web
 ORT_WEB := 1.30.0
+# Without bytecode, each process that imports PyTorch and Lightning compiles them first, which triples the time it takes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
