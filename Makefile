@@ -42,7 +42,7 @@ demo: $(READY)  ## train a SANet without data or network, then stylize images wi
 	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
 test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 browser:  ## install what the tests of web pages need: Chromium (Debian, as root) and onnxruntime-web (npm)
 	command -v chromium chromedriver > /dev/null || (apt-get update -qq && \

@@ -31,6 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import stylezoo
+import stylezoo.vgg
 from stylezoo import StyleModel
 from stylezoo.images import write_image
 from stylezoo.registry import get
@@ -43,6 +44,9 @@ THREADS = 2 if CPU == "plain" else 1
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
 torch.set_num_threads(THREADS)
 torch.backends.mkldnn.enabled = CPU != "plain"
+
+# The same few networks of random filters are drawn for thousands of models; they are copied wherever they go.
+stylezoo.vgg.random_weights = cache(stylezoo.vgg.random_weights)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
@@ -57,11 +61,21 @@ def pytest_report_header() -> str:
     return f"numbers: {CPU} ({torch.backends.cpu.get_cpu_capability()}, {one_dnn}, {THREADS} thread(s))"
 
 
+LONGEST = (
+    *("test_zoo.py", "training/test_training.py", "exporters/test_export.py", "evaluation/test_evaluate.py"),
+    *("test_goldens.py", "test_adding_a_system.py", "training/test_training_options.py", "studies/test_studies.py"),
+    *("test_first_hour.py", "models/test_stytr2.py", "inference/test_datasets.py", "demo/test_page.py"),
+)
+"""Files that take longest. Workers begin with them, so that none is left with a long one while the others are done."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Comparisons with stored numbers are numerical; other tests say so themselves."""
+    """Comparisons with stored numbers are numerical; other tests say so themselves. Long files come first."""
     for item in items:
         if "parity" in getattr(item, "fixturenames", ()):
             item.add_marker("numerical")
+    first = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 def shared(path: str) -> Path:
