@@ -24,8 +24,8 @@ PRELOADED = ["conftest", "stylezoo.trainer_cli", "stylezoo.evaluation.runner", "
 
 
 @cache
-def _context() -> multiprocessing.context.ForkServerContext:
-    """The server, which is started from the repository whatever the working directory of a test is."""
+def server() -> multiprocessing.context.ForkServerContext:
+    """The context of the server, which is started from the repository whatever the working directory of a test is."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     before = os.environ.get("PYTHONPATH")
@@ -55,7 +55,7 @@ def start(
         log: What it prints goes to this path with ``.out`` and ``.err``.
         environment: Variables beside those of this process.
     """
-    process = _context().Process(
+    process = server().Process(
         target=_run, args=(function, arguments, folder, log, {**os.environ, **(environment or {})}), daemon=False
     )
     process.start()
