@@ -49,8 +49,11 @@ browser:  ## install what the tests of web pages need: Chromium (Debian, as root
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium chromium-driver)
 	npm install --prefix $(WEB) --no-audit --no-fund --silent onnxruntime-web@$(ORT_WEB)
 
+# Only files with such tests: those of the page and of engines alone take longer to import than many of these tests.
+NUMERICAL = $(shell grep -lrE --include="test_*.py" "numerical|parity" tests)
+
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
-	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" tests
+	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" $(NUMERICAL)
 
 # Prints its seed, and where the smallest input is that fails; SEED=... repeats it.
 fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 seconds: one sentence each, and nothing lost
