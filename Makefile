@@ -14,6 +14,8 @@ REFERENCE ?= adain.public
 NAME    ?= here
 WEB     ?= build/web
 ORT_WEB := 1.30.0
+# Without bytecode, each process that imports PyTorch and Lightning compiles them first, which triples the time it takes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
@@ -40,15 +42,18 @@ demo: $(READY)  ## train a SANet without data or network, then stylize images wi
 	@echo "Training progress:  $(CURDIR)/demo/quickstart/images and metrics.csv"
 
 test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 browser:  ## install what the tests of web pages need: Chromium (Debian, as root) and onnxruntime-web (npm)
 	command -v chromium chromedriver > /dev/null || (apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium chromium-driver)
 	npm install --prefix $(WEB) --no-audit --no-fund --silent onnxruntime-web@$(ORT_WEB)
 
+# Only files with such tests: those of the page and of engines alone take longer to import than many of these tests.
+NUMERICAL = $(shell grep -lrE --include="test_*.py" "numerical|parity" tests)
+
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
-	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" tests
+	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" $(NUMERICAL)
 
 # Prints its seed, and where the smallest input is that fails; SEED=... repeats it.
 fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 seconds: one sentence each, and nothing lost

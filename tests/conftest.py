@@ -7,7 +7,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import stylezoo
+import stylezoo.vgg
 from stylezoo import StyleModel
 from stylezoo.images import write_image
 from stylezoo.registry import get
@@ -43,6 +44,9 @@ THREADS = 2 if CPU == "plain" else 1
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
 torch.set_num_threads(THREADS)
 torch.backends.mkldnn.enabled = CPU != "plain"
+
+# The same few networks of random filters are drawn for thousands of models; they are copied wherever they go.
+stylezoo.vgg.random_weights = cache(stylezoo.vgg.random_weights)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STYLEZOO_SHARED", ROOT.parent / "shared"))
@@ -57,11 +61,21 @@ def pytest_report_header() -> str:
     return f"numbers: {CPU} ({torch.backends.cpu.get_cpu_capability()}, {one_dnn}, {THREADS} thread(s))"
 
 
+LONGEST = (
+    *("test_zoo.py", "training/test_training.py", "exporters/test_export.py", "evaluation/test_evaluate.py"),
+    *("test_goldens.py", "test_adding_a_system.py", "training/test_training_options.py", "studies/test_studies.py"),
+    *("test_first_hour.py", "models/test_stytr2.py", "inference/test_datasets.py", "demo/test_page.py"),
+)
+"""Files that take longest. Workers begin with them, so that none is left with a long one while the others are done."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Comparisons with stored numbers are numerical; other tests say so themselves."""
+    """Comparisons with stored numbers are numerical; other tests say so themselves. Long files come first."""
     for item in items:
         if "parity" in getattr(item, "fixturenames", ()):
             item.add_marker("numerical")
+    first = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 def shared(path: str) -> Path:
@@ -138,13 +152,34 @@ def gradient_norms(terms: dict[str, torch.Tensor], **parts: torch.nn.Module) -> 
     torch sums float32 squares lane by lane: in eight lanes (AVX2) the norm of 2.4 million numbers comes out 4e-5 too small,
     twice what the fixtures allow for everything.
     """
-    tensors = {name: list(part.parameters()) for name, part in parts.items()}
-    flat = [p for params in tensors.values() for p in params]
     total = torch.stack(list(terms.values())).sum()
-    gradients = iter(torch.autograd.grad(total, flat, retain_graph=True))
-    norms = {}
-    for name, params in tensors.items():
-        each = torch.stack([next(gradients).double().norm() for _ in params])
+    return _norms(torch.autograd.grad(total, _parameters(parts), retain_graph=True), parts)
+
+
+def gradient_norms_by_loss(
+    terms: dict[str, torch.Tensor], weights: Mapping[str, float], **parts: torch.nn.Module
+) -> dict[str, torch.Tensor]:
+    """`gradient_norms` of the sum of loss terms, and of each without its weight, {..., gradnorm_<part>_of_loss_<term>}.
+
+    One backward pass per term: the gradient of the sum is the sum of theirs.
+    """
+    each = {n: torch.autograd.grad(term, _parameters(parts), retain_graph=True) for n, term in terms.items()}
+    norms = _norms([torch.stack(gradients).sum(0) for gradients in zip(*each.values(), strict=True)], parts)
+    for term, gradients in each.items():
+        own = _norms([gradient / weights[term] for gradient in gradients], parts)
+        norms |= {f"{key}_of_loss_{term}": norm for key, norm in own.items()}
+    return norms
+
+
+def _parameters(parts: Mapping[str, torch.nn.Module]) -> list[torch.nn.Parameter]:
+    return [parameter for part in parts.values() for parameter in part.parameters()]
+
+
+def _norms(gradients: Iterable[torch.Tensor], parts: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """The norms of the gradients of all parameters, by part."""
+    remaining, norms = iter(gradients), {}
+    for name, part in parts.items():
+        each = torch.stack([next(remaining).double().norm() for _ in part.parameters()])
         norms[f"gradnorm_{name}"], norms[f"gradnorms_{name}"] = each.norm(), each
     return norms
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import thin_model
 from PIL import Image
+from processes import server
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
@@ -242,15 +243,15 @@ class Samples(Dataset[Tensor]):
 
 @pytest.mark.slow
 def test_workers_of_a_data_loader(tmp_path: Path) -> None:
-    """They get the codes and the name of the model; with one seed forked and spawned ones draw the same."""
+    """They get the codes and the name of the model; with one seed forked ones and those that read a pickle draw the same."""
     stylezoo.save_model(thin_model("adain"), tmp_path / "model.safetensors")
     transform = RandomStylize(0.7, (0.5, 1.0), list(waves(3)), str(tmp_path / "model.safetensors"))
     batches = {}
-    for start in ("fork", "spawn"):
+    for way in (get_context("fork"), server()):
         torch.manual_seed(5)
-        workers = {"num_workers": 1, "multiprocessing_context": get_context(start)}
-        batches[start] = next(iter(DataLoader(Samples(transform), batch_size=4, **workers)))  # type: ignore[arg-type]
-    torch.testing.assert_close(batches["fork"], batches["spawn"], rtol=0, atol=1e-5)
+        workers = {"num_workers": 1, "multiprocessing_context": way}
+        batches[way.get_start_method()] = next(iter(DataLoader(Samples(transform), batch_size=4, **workers)))  # type: ignore[arg-type]
+    torch.testing.assert_close(batches["fork"], batches["forkserver"], rtol=0, atol=1e-5)
     assert not torch.allclose(batches["fork"], waves(4))
 
 

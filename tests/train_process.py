@@ -1,14 +1,8 @@
-"""Training runs in processes of their own, for test_training.py.
-
-    python -m torch.distributed.run --standalone --nproc_per_node=2 train_process.py PICTURES BATCH FOLDER SYSTEM ...
-
-Trains each system two steps on the CPU, over as many processes as there are, and writes the averaged gradients of the
-last step to FOLDER/SYSTEM.pt and the batch of that step to FOLDER/SYSTEM.RANK.pt.
-"""
+"""Training runs in processes of their own, for test_training.py."""
 
 import inspect
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,6 +29,10 @@ class Save(Callback):
 
 
 def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
+    """Trains two steps on the CPU, over as many processes as there are.
+
+    It writes the averaged gradients of the last step to FOLDER/SYSTEM.pt and its batch to FOLDER/SYSTEM.RANK.pt.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     style = Folder(pictures) if get(system).kind == "arbitrary" else None
     data = Pairs(Folder(pictures), style, batch_size=batch_size, size=48, crop=32, num_workers=0)
@@ -60,8 +58,9 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
     trainer.fit(model, data)
 
 
-if __name__ == "__main__":
-    for name in sys.argv[4:]:
-        train(name, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+def train_all(systems: Sequence[str], pictures: str, batch_size: int, folder: Path) -> None:
+    """The same for several systems."""
+    for name in systems:
+        train(name, pictures, batch_size, folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # gloo's threads may abort a process that leaves them running

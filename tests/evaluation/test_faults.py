@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, thin_model
+from processes import command, ends, start
 from torch import Tensor
 
 from stylezoo.cli import main
@@ -356,27 +355,33 @@ def stylezoo_vgg() -> dict[str, Tensor]:
     return dict(VGG("vgg19_random/8", last="relu4_1").tensors)
 
 
+def evaluate_slowly(*words: str) -> None:
+    """The command, half a second per batch."""
+    step = EvaluationModule.predict_step
+
+    def slow(self: EvaluationModule, *arguments: Any) -> Any:
+        print("at work", flush=True)
+        time.sleep(0.5)
+        return step(self, *arguments)
+
+    EvaluationModule.predict_step = slow  # type: ignore[method-assign]
+    command("evaluate", *words)
+
+
 def test_ctrl_c(folders: dict[str, Path], tmp_path: Path) -> None:
     """Of a real process: exit code 130 and one sentence; the same command gives the numbers of a whole run."""
-    code = "import sys; from stylezoo.evaluation.runner import EvaluationModule as E; import time\n"
-    code += "step = E.predict_step\n"
-    code += (
-        "def slow(self, *args):\n    print('at work', flush=True)\n    time.sleep(0.5)\n    return step(self, *args)\n"
-    )
-    code += "E.predict_step = slow\nfrom stylezoo.cli import main\nmain(sys.argv[1:])"
     settings = {**SMALL, **folders, "batch_size": 1, "output": tmp_path / "out"}
     words = [word for name, value in settings.items() if name != "metrics" for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-c", code, "evaluate", "--models", "adain", "--metrics", "ssim", *words]
-    with subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        while "at work" not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait(timeout=60) == 130, said
+    log = tmp_path / "said"
+    process = start(*(evaluate_slowly, "--models", "adain", "--metrics", "ssim", *words), folder=ROOT, log=log)
+    while not Path(f"{log}.out").exists() or "at work" not in Path(f"{log}.out").read_text():
+        assert process.exitcode is None, Path(f"{log}.err").read_text()
+        time.sleep(0.05)
+    time.sleep(0.1)
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGINT)
+    code, said = ends(process), Path(f"{log}.err").read_text()
+    assert code == 130, said
     assert "Traceback" not in said and "the same command continues" in said
     continued = evaluate(["adain"], **folders, output=tmp_path / "out", **{**SMALL, "batch_size": 1})
     assert continued == evaluate(["adain"], **folders, output=tmp_path / "whole", **{**SMALL, "batch_size": 1})

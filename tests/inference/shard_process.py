@@ -1,13 +1,7 @@
-"""The second of two processes that stylize and predict together, for test_shards.py.
-
-    python shard_process.py FOLDER first|again PORT
-
-FOLDER holds the images and the model. In the first run this process is killed before its second image is written.
-"""
+"""What two processes do that stylize and predict together, for test_shards.py."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +9,6 @@ from torch import distributed
 
 from stylezoo.cli import main
 from stylezoo.inference import files
-
-
-def environment(rank: int, port: int) -> dict[str, str]:
-    """The variables that torchrun gives to one of two processes."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    names = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {name: str(value) for name, value in {**place, **names}.items()}
 
 
 def run(*arguments: str) -> int:
@@ -56,9 +43,14 @@ def killed(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    os.chdir(sys.argv[1])
-    if sys.argv[2] == "first":
+def second(run: str, port: int) -> None:
+    """What the second process does in a folder of images and a model.
+
+    Args:
+        run: In the run ``first`` it is killed before its second image is written; ``again`` does the rest.
+        port: Where the processes meet to predict.
+    """
+    if run == "first":
         write = files.write_image
 
         def once(*arguments: Any) -> None:
@@ -68,6 +60,6 @@ if __name__ == "__main__":
         files.write_image = once  # type: ignore[assignment]
         stylize("two")
     code = stylize("two", "--skip_existing")
-    os.environ["MASTER_PORT"] = sys.argv[3]  # the last meeting may not have left the other one yet
+    os.environ["MASTER_PORT"] = str(port)  # the last meeting may not have left the other one yet
     again = ["--trainer.devices=2", "--predictions.skip_existing=true"]
     Path("codes").write_text(f"{code} {predict('predicted', *again)}")

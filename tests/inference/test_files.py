@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import thin_model
 from PIL import Image
+from processes import command, ends, start
 from torch import Tensor
 
 import stylezoo
@@ -282,24 +283,20 @@ def test_a_stop_leaves_whole_images_and_no_preview(
     assert [path.name for path in out.iterdir()] == ["0_stylized_waves.png"]
 
 
+def in_little_memory(*words: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (5_000_000 * 1024,) * 2)
+    command(*words)
+
+
 def test_a_process_in_little_memory_goes_on(style: str, tmp_path: Path) -> None:
     """Of 24 x 24, 3000 x 3000 and 24 x 24 pixels within 5 GB of addresses, the first and the third are stylized."""
     folder = contents(tmp_path / "in", (24, 24), (24, 24))
     Image.new("RGB", (3000, 3000)).save(tmp_path / "in" / "00.png")
-    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5_000_000 * 1024,) * 2)
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "stylezoo", "stylize", "--model", "adain.slim", "--content", folder),
-            *("--style", style, "--output", str(tmp_path / "out"), "--device", "cpu"),
-            *("--tile", "none"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=limit,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 1 and "Traceback" not in process.stderr, process.stderr
-    assert "2 of 3 images stylized, 1 failed" in process.stdout
-    assert "00.png: There is not enough memory for an image of 3000 x 3000 pixels: work in tiles" in process.stderr
+    words = ["stylize", "--model", "adain.slim", "--content", folder, "--style", style, "--device", "cpu"]
+    words += ["--output", str(tmp_path / "out"), "--tile", "none"]
+    process = start(in_little_memory, *words, folder=tmp_path, log=tmp_path / "said")
+    code, said = ends(process, 300), (tmp_path / "said.err").read_text()
+    assert code == 1 and "Traceback" not in said, said
+    assert "2 of 3 images stylized, 1 failed" in (tmp_path / "said.out").read_text()
+    assert "00.png: There is not enough memory for an image of 3000 x 3000 pixels: work in tiles" in said
     assert len(list((tmp_path / "out").iterdir())) == 2

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import shard_process
 import torch
-from conftest import NARROW, ROOT, thin_model
+from conftest import NARROW, thin_model
 from lightning.pytorch import Trainer
+from processes import ends, free_ports, launched, start
 
 import stylezoo
 from stylezoo.errors import StylezooError
@@ -26,7 +24,7 @@ CONTENTS = 6
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*VARIABLES, *shard_process.environment(0, 0), "SLURM_STEP_NUM_TASKS", "SLURM_JOB_NAME"]:
+    for name in [*VARIABLES, *launched(0, 0), "SLURM_STEP_NUM_TASKS", "SLURM_JOB_NAME"]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -67,7 +65,7 @@ def test_a_share_does_not_depend_on_what_exists(tmp_path: Path) -> None:
 def test_the_place_is_that_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_shard() == Shard(0, 1) and find_shard().speaker == ""
     with monkeypatch.context() as patch:
-        for name, value in shard_process.environment(1, 1).items():
+        for name, value in launched(1, 1).items():
             patch.setenv(name, value)
         assert find_shard() == Shard(1, 2, 1)
         assert find_shard().speaker == "process 1 of 2: "
@@ -108,25 +106,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def free_ports(count: int) -> list[int]:
-    servers = [socket.socket() for _ in range(count)]
-    for server in servers:
-        server.bind(("127.0.0.1", 0))
-    ports = [int(server.getsockname()[1]) for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
-def start_other(place: Path, word: str, ports: list[int], monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[bytes]:
+def start_other(place: Path, word: str, ports: list[int], monkeypatch: pytest.MonkeyPatch) -> BaseProcess:
     """Starts the second process, and makes this one the first."""
-    for name, value in shard_process.environment(0, ports[0]).items():
+    for name, value in launched(0, ports[0]).items():
         monkeypatch.setenv(name, value)
-    environment = {**os.environ, **shard_process.environment(1, ports[0]), "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = f"{ROOT / 'tests'}{os.pathsep}{ROOT}"
-    command = [sys.executable, shard_process.__file__, str(place), word, str(ports[1])]
-    with (place / f"{word}.log").open("wb") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    environment = {**launched(1, ports[0]), "CUDA_VISIBLE_DEVICES": ""}
+    return start(shard_process.second, word, ports[1], folder=place, log=place / word, environment=environment)
 
 
 @pytest.mark.slow
@@ -144,7 +129,7 @@ def test_two_processes_make_what_one_makes(
         other = start_other(place, "first", free_ports(2), patch)
         try:
             assert shard_process.stylize("two") == 1
-            assert other.wait(timeout=60) == -9
+            assert ends(other) == -9
         finally:
             other.kill()
     said = capsys.readouterr()
@@ -161,12 +146,12 @@ def test_two_processes_make_what_one_makes(
             patch.setenv("MASTER_PORT", str(ports[1]))
             again = ["--trainer.devices=2", "--predictions.skip_existing=true"]
             assert shard_process.predict("predicted", *again) == 0
-            assert other.wait(timeout=60) == 0
+            assert ends(other) == 0
         finally:
             other.kill()
     assert files_of(place / "predicted") == files_of(place / "predicted_by_one")
     assert said.out == "2 of 7 images stylized, 1 failed, 4 exist already: two\n"
-    assert (place / "again.log").read_text().count("images stylized") == 0
+    assert "images stylized" not in (place / "again.out").read_text() + (place / "again.err").read_text()
     assert (place / "codes").read_text() == "1 0"
     assert files_of(place / "two") == files_of(place / "one")
     for name, written in before.items():

@@ -11,7 +11,6 @@ import re
 import resource
 import signal
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import torch
 from conftest import thin_model
 from numpy.typing import NDArray
 from PIL import Image
+from processes import command, ends, start
 from torch import Tensor
 
 import stylezoo
@@ -381,25 +381,22 @@ def test_a_signal_leaves_a_playable_part(number: signal.Signals, tmp_path: Path)
 
 def test_a_signal_to_the_command(tmp_path: Path) -> None:
     make_clip(tmp_path / "in.mp4", sound="aac", times=[40 * index for index in range(500)])
-    command = [sys.executable, "-m", "stylezoo", "stylize", "--model", "magenta.distilled", "--batch_size", "1"]
+    words = ["stylize", "--model", "magenta.distilled", "--batch_size", "1"]
     write_image(torch.rand(3, 64, 64), tmp_path / "style.png")
-    command += ["--content", "in.mp4", "--style", "style.png", "--output", "out.mp4", "--size", "128"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 240
-        while not _writes(process.pid) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, said
+    words += ["--content", "in.mp4", "--style", "style.png", "--output", "out.mp4", "--size", "128"]
+    process = start(command, *words, folder=tmp_path, log=tmp_path / "said")
+    deadline = time.monotonic() + 240
+    while not _writes(process.pid) and process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    code, said = ends(process), (tmp_path / "said.err").read_text()
+    assert code == 143, said
     match = re.fullmatch(r"stylezoo: stopped: the first (\d+) of 500 frames are in out.partial.mp4\n", said)
     assert match is not None, said
     assert len(pixels_of(tmp_path / "out.partial.mp4")) == int(match[1]) and not (tmp_path / "out.mp4").exists()
 
 
-def _writes(process: int) -> bool:
+def _writes(process: int | None) -> bool:
     """Whether a process has written to a new file."""
     for link in Path(f"/proc/{process}/fd").iterdir():
         try:

@@ -1,9 +1,5 @@
-"""The second of two processes that each update the metrics with a part of the images; the first is test_contract.py.
+"""What each of two processes does that update the metrics with a part of the images, for test_contract.py."""
 
-python sync_process.py FOLDER
-"""
-
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,7 +24,3 @@ def measure(folder: Path, rank: int) -> dict[str, tuple[float, int, int]]:
         return values
     finally:
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    measure(Path(sys.argv[1]), rank=1)

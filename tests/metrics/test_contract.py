@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import sync_process
 import torch
-from conftest import ROOT
 from every_metric import METRICS, OF_CONTENT, OF_STYLE, THIN, alexnet, some_images, update
+from processes import ends, start
 from torchmetrics import MetricCollection
 
 import stylezoo.metrics
@@ -68,11 +65,10 @@ def test_batches_and_processes_do_not_matter(name: str, network: AlexNet, at_onc
 
 def test_two_processes(at_once: dict[str, MetricValue], tmp_path: Path) -> None:
     """Over a real process group, with parts of different sizes; each process keeps its own part afterwards."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
-    other = subprocess.Popen([sys.executable, sync_process.__file__, str(tmp_path)], env=environment, cwd=tmp_path)
+    other = start(sync_process.measure, tmp_path, 1, folder=tmp_path, environment={"CUDA_VISIBLE_DEVICES": ""})
     try:
         values = sync_process.measure(tmp_path, rank=0)
-        assert other.wait(timeout=60) == 0
+        assert ends(other) == 0
     finally:
         other.kill()
     assert values.keys() == METRICS.keys()

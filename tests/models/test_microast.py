@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Case, gradient_norms, shared, thin_model
+from conftest import Case, gradient_norms_by_loss, shared, thin_model
 
 import stylezoo
 from stylezoo.images import read_image, to_tensor
@@ -83,10 +83,8 @@ def test_training_losses_and_gradients(parity: Parity) -> None:
         output=model(case["content"], case["style"]),
     )
     parts = {name: getattr(model, name) for name in PARTS}
-    case.check(**gradient_norms(terms, **parts))
-    for name, weight in WEIGHTS.items():
-        norms = gradient_norms({name: terms[name] / weight}, **parts)
-        case.check(**{f"{key}_of_loss_{name}": norm for key, norm in norms.items() if norm.ndim == 0})
+    norms = gradient_norms_by_loss(terms, WEIGHTS, **parts)
+    case.check(**{key: norm for key, norm in norms.items() if norm.ndim == 0 or "_of_loss_" not in key})
 
 
 def test_training_in_float64(parity: Parity) -> None:
@@ -95,10 +93,7 @@ def test_training_in_float64(parity: Parity) -> None:
     terms = model.losses(case["content"].double(), case["style"].double())
     parts = {name: getattr(model, name) for name in PARTS}
     values = {f"loss_{name}": terms[name] / weight for name, weight in WEIGHTS.items()}
-    values |= {"total": torch.stack(list(terms.values())).sum(), **gradient_norms(terms, **parts)}
-    for name, weight in WEIGHTS.items():
-        norms = gradient_norms({name: terms[name] / weight}, **parts)
-        values |= {f"{key}_of_loss_{name}": norm for key, norm in norms.items()}
+    values |= {"total": torch.stack(list(terms.values())).sum(), **gradient_norms_by_loss(terms, WEIGHTS, **parts)}
     expected = case.meta["float64_scalars"]
     assert expected.keys() <= values.keys()
     for name, value in expected.items():

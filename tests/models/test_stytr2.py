@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Case, gradient_norms, thin_model
+from conftest import Case, gradient_norms_by_loss, thin_model
 from lightning.pytorch import Trainer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD
@@ -69,10 +69,7 @@ def test_training_gradients_in_float64(parity: Parity) -> None:
     terms = model.losses(case["content"].double(), case["style"].double())
     parts = {name: getattr(model, name) for name in PARTS}
     values = {f"loss_{name}": terms[name] / weight for name, weight in WEIGHTS.items()}
-    values |= {"total": torch.stack(list(terms.values())).sum(), **gradient_norms(terms, **parts)}
-    for name, weight in WEIGHTS.items():
-        norms = gradient_norms({name: terms[name] / weight}, **parts)
-        values |= {f"{key}_of_loss_{name}": norm for key, norm in norms.items()}
+    values |= {"total": torch.stack(list(terms.values())).sum(), **gradient_norms_by_loss(terms, WEIGHTS, **parts)}
     expected = case.meta["float64_scalars"]
     assert expected.keys() <= values.keys()
     for name, value in expected.items():

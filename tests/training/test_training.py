@@ -6,8 +6,6 @@ import csv
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,8 @@ from conftest import ROOT, thin_model
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from processes import command as by_command
+from processes import ends, free_ports, launched, start
 
 import stylezoo
 from stylezoo import StyleModel
@@ -63,21 +63,20 @@ def gradients_by_processes(
     asking = [item for item in request.session.items if "gradients_by_processes" in getattr(item, "fixturenames", ())]
     asked = {item.callspec.params["name"] for item in asking if hasattr(item, "callspec")}
     systems = [name for name in TRAINABLE if name in asked or len(asked) < len(asking) and name == "sanet"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
     folders = {processes: tmp_path_factory.mktemp(f"processes{processes}") for processes in (1, 2)}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    run = subprocess.run(
-        [sys.executable, *launcher, train_process.__file__, str(pictures), "2", str(folders[2]), *systems],
-        env=environment,
-        cwd=folders[2],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    for name in systems:
-        train_process.train(name, str(pictures), 4, folders[1])
+    (port,) = free_ports(1)
+    both = [
+        start(
+            *(train_process.train_all, systems, str(pictures), 2, folders[2]),
+            folder=folders[2],
+            log=folders[2] / str(rank),
+            environment={**launched(rank, port), "CUDA_VISIBLE_DEVICES": ""},
+        )
+        for rank in (0, 1)
+    ]
+    train_process.train_all(systems, str(pictures), 4, folders[1])
+    for rank, process in enumerate(both):
+        assert ends(process, 600) == 0, (folders[2] / f"{rank}.err").read_text()[-3000:]
     return folders
 
 
@@ -246,13 +245,13 @@ def test_sigterm_leaves_a_loadable_checkpoint(pictures: Path, tmp_path: Path) ->
     """Sent to the whole group, workers included, as schedulers and `timeout` do."""
     arguments = command(pictures, tmp_path, "--trainer.max_steps=100000", "--trainer.val_check_interval=100000")
     workers = [argument.replace("num_workers=0", "num_workers=2") for argument in arguments]
-    process = subprocess.Popen([sys.executable, "-m", "stylezoo", *workers], cwd=tmp_path, start_new_session=True)
+    process = start(by_command, *workers, folder=tmp_path)
     metrics = tmp_path / "adain" / "version_0" / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:
+    while not metrics.exists() and time.monotonic() < deadline and process.exitcode is None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    assert ends(process) == 143
     checkpoint = tmp_path / "adain" / "version_0" / "checkpoints" / "last.ckpt"
     model = stylezoo.load_model(checkpoint)
     assert isinstance(model, StyleModel)
