@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, shared, thin_model
-from processes import command, ends, start
 from torch.nn import functional as F
 
 import stylezoo
@@ -42,8 +41,8 @@ def test_one_help_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    for name in ("fit", "validate", "test", "predict", *COMMANDS):
-        assert f"\n  {name} " in shown
+    for command in ("fit", "validate", "test", "predict", *COMMANDS):
+        assert f"\n  {command} " in shown
 
 
 def test_what_needs_no_model_imports_no_torch() -> None:
@@ -298,17 +297,19 @@ def test_imported_adain_paints_what_the_reference_paints(tmp_path: Path) -> None
 
 
 def test_fit_without_data_says_the_two_ways_on(tmp_path: Path) -> None:
-    """In a process and a folder of its own, as a newcomer types it."""
-    (tmp_path / "folder").mkdir()
-    recipe = str(ROOT / "experiments" / "sanet.yaml")
-    run = start(command, "fit", "--config", recipe, folder=tmp_path / "folder", log=tmp_path / "said")
-    assert ends(run) == 1
-    said = (tmp_path / "said.err").read_text()
-    assert "Traceback" not in said
-    sentence = said.strip().splitlines()[-1]
+    """In a fresh process and folder, as a newcomer types it."""
+    run = subprocess.run(
+        [sys.executable, "-m", "stylezoo", "fit", "--config", str(ROOT / "experiments" / "sanet.yaml")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    sentence = run.stderr.strip().splitlines()[-1]
     assert "No COCO 2014 training images at data/coco/train2014" in sentence
     assert "--data.content.download true" in sentence and "quickstart.yaml" in sentence
-    assert list((tmp_path / "folder").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_of_other_libraries_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
