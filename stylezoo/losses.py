@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_gather
 
 from stylezoo.errors import unknown_name
 from stylezoo.vgg import Features
@@ -33,6 +34,21 @@ def without_autocast(x: Tensor | Moments) -> AbstractContextManager[Any]:
     """A context in which operations on ``x`` keep its dtype."""
     available = torch.amp.is_autocast_available(x.device.type)  # not on the meta device
     return torch.autocast(x.device.type, enabled=False) if available else nullcontext()
+
+
+def of_all_processes(x: Tensor, dim: int = 0) -> Tensor:
+    """Joins the tensors of all processes, in the order of their ranks, for losses that compare the images of a batch.
+
+    Gradients flow back to each process, summed over the losses of all: where every process computes the same loss, the mean that
+    DDP takes is the gradient of that loss. A run of one process gets the tensor as it is.
+
+    Args:
+        x: Of the same shape in all processes.
+        dim: Along which tensors are joined.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    return torch.cat(all_gather(x.contiguous()), dim)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

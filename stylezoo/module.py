@@ -79,9 +79,11 @@ class AdditionalLoss(nn.Module):
     Attributes:
         layers: Layers of the loss encoder whose features it needs.
         optimizer_options: Options of Adam for its parameters, such as ``betas``, in place of the model's.
+        style_images: Whether it compares outputs with style images, which systems with trained styles do not have.
     """
 
     layers: tuple[str, ...] = ()
+    style_images: ClassVar[bool] = False
     optimizer_options: ClassVar[dict[str, Any]] = {}
 
     def build(self, channels: Mapping[str, int]) -> None:
@@ -625,7 +627,16 @@ class StyleModel(LightningModule):
 
         Args:
             losses: Their terms must have names that the system's terms do not have.
+
+        Raises:
+            StylezooError: If one compares style images, and the system has none.
         """
+        for loss in losses:
+            if loss.style_images and self.kind != "arbitrary":
+                raise StylezooError(
+                    f"{type(loss).__name__} compares outputs with style images, but {self.system} is not trained with any: leave"
+                    " it out (training.losses), or train a system for any style (python -m stylezoo list)."
+                )
         self._modules.pop("additional", None)
         if not losses:
             return

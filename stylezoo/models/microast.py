@@ -42,11 +42,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_gather
+from torch import Tensor, nn
 
 from stylezoo.layers import adain
-from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std
+from stylezoo.losses import PerceptualLoss, at_least_float32, mean_std, of_all_processes
 from stylezoo.module import Blend, StyleCode, StyleModel
 from stylezoo.registry import register
 from stylezoo.vgg import Features
@@ -231,8 +230,8 @@ class MicroAST(StyleModel):
             torch.stack([at_least_float32(code[name]).flatten(1) for name in (*STATISTICS, *FILTERS)], 1)  # (B, 8, 64)
             for code in (output, style)
         ]
-        if self.training and distributed.is_available() and distributed.is_initialized():
-            signals = [torch.cat(all_gather(signal)) for signal in signals]  # type: ignore[no-untyped-call]
+        if self.training:
+            signals = [of_all_processes(signal) for signal in signals]
         return contrastive_loss(*signals)
 
     def _features(self, image: Tensor, layers: Iterable[str]) -> Features:

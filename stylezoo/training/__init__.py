@@ -10,9 +10,11 @@ from stylezoo.training.callbacks import (
     RunSummary,
     Winograd,
 )
+from stylezoo.training.cast import CAST
 from stylezoo.training.ccpl import CCPL
 from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import NonFiniteError
+from stylezoo.training.iecontraast import Adversarial, IEContraAST
 from stylezoo.training.initialization import Initialization, LeastSquares
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
 from stylezoo.training.run import guarded
@@ -21,11 +23,14 @@ from stylezoo.training.slim_encoder import SlimEncoder
 from stylezoo.training.training import Training
 
 __all__ = [
+    "CAST",
     "CCPL",
     "EMA",
+    "Adversarial",
     "ChannelsLast",
     "Compile",
     "Distillation",
+    "IEContraAST",
     "ImageGrid",
     "ImageWriter",
     "Imitation",

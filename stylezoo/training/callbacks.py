@@ -278,30 +278,30 @@ class EMA(EMAWeightAveraging):
     Validation uses the averaged weights, and a checkpoint's ``state_dict`` holds them: `load_model` gets the average.
     The weights that the optimizer updates stand beside it as ``current_model_state``; a resumed run goes on from them, exactly.
 
-    Lightning's class with three differences: frozen encoders are no part of the average, where rounding would slowly
-    move them away from their sha256; a checkpoint of the finished run keeps both sets of weights; so does one that is
+    Lightning's class with three differences: additional losses are no part of the average, nor are frozen encoders, which rounding
+    would slowly move away from their sha256; a checkpoint of the finished run keeps both sets of weights; so does one that is
     saved when validation is interrupted.
     """
 
     _swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, without_encoders(pl_module), stage)
+        super().setup(trainer, trained_part(pl_module), stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        super().on_train_batch_end(trainer, without_encoders(pl_module), outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, trained_part(pl_module), outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, without_encoders(pl_module))
+        super().on_train_epoch_end(trainer, trained_part(pl_module))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_start(trainer, without_encoders(pl_module))
+        super().on_validation_epoch_start(trainer, trained_part(pl_module))
         self._swapped = True
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_end(trainer, without_encoders(pl_module))
+        super().on_validation_epoch_end(trainer, trained_part(pl_module))
         self._swapped = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -312,14 +312,14 @@ class EMA(EMAWeightAveraging):
         """Nothing yet: the last checkpoint is saved now."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, without_encoders(pl_module))
+        super().on_train_end(trainer, trained_part(pl_module))
 
 
-def without_encoders(model: LightningModule) -> LightningModule:
-    """The model without its frozen encoders; the other modules and their tensors are the same ones."""
-    frozen = dict(model.encoders()) if isinstance(model, StyleModel) else {}
+def trained_part(model: LightningModule) -> LightningModule:
+    """The model without its frozen encoders and additional losses; other modules and their tensors are the same ones."""
+    outside = {*dict(model.encoders()), "additional"} if isinstance(model, StyleModel) else {}
     part = copy.copy(model)
-    part._modules = {name: child for name, child in model._modules.items() if name not in frozen}
+    part._modules = {name: child for name, child in model._modules.items() if name not in outside}
     return part
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from stylezoo.data import sources_of_batch
 from stylezoo.errors import StylezooError
+from stylezoo.module import StyleModel
 
 
 class NonFiniteError(StylezooError):
@@ -35,7 +36,7 @@ class FiniteGuard:
 
     Args:
         allowed: Number of steps of a run that may be skipped; the next one stops it. A skipped step counts as a step, but
-            changes no weight, no statistic of a batch norm, and nothing in the optimizer.
+            changes no weight, no statistic of a batch norm, no memory of an additional loss, and nothing in the optimizer.
 
     Attributes:
         skipped: Number of steps skipped so far.
@@ -47,10 +48,11 @@ class FiniteGuard:
         self._statistics: list[tuple[Tensor, Tensor]] = []
 
     def before_batch(self, model: nn.Module) -> None:
-        """Remembers what a forward pass changes: the running statistics of batch norms."""
+        """Remembers what a forward pass changes: the running statistics of batch norms, and buffers of additional losses."""
         if self.allowed and not self._losses:
-            norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training)
-            self._statistics = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+            norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+            losses = model.additional_losses if isinstance(model, StyleModel) else ()
+            self._statistics = [(buffer, buffer.clone()) for module in (*norms, *losses) for buffer in module.buffers()]
 
     def before_backward(self, loss: Tensor) -> None:
         """Remembers a loss."""

@@ -38,7 +38,7 @@ class Training(Callback):
         optimizer: Replaces the paper's optimizer; the system's schedule is kept.
         objective: Replaces the system's `losses` in training, validation and test: `Imitation` of another model's outputs, or
             `Distillation` of a magenta.
-        losses: Losses besides the system's own, such as `CCPL`.
+        losses: Losses besides the system's own, such as `CCPL`, `IEContraAST`, `Adversarial` and `CAST`.
         ccpl_weight: Weight of `CCPL` with the settings of its paper; ``losses`` takes it with others.
         loss_encoder: The network of the losses in place of the system's own, such as a whole VGG beside a slim encoder.
             Layers that its file does not reach are computed by the encoder.
@@ -87,7 +87,9 @@ class Training(Callback):
         if self.loss_encoder is not None or self.loss_encoder_weights is not None:
             pl_module.attach_loss_encoder(self.loss_encoder, self.loss_encoder_weights)
         self._losses_are_attached = stage != "predict"
-        if self._losses_are_attached:
+        if (
+            self._losses_are_attached and [*pl_module.additional_losses] != self.losses
+        ):  # test after fit keeps what is trained
             pl_module.attach_losses(self.losses)
         if self.objective is not None:
             pl_module.objective = self.objective
