@@ -645,7 +645,7 @@ class StyleModel(LightningModule):
         channels = {**self.encoder.channels} if "encoder" in self._modules else {}
         for loss in losses:
             loss.build({**channels, **self.loss_encoder.channels})
-        added.to(self.some_weight())
+        added.to(self.some_weight()).train(self.training)
 
     @property
     def additional_losses(self) -> Sequence[AdditionalLoss]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import losses_process
 import torch
 from conftest import thin_model
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -59,8 +60,11 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
 
 
 def train_all(systems: Sequence[str], pictures: str, batch_size: int, folder: Path) -> None:
-    """The same for several systems."""
+    """The same for several systems; the name ``losses`` stands for a run of losses_process.py in two processes."""
     for name in systems:
-        train(name, pictures, batch_size, folder)
+        if name == "losses":
+            losses_process.train(pictures, folder)
+        else:
+            train(name, pictures, batch_size, folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # gloo's threads may abort a process that leaves them running

@@ -164,9 +164,12 @@ class Adversarial(AdditionalLoss):
     def __init__(self, weight: float = 5.0, scales: int = 3, width: int = 64) -> None:
         super().__init__()
         self.weight = check_number("weight", weight, *WEIGHT)
-        scales = check_number("scales", scales, "a number of discriminators, at least 1", 1, whole=True)
-        width = check_number("width", width, "a number of channels, at least 1", 1, whole=True)
-        self.discriminator = MultiScaleDiscriminator(scales, width)
+        self.scales = check_number("scales", scales, "a number of discriminators, at least 1", 1, whole=True)
+        self.width = check_number("width", width, "a number of channels, at least 1", 1, whole=True)
+
+    def build(self, channels: Mapping[str, int]) -> None:
+        """Builds the discriminator, which compares images and no features."""
+        self.discriminator = MultiScaleDiscriminator(self.scales, self.width)
 
     def forward(self, stylization: Stylization) -> dict[str, Tensor]:
         height, width = stylization.content.shape[-2:]

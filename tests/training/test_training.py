@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import losses_process
 import pytest
 import torch
 import train_process
@@ -67,7 +68,7 @@ def gradients_by_processes(
     (port,) = free_ports(1)
     both = [
         start(
-            *(train_process.train_all, systems, str(pictures), 2, folders[2]),
+            *(train_process.train_all, [*systems, "losses"], str(pictures), 2, folders[2]),
             folder=folders[2],
             log=folders[2] / str(rank),
             environment={**launched(rank, port), "CUDA_VISIBLE_DEVICES": ""},
@@ -100,6 +101,18 @@ def test_two_processes_see_what_one_would_see(gradients_by_processes: dict[int, 
     for key in ("content", "style"):
         assert torch.equal(whole[key], torch.stack([first[key], second[key]], 1).flatten(0, 1))
         assert not torch.equal(first[key], second[key])
+
+
+@pytest.mark.slow
+def test_two_processes_compare_the_images_of_both(gradients_by_processes: dict[int, Path]) -> None:
+    """Of additional losses: each parameter has a gradient in every step, banks hold the codes of both, and so do batches."""
+    first, second = (torch.load(gradients_by_processes[2] / f"losses.{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys() and any(key.endswith("bank") for key in first)
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+    assert int(first["2.position"]) == 2 * 2 * 4  # two steps, two processes, two styles that are stylized twice
+    for name, term in losses_process.joined_terms(2).items():
+        torch.testing.assert_close(first[name], term)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
