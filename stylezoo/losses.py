@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 
 from stylezoo.errors import unknown_name
 from stylezoo.vgg import Features
@@ -48,6 +47,8 @@ def of_all_processes(x: Tensor, dim: int = 0) -> Tensor:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return x
+    from torch.distributed.nn.functional import all_gather  # builds without torch.distributed do not have it
+
     return torch.cat(all_gather(x.contiguous()), dim)  # type: ignore[no-untyped-call]
 
 

@@ -24,7 +24,7 @@ HALF = 0.5
 
 
 class CAST(AdditionalLoss):
-    """Contrastive learning of style (arXiv:2205.09542, sections 3.1 and 3.2; zyxElsa/CAST_pytorch@67a7d9c cast_model.py, MSP.py).
+    """Contrastive learning of style (arXiv:2205.09542; zyxElsa/CAST_pytorch@67a7d9c cast_model.py, MSP.py).
 
     A multi-layer style projector describes an image by one code of length 1 per layer. It learns to describe two random crops of
     a style image alike, and unlike the images of a memory bank, which holds the codes of the latest styles. The model learns that a
@@ -138,7 +138,7 @@ class CAST(AdditionalLoss):
 
 
 class StyleProjector(nn.Module):
-    """Turns pooled features of several layers into codes of length 1 (section 3.1), layer by layer.
+    """Turns pooled features of several layers into codes of length 1, layer by layer.
 
     Args:
         channels: C of each layer.

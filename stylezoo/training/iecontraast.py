@@ -23,7 +23,7 @@ WEIGHT = ("a finite number from 0 up", 0)
 
 
 class IEContraAST(AdditionalLoss):
-    """Contrastive losses of outputs that share a style or a content (section 3.3; HalbertCH/IEContraAST@50ee949 net.py).
+    """Contrastive losses of outputs that share a style or a content (HalbertCH/IEContraAST@50ee949 net.py).
 
     A batch of N contents and N styles is stylized twice: content i and content i + 1 (the first one after the last) with style i. Two
     outputs of one style should resemble each other in relu3_1, and two outputs of one content in relu4_1, more than outputs that share
@@ -137,7 +137,7 @@ def partner_loss(codes: Tensor, same: Tensor, other: Tensor, temperature: float)
 
 
 class Adversarial(AdditionalLoss):
-    """A discriminator of images at several scales (external learning, section 3.2; HalbertCH/IEContraAST@50ee949 net.py, train.py).
+    """A discriminator of images at several scales (external learning; HalbertCH/IEContraAST@50ee949 net.py, train.py).
 
     It tells style images (1) from outputs (0) patch by patch, with squared differences (LSGAN), while the model is trained so
     that its outputs count as style images.
