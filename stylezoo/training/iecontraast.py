@@ -31,12 +31,11 @@ class IEContraAST(AdditionalLoss):
     model, and scaled to length 1.
 
     The terms are called ``style_contrastive`` and ``content_contrastive``: for each of the 2 N outputs, the cross entropy of its
-    partner among the partner and the 2 N - 4 outputs that share neither with it (one output for N = 2), summed over outputs. The
-    system's own terms are computed for all 2 N outputs, which takes twice the memory and time of a batch of N.
+    partner among the partner and the 2 N - 3 outputs that share neither with it, summed over outputs. The system's own terms are
+    computed for all 2 N outputs, which takes twice the memory and time of a batch of N.
 
     Deviations: the reference writes out the cases of the first and last rows, which all come to the above from N = 2 on, and fails
-    for N = 1. It trains in one process. Here the outputs of all processes are compared, so that their number changes
-    only the partners.
+    for N = 1. It trains in one process; here the outputs of all processes are compared with each other.
 
     Args:
         style_weight: Of the term ``style_contrastive``.
