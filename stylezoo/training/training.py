@@ -36,8 +36,8 @@ class Training(Callback):
     Args:
         initialization: Sets the weights of a new run; a resumed run finds them in its checkpoint.
         optimizer: Replaces the paper's optimizer; the system's schedule is kept.
-        objective: Replaces the system's `losses` in training, validation and test: `Imitation` of another model's outputs, or
-            `Distillation` of a magenta.
+        objective: Replaces the system's `losses`, the additional ones too, in training, validation and test: `Imitation` of
+            another model's outputs, or `Distillation` of a magenta.
         losses: Losses besides the system's own, such as `CCPL`, `IEContraAST`, `Adversarial` and `CAST`.
         ccpl_weight: Weight of `CCPL` with the settings of its paper; ``losses`` takes it with others.
         loss_encoder: The network of the losses in place of the system's own, such as a whole VGG beside a slim encoder.
@@ -90,7 +90,8 @@ class Training(Callback):
         if (
             self._losses_are_attached and [*pl_module.additional_losses] != self.losses
         ):  # test after fit keeps what is trained
-            pl_module.attach_losses(self.losses)
+            replaced = self.objective is not None and not getattr(self.objective, "own_losses", False)
+            pl_module.attach_losses([] if replaced else self.losses)
         if self.objective is not None:
             pl_module.objective = self.objective
         if stage != "fit":

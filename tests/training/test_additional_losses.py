@@ -16,7 +16,7 @@ from stylezoo.errors import StylezooError
 from stylezoo.losses import normalize
 from stylezoo.module import AdditionalLoss, Stylization
 from stylezoo.registry import get
-from stylezoo.training import CCPL, Training
+from stylezoo.training import CCPL, Imitation, Training
 from stylezoo.training.ccpl import sampled_pairs
 
 
@@ -137,6 +137,19 @@ def test_an_optimizer_has_the_parameters_of_losses_once() -> None:
     assert groups[1]["params"] == [*loss.parameters()]
     trained = [p for p in model.parameters() if p.requires_grad]
     assert len(trained) == sum(len(group["params"]) for group in groups)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_objective_replaces_them_unless_it_has_the_own_losses(own: bool, pictures: Path, tmp_path: Path) -> None:
+    stylezoo.save_model(thin_model("adain"), tmp_path / "teacher.safetensors")
+    imitation = Imitation(str(tmp_path / "teacher.safetensors"), own_losses=own)
+    training = Training(objective=imitation, ccpl_weight=1.0)
+    model = thin_model("adain")
+    trainer(tmp_path, max_steps=1, callbacks=[training], enable_checkpointing=False).fit(
+        model, pairs("adain", pictures)
+    )
+    assert len(model.additional_losses) == own
+    assert ("train/ccpl" in (tmp_path / "metrics.csv").read_text()) == own
 
 
 def test_a_model_can_be_without_them_again() -> None:
