@@ -18,7 +18,8 @@ ORT_WEB := 1.30.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs lint format clean
+.PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
+  format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +82,25 @@ train-zoo: $(READY)  ## train the models that ship, one turn after another: make
 
 docs: $(READY)  ## build the documentation site in site/, which fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+TOOLS := build/tools/bin
+
+$(TOOLS)/pip-licenses:
+	$(PYTHON) -m venv build/tools
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check pip-licenses cyclonedx-bom pip-audit
+
+licenses: $(READY) $(TOOLS)/pip-licenses  ## list the licenses of all installed packages in build/licenses.md
+	$(TOOLS)/pip-licenses --python=$(BIN)/python --format=markdown --output-file=build/licenses.md
+
+sbom: $(READY) $(TOOLS)/pip-licenses  ## write a bill of materials of all installed packages, build/sbom.json (CycloneDX)
+	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+
+audit: $(READY) $(TOOLS)/pip-licenses  ## look for known vulnerabilities of the installed versions, over the network
+	$(BIN)/python -m pip freeze --exclude-editable > build/installed.txt
+	$(TOOLS)/pip-audit --requirement build/installed.txt --no-deps --disable-pip
+
+wheel: $(READY)  ## build the wheel, the same bytes for the same commit, in dist/
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel . --no-deps --quiet --wheel-dir dist
 
 lint: $(READY)  ## check style, types, and imports between rooms
 	$(BIN)/ruff check .

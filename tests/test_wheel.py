@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,8 @@ import stylezoo.weights
 
 
 @pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """{path: bytes} of the files in a wheel that is built once, from a copy, since building leaves files behind."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A copy of the sources, since building leaves files behind, and a folder for the wheel."""
     try:
         setuptools = version("setuptools")
     except PackageNotFoundError:
@@ -29,9 +31,26 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         shutil.copy(ROOT / name, source)
     for name in ("stylezoo", "experiments", "tests", "tools"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "goldens"))
+    return source, out
+
+
+@pytest.fixture(scope="module")
+def wheel(folders: tuple[Path, Path]) -> Path:
+    return built(*folders)
+
+
+def built(source: Path, out: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", str(out)], cwd=source, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    command += ["--wheel-dir", str(out)]
+    subprocess.run(command, cwd=source, env=environment, check=True, capture_output=True, text=True)
     (wheel,) = out.glob("stylezoo-*-py3-none-any.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def members(wheel: Path) -> dict[str, int]:
+    """{path: bytes} of the files in a wheel."""
     with zipfile.ZipFile(wheel) as file:
         return {info.filename: info.file_size for info in file.infolist()}
 
@@ -51,6 +70,17 @@ def test_it_has_the_whole_package(members: dict[str, int]) -> None:
     needed = modules | recipes | weights | pictures | {"stylezoo/py.typed", "stylezoo/pretrained/table.yaml"}
     assert needed <= members.keys(), needed - members.keys()
     assert all(members[name] == Path(ROOT, name).stat().st_size for name in weights)
+
+
+def test_two_builds_are_equal(folders: tuple[Path, Path], wheel: Path, tmp_path: Path) -> None:
+    """With SOURCE_DATE_EPOCH, as `make wheel` sets it, byte by byte."""
+    assert built(folders[0], tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_every_direct_dependency_is_listed_with_its_license() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text().lower()
+    named = {re.split(r"[\[<>=!~; ]", requirement)[0].lower() for requirement in requires("stylezoo") or ()}
+    assert named - {"stylezoo"} and not {name for name in named if name.replace("_", "-") not in page.replace("_", "-")}
 
 
 def test_it_has_nothing_else(members: dict[str, int]) -> None:
