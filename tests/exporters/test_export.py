@@ -31,11 +31,11 @@ SYSTEMS = [name for name in stylezoo.list_models() if name != "gatys"]
 SIZES = (((1, 64, 64), (1, 64, 64)), ((3, 67, 97), (3, 65, 90)), ((2, 129, 78), (1, 110, 73)))
 """Batch, height and width of contents and of styles: multiples of all strides, and none; none is the example of the exporter."""
 
-ALPHA = {"adain", "efdm", "linear_transfer", "msgnet", "multi_level_adain"}
+ALPHA = {"adain", "efdm", "linear_transfer", "msgnet", "multi_level_adain", "sct"}
 """Systems that fade features, in which alpha is an input."""
 
-EXACT = {"adaattn": {"he_init": False}, "efdm": {"he_init": False}, "sanet": {"he_init": False}}
-"""Networks of random weights whose ranks, or logits of thousands, float32 cannot resolve to 1e-4."""
+EXACT = {name: {"he_init": False} for name in ("adaattn", "efdm", "sanet", "sct")}
+"""Networks of random weights whose ranks, logits of thousands or outputs of tens float32 cannot resolve to 1e-4."""
 
 
 def style_of(model: StyleModel, size: tuple[int, int, int]) -> Any:

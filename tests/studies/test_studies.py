@@ -384,7 +384,7 @@ def test_one_clear_sentence(
     assert not any(tmp_path.iterdir())
 
 
-WHOLE = RANGES.keys() - {"lr", "style_weight", "content_weight", "width"}
+WHOLE = RANGES.keys() - {"ccpl_weight", "lr", "style_weight", "content_weight", "width"}
 
 
 def test_every_number_has_a_range_that_has_its_default() -> None:
