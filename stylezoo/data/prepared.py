@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import posixpath
 import re
 import shutil
 from collections import deque
@@ -112,7 +113,7 @@ class Index:
             and isinstance(self.source, str)
             and isinstance(self.broken, dict)
             and all(isinstance(n, int) and n >= 0 for n in numbers)
-            and all(isinstance(r.name, str) and re.fullmatch(r"shard_\d+\.npy", r.shard) for r in self.rows.values())
+            and all(is_relative(r.name) and re.fullmatch(r"shard_\d+\.npy", r.shard) for r in self.rows.values())
             and all(self.pixels != "raw" or r.length == 3 * r.width * r.height > 0 for r in self.rows.values())
         )
 
@@ -121,6 +122,11 @@ class Index:
         values = {"version": VERSION, **vars(self), "rows": list(self.rows.values())}
         with replacing(folder / INDEX) as file:
             file.write(json.dumps(values).encode("ascii"))
+
+
+def is_relative(name: Any) -> bool:
+    """Whether a name is that of a file below a folder, in the one spelling that `prepare` writes."""
+    return isinstance(name, str) and posixpath.normpath(name) == name and not f"{name}/".startswith(("/", "./", "../"))
 
 
 def prepared_folder(root: Path) -> Path:

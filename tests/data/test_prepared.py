@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import warnings
@@ -211,6 +212,17 @@ def test_lost_shards_are_noticed_and_written_again(originals: Path, monkeypatch:
     beside(originals)
     assert len(crops(originals, prepared=True)) == len(crops(originals))
     (folder / "index.json").write_text("{}")
+    with pytest.raises(DataError, match="index.json is damaged"):
+        Folder(str(originals), prepared=True).check()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a.png", "/a.png", "b/../a.png", "b//a.png", None])
+def test_names_that_are_no_files_of_the_folder_are_damage(originals: Path, name: str | None) -> None:
+    beside(originals)
+    path = originals.with_name("set.prepared") / "index.json"
+    index = json.loads(path.read_text())
+    index["rows"][0][0] = name
+    path.write_text(json.dumps(index))
     with pytest.raises(DataError, match="index.json is damaged"):
         Folder(str(originals), prepared=True).check()
 
