@@ -99,10 +99,13 @@ class ModelSetup:
         return found
 
     def train(self, system: str, **settings: Any) -> StyleModel:
-        """Trains a new model of a system with these settings, see `Material.train`."""
-        return self.material.train(
+        """Trains a new model of a system with these settings, see `Material.fit`."""
+        return self.material.fit(self.untrained(system, **settings), self.steps)
+
+    def untrained(self, system: str, **settings: Any) -> StyleModel:
+        """Creates a model of a system with these settings, see `Material.untrained`."""
+        return self.material.untrained(
             system,
-            self.steps,
             encoder=self.encoder or ENCODER,
             encoder_weights=self.encoder_weights,
             lr=self.lr,

@@ -45,7 +45,7 @@ def temporal(*, setup: PairSetup = PairSetup(images=8, steps=200), ccpl_weight: 
         ccpl_weight: Weight of CCPL; 5 in the paper's code.
     """
     contents, styles = setup.first_pairs()
-    given = setup.networks() if setup.models else {name: _untrained(setup, name) for name in setup.systems}
+    given = setup.networks() if setup.models else {name: setup.untrained(name) for name in setup.systems}
     losses = ContentStyleLosses(setup.measuring(given))
     found = {(IDENTITY, ""): _measured(None, contents, styles, losses)}
     sheets: dict[str, Any] = {}
@@ -66,13 +66,6 @@ def temporal(*, setup: PairSetup = PairSetup(images=8, steps=200), ccpl_weight: 
     ]
     rows: list[Row] = [{"model": label, "training": training, **row} for (label, training), row in found.items()]
     return StudyResult(rows, notes, {"": _figure(found), **sheets})
-
-
-def _untrained(setup: PairSetup, system: str) -> StyleModel:
-    encoder = setup.encoder or "vgg19_random/4"
-    return setup.material.untrained(
-        system, encoder=encoder, encoder_weights=setup.encoder_weights, lr=setup.lr, lr_decay=0.0
-    )
 
 
 def _trained(setup: PairSetup, model: StyleModel, ccpl_weight: float) -> StyleModel:

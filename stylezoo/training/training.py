@@ -72,7 +72,8 @@ class Training(Callback):
         self.freeze, self.batch_norm_momentum = freeze or [], batch_norm_momentum
         self.kept: Collection[str] = ()
         """Names of the tensors that came from another model (``fit --start``): they are not initialized."""
-        self._resumed = self._losses_are_attached = False
+        self._resumed = False
+        self._attached: list[AdditionalLoss] | None = None  # not in predictions
         self._guard = FiniteGuard(skip_nonfinite)
         self._given: list[dict[str, Any]] = []  # settings of the optimizer as the recipe has them
 
@@ -86,12 +87,10 @@ class Training(Callback):
         self._resumed = False
         if self.loss_encoder is not None or self.loss_encoder_weights is not None:
             pl_module.attach_loss_encoder(self.loss_encoder, self.loss_encoder_weights)
-        self._losses_are_attached = stage != "predict"
-        if (
-            self._losses_are_attached and [*pl_module.additional_losses] != self.losses
-        ):  # test after fit keeps what is trained
-            replaced = self.objective is not None and not getattr(self.objective, "own_losses", False)
-            pl_module.attach_losses([] if replaced else self.losses)
+        replaced = self.objective is not None and not getattr(self.objective, "own_losses", False)
+        self._attached = None if stage == "predict" else [] if replaced else self.losses
+        if self._attached is not None and self._attached != [*pl_module.additional_losses]:  # else what fit has trained
+            pl_module.attach_losses(self._attached)
         if self.objective is not None:
             pl_module.objective = self.objective
         if stage != "fit":
@@ -157,7 +156,7 @@ class Training(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the number of skipped steps and what additional losses have learned."""
-        return {"skipped": self._guard.skipped, "losses": [loss.state_dict() for loss in self.losses]}
+        return {"skipped": self._guard.skipped, "losses": [loss.state_dict() for loss in self._attached or []]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the number of skipped steps and additional losses.
@@ -166,11 +165,11 @@ class Training(Callback):
             StylezooError: If the checkpoint was trained with other losses.
         """
         self._guard.skipped = state_dict["skipped"]
-        if not self._losses_are_attached:
+        if self._attached is None:
             return
         states = state_dict.get("losses", [])
         try:
-            for loss, state in zip(self.losses, states, strict=True):
+            for loss, state in zip(self._attached, states, strict=True):
                 loss.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
             raise StylezooError(
