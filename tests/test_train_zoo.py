@@ -162,3 +162,18 @@ def test_turns_go_on_from_each_other(tmp_path, monkeypatch):
         ("20", "30", "2.0"),
     ]
     assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+
+
+def test_queues_of_one_folder_train_different_runs(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(zoo, "turn_of", lambda run, *_: taken.append(run.name) or dict.fromkeys(zoo.COLUMNS, "1"))
+    runs = [run_of("first", priority=2), run_of("second"), run_of("third", start="first")]
+    judge = zoo.Judge("c", "s", "r", None, 2)
+    with zoo.reserved(runs[0], tmp_path) as mine:
+        assert mine
+        zoo.train(runs, tmp_path, [], judge, turns=1)
+        with zoo.reserved(runs[1], tmp_path), pytest.raises(SystemExit, match="every run"):
+            zoo.train(runs, tmp_path, [], judge, turns=1)
+    (tmp_path / "log.csv").unlink()
+    zoo.train(runs, tmp_path, [], judge, turns=1)
+    assert taken == ["second", "first"]

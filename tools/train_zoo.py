@@ -4,7 +4,8 @@ A plan (tools/train_zoo.yaml) names the runs. Each has ``recipes`` (overlays in 
 and a ``target``: ratios of its losses to those of the reference model, medians over held-out pairs. ``pretraining`` has further
 options for its first steps. After each turn the
 run is measured; the next turn goes to the run that is furthest from its target, weighed by its priority and by the hours
-that it has had. A run without a measure counts as twice its target.
+that it has had. A run without a measure counts as twice its target. Several queues can share a folder: each takes a run that
+no other one has.
 
 Checkpoints and logs are in one folder outside of the tree:
 
@@ -15,6 +16,7 @@ Checkpoints and logs are in one folder outside of the tree:
 from __future__ import annotations
 
 import csv
+import fcntl
 import math
 import os
 import signal
@@ -22,8 +24,8 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -70,15 +72,18 @@ class Run:
         return {**self.options, "trainer.max_steps": -1, "trainer.max_epochs": -1, "data.num_workers": 0, **stage}
 
 
-def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
+def next_run(runs: list[Run], log: list[dict[str, str]], busy: Collection[str] = ()) -> Run | None:
     """Returns the run that is furthest from its target: priority * log(distance) / (1 + hours).
 
-    A run that starts from another one waits until that has had its pretraining.
+    A run that starts from another one waits until that has had its pretraining. The names in ``busy`` are left out; None if
+    there is no other run.
     """
     steps = {row["run"]: int(row["last_step"]) for row in log}
     waits_for = {run.name: run.pretraining.get("steps", 1) for run in runs}
 
     def is_ready(run: Run) -> bool:
+        if run.name in busy:
+            return False
         if run.name in steps or run.start == run.name or run.start not in waits_for:
             return True
         return steps.get(run.start, 0) >= waits_for[run.start]
@@ -89,7 +94,21 @@ def next_run(runs: list[Run], log: list[dict[str, str]]) -> Run:
         distance = float(turns[-1]["distance"]) if turns else UNMEASURED
         return run.priority * max(math.log(distance), 0.01) / (1 + hours)  # what reached its target still gets turns
 
-    return max(filter(is_ready, runs), key=gain)
+    return max(filter(is_ready, runs), key=gain, default=None)
+
+
+@contextmanager
+def reserved(run: Run, folder: Path) -> Iterator[bool]:
+    """Keeps a run from other queues on the same folder; gives False if one of them has it. The lock ends with its process."""
+    place = folder / run.name
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -220,41 +239,45 @@ def keep_newest(folder: Path, checkpoint: Path) -> None:
             rmtree(other)
 
 
+def turn_of(run: Run, folder: Path, overlays: list[str], judge: Judge) -> dict[str, Any]:
+    """Trains and measures a run, and returns its row of the log."""
+    place = folder / run.name
+    before = newest_checkpoint(place)
+    command = command_of(run, folder, overlays, before)
+    first_step = steps_of(before)  # its file is removed below
+    print(time.strftime("%H:%M"), run.name, "from step", first_step, flush=True)
+    seconds = take_turn(command, run.seconds, place / "output.txt", lambda: newest_checkpoint(place) != before)
+    after = newest_checkpoint(place)
+    if after is None or after == before:
+        raise SystemExit(f"{run.name} left no new checkpoint: see {place / 'output.txt'}")
+    keep_newest(place, after)
+    ratios = measure(run, after, place / "measured", judge)
+    distance = max((ratios[metric] / run.target[metric] for metric in run.target), default=UNMEASURED)
+    return {
+        "run": run.name,
+        "finished": time.strftime("%Y-%m-%d %H:%M"),
+        "first_step": first_step,
+        "last_step": steps_of(after),
+        "seconds": round(seconds),
+        "distance": round(distance, 4),
+        "measured": " ".join(f"{metric}={ratio:.3f}" for metric, ratio in ratios.items()),
+        "command": " ".join(command[3:]),
+    }
+
+
 def train(runs: list[Run], folder: Path, overlays: list[str], judge: Judge, turns: int | None) -> None:
     """Takes turns until it is stopped, or until there were so many."""
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = 0
+    log = folder / "log.csv"
+    taken, busy = 0, set[str]()
     while turns is None or taken < turns:
-        run = next_run(runs, read_log(folder / "log.csv"))
-        before = newest_checkpoint(folder / run.name)
-        (folder / run.name).mkdir(exist_ok=True)
-        command = command_of(run, folder, overlays, before)
-        first_step = steps_of(before)  # its file is removed below
-        print(time.strftime("%H:%M"), run.name, "from step", first_step, flush=True)
-        place = folder / run.name
-        seconds = take_turn(
-            command, run.seconds, place / "output.txt", lambda place=place, old=before: newest_checkpoint(place) != old
-        )
-        after = newest_checkpoint(folder / run.name)
-        if after is None or after == before:
-            raise SystemExit(f"{run.name} left no new checkpoint: see {folder / run.name / 'output.txt'}")
-        keep_newest(folder / run.name, after)
-        ratios = measure(run, after, folder / run.name / "measured", judge)
-        distance = max((ratios[metric] / run.target[metric] for metric in run.target), default=UNMEASURED)
-        append(
-            folder / "log.csv",
-            {
-                "run": run.name,
-                "finished": time.strftime("%Y-%m-%d %H:%M"),
-                "first_step": first_step,
-                "last_step": steps_of(after),
-                "seconds": round(seconds),
-                "distance": round(distance, 4),
-                "measured": " ".join(f"{metric}={ratio:.3f}" for metric, ratio in ratios.items()),
-                "command": " ".join(command[3:]),
-            },
-        )
-        taken += 1
+        run = next_run(runs, read_log(log), busy)
+        if run is None:
+            raise SystemExit("Other queues have every run of the plan that could be trained now.")
+        with reserved(run, folder) as mine:
+            if mine:
+                append(log, turn_of(run, folder, overlays, judge))
+                taken += 1
+        busy = set() if mine else busy | {run.name}
 
 
 def main() -> None:
