@@ -48,7 +48,7 @@ class ImageModule(L.LightningDataModule):
         Args:
             batch_size: Samples per process, at least 1.
             num_workers: Worker processes of a loader, at least 0; None: `workers`.
-            seed: Seed of order, crops and flips, at least 0.
+            seed: Seed of order, crops and augmentation, at least 0.
             val_samples: Largest number of validation samples, at least 1.
             timeout: Seconds after which workers that send nothing are replaced, more than 0.
 
@@ -196,6 +196,8 @@ class Folder(ImageModule):
         resize: Resize | None = None,
         position: Position | None = None,
         flip: bool | None = None,
+        zoom: float | None = None,
+        color_jitter: float | None = None,
         holdout: float = 0.02,
         batch_size: int = 8,
         num_workers: int | None = None,
@@ -215,11 +217,15 @@ class Folder(ImageModule):
                 several reference implementations do); null: the value of `Pairs`, or "shorter" on its own.
             position: Position of training crops, "random" or "center"; null: the value of `Pairs`, or "random" on its own.
             flip: Whether half of the training crops are mirrored; null: the value of `Pairs`, or false on its own.
+            zoom: Largest factor by which training images are enlarged at random beyond ``size``, in [1, 4]; null: the value
+                of `Pairs`, or 1 on its own.
+            color_jitter: Strength of random changes of brightness, contrast, saturation and hue of training crops, in
+                [0, 1]; null: the value of `Pairs`, or 0 on its own.
             holdout: Share of the images that is held out for validation, and the same share for testing, in [0, 0.5); at
                 least one of three or more images. With 0, or with fewer than three images, all splits share all images.
             batch_size: Samples per process.
             num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
-            seed: Seed of order, crops and flips.
+            seed: Seed of order, crops and augmentation.
             val_samples: Largest number of validation images.
             timeout: Seconds after which worker processes that send nothing are replaced.
             prepared: Whether the images are read as `python -m stylezoo prepare` has stored them, from ``root`` or from
@@ -234,7 +240,7 @@ class Folder(ImageModule):
         self.prepared = prepared
         self.root = prepared_folder(Path(root).expanduser()) if prepared else Path(root).expanduser()
         self.download = download and not prepared
-        self.framing = Framing(size, crop, resize, position, flip)
+        self.framing = Framing(size, crop, resize, position, flip, zoom, color_jitter)
         if size is not None and crop is not None:  # otherwise what is inherited decides
             self.framing.inherit(DEFAULTS).check()
         check_memory(batch_size, [crop])
@@ -354,10 +360,11 @@ class Folder(ImageModule):
         Raises:
             DataError: If they are prepared and smaller.
         """
-        if self.prepared and framing.size is not None and framing.size > self._prepared().index.size:
+        size = framing.largest_size
+        if self.prepared and size is not None and size > self._prepared().index.size:
             raise DataError(
                 f"The images in {self.root} were prepared with size {self._prepared().index.size}, and {self.option} reads"
-                f" them with size {framing.size}: lower size, or prepare them again into another folder."
+                f" them with size {size}: lower size (or zoom), or prepare them again into another folder."
             )
 
     def prepare_data(self) -> None:

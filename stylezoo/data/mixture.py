@@ -39,7 +39,7 @@ class Mixture(Folder):
             crop: Side of the square crop in pixels; null: the value of `Pairs`, or 256 on its own.
             batch_size: Samples per process.
             num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
-            seed: Seed of order, crops and flips.
+            seed: Seed of order, crops and augmentation.
             val_samples: Largest number of validation images.
             timeout: Seconds after which worker processes that send nothing are replaced.
 

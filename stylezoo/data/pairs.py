@@ -23,6 +23,8 @@ class Pairs(ImageModule):
         resize: Resize = "shorter",
         position: Position = "random",
         flip: bool = False,
+        zoom: float = 1.0,
+        color_jitter: float = 0.0,
         num_workers: int | None = None,
         seed: int = 0,
         val_samples: int = 64,
@@ -39,8 +41,11 @@ class Pairs(ImageModule):
             resize: "shorter" resizes the shorter side and keeps the aspect ratio, "squash" distorts to size x size.
             position: Position of training crops, "random" or "center".
             flip: Whether half of the training crops are mirrored.
+            zoom: Largest factor by which training images are enlarged at random beyond ``size``, in [1, 4].
+            color_jitter: Strength of random changes of brightness, contrast, saturation and hue of training crops, in
+                [0, 1].
             num_workers: Worker processes of a loader; null: as many as help, see `ImageModule.workers`.
-            seed: Seed of order, pairing, crops and flips.
+            seed: Seed of order, pairing, crops and augmentation.
             val_samples: Largest number of validation pairs.
             timeout: Seconds after which worker processes that send nothing are replaced.
 
@@ -50,7 +55,7 @@ class Pairs(ImageModule):
         super().__init__(batch_size, num_workers, seed, val_samples, timeout)
         self.content = content
         self.style = style
-        self.framing = Framing(size, crop, resize, position, flip)
+        self.framing = Framing(size, crop, resize, position, flip, zoom, color_jitter)
         for role, module in self.modules().items():
             module.option = f"--data.{role}"
             module.framing.inherit(self.framing).check()

@@ -1,7 +1,7 @@
 """Endless streams of image crops, and the sampler that divides them among processes.
 
 All randomness is a pure function of (seed, stream, sample number): sample i of a stream is file
-``permutation(seed, stream, i // N)[i % N]`` with a crop and a flip drawn from (seed, stream, i). The samples of a batch
+``permutation(seed, stream, i // N)[i % N]`` with a crop and its augmentation drawn from (seed, stream, i). The samples of a batch
 depend only on the number of batches trained so far. Hence a resumed run continues the exact sequence, within an epoch too
 and with any number of workers, and W processes with batch size B train on the samples of one process with W * B.
 """
@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
+from torchvision.transforms.v2 import functional
 
 from stylezoo.download import DataError
 from stylezoo.errors import StylezooError
@@ -45,6 +46,11 @@ class Framing:
             ``size`` x ``size``.
         position: Position of training crops, "random" or "center".
         flip: Whether half of the training crops are mirrored.
+        zoom: Largest factor by which training images are enlarged at random beyond ``size``, at least 1; factors are
+            distributed evenly by their logarithm.
+        color_jitter: Strength of random changes of color of training crops, in [0, 1]: brightness, contrast and saturation
+            are multiplied by factors in [1 - color_jitter, 1 + color_jitter], the hue is turned by up to
+            color_jitter / 4 of the circle.
     """
 
     size: int | None = None
@@ -52,6 +58,13 @@ class Framing:
     resize: Resize | None = None
     position: Position | None = None
     flip: bool | None = None
+    zoom: float | None = None
+    color_jitter: float | None = None
+
+    @property
+    def largest_size(self) -> int | None:
+        """The largest side in pixels that images are resized to."""
+        return None if self.size is None else round(self.size * (self.zoom or 1))
 
     def inherit(self, other: Framing) -> Framing:
         """Returns a copy in which values that are None are those of another framing.
@@ -83,6 +96,11 @@ class Framing:
                 f"resize is 'shorter' or 'squash' and position is 'random' or 'center', "
                 f"not {self.resize!r} and {self.position!r}."
             )
+        zoom, jitter = self.zoom or 1, self.color_jitter or 0
+        if not 1 <= zoom <= 4 or not 0 <= jitter <= 1:
+            raise StylezooError(
+                f"zoom is a factor in [1, 4] and color_jitter a strength in [0, 1], not {self.zoom} and {self.color_jitter}."
+            )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None) -> Image.Image:
         """Resizes and crops an image in one pass that computes the pixels of the crop only.
@@ -91,14 +109,17 @@ class Framing:
 
         Args:
             image: An RGB image.
-            rng: Source of the crop's position and of the flip; None gives the center crop without a flip.
+            rng: Source of the crop's position and of all else that is random; None gives the center crop, not augmented.
 
         Returns:
             An image of ``crop`` x ``crop`` pixels.
         """
         assert self.size is not None and self.crop is not None
         width, height = image.size
-        new_width, new_height = (self.size, self.size) if self.resize == "squash" else shorter(width, height, self.size)
+        size = self.size
+        if rng is not None and self.zoom and self.zoom > 1:
+            size = round(size * self.zoom ** rng.random())
+        new_width, new_height = (size, size) if self.resize == "squash" else shorter(width, height, size)
         if rng is None or self.position == "center":
             left, top = round((new_width - self.crop) / 2), round((new_height - self.crop) / 2)
         else:
@@ -109,7 +130,23 @@ class Framing:
         image = image.resize((self.crop, self.crop), Image.Resampling.BILINEAR, box=box)
         if rng is not None and self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if rng is not None and self.color_jitter:
+            image = jittered(image, self.color_jitter, rng)
         return image
+
+
+def jittered(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Returns an image with other colors, see `Framing`.
+
+    Args:
+        image: An RGB image.
+        strength: Strength in [0, 1]; 0 changes nothing.
+        rng: Source of the four factors.
+    """
+    for change in (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation):
+        image = change(image, 1 + strength * rng.uniform(-1, 1))
+    turned: Image.Image = functional.adjust_hue(image, strength / 4 * rng.uniform(-1, 1))
+    return turned
 
 
 def shorter(width: int, height: int, size: int) -> tuple[int, int]:
@@ -122,7 +159,7 @@ def shorter(width: int, height: int, size: int) -> tuple[int, int]:
     return (size, long) if width <= height else (long, size)
 
 
-DEFAULTS = Framing(size=512, crop=256, resize="shorter", position="random", flip=False)
+DEFAULTS = Framing(size=512, crop=256, resize="shorter", position="random", flip=False, zoom=1.0, color_jitter=0.0)
 """Values of a `Folder` outside of `Pairs`."""
 
 
@@ -223,7 +260,7 @@ class ImageStream(Dataset[Tensor]):
             framing: A framing without missing values.
             seed: Seed of the whole run.
             role: "content" or "style"; streams of different roles are independent.
-            train: Whether crops and flips are random and every round has a new permutation; otherwise crops are central.
+            train: Whether crops are random and augmented and every round has a new permutation; otherwise crops are central.
             shuffle: Whether the files are permuted; False, their own order, requires that ``train`` is False.
         """
         self.files = files
@@ -250,7 +287,7 @@ class ImageStream(Dataset[Tensor]):
             DataError: If no file can be read.
         """
         for files, index in self._candidates(i):
-            image = files.read(index, self.framing.size)
+            image = files.read(index, self.framing.largest_size)
             if image is not None:
                 rng = _generator(self.seed, self.key, 1, i) if self.train else None
                 return to_tensor(self.framing(image, rng))

@@ -60,7 +60,7 @@ class Synthetic(Folder):
             kind: "photos" or "paintings".
             count: Number of images, at least 1; a larger set begins with the images of a smaller one.
             resolution: Side of the square images in pixels, at least 16.
-            drawing_seed: Seed of the images, at least 0 (``seed`` is only that of order, crops and flips).
+            drawing_seed: Seed of the images, at least 0 (``seed`` is only that of order, crops and augmentation).
             root: Cache folder, in which each set has a folder of its own; null: $STYLEZOO_HOME, or ~/.cache/stylezoo.
             kwargs: Options of `Folder` except ``download``.
 

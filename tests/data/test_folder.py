@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from stylezoo.data.folder import Folder
 from stylezoo.data.stream import DEFAULTS, Files, Framing, ImageStream, ResumableSampler, Samples
 from stylezoo.download import DataError
+from stylezoo.errors import StylezooError
 from stylezoo.images import to_tensor
 
 
@@ -67,6 +68,41 @@ def test_flip_mirrors_about_half_and_position_center_does_not_move() -> None:
         flipped += bool((crop == center[:, ::-1]).all())
         assert (crop == center).all() or (crop == center[:, ::-1]).all()
     assert 30 < flipped < 70
+
+
+def test_zoom_enlarges_evenly_by_the_logarithm_and_never_shrinks() -> None:
+    ramp = Image.fromarray(np.tile(np.arange(240, dtype=np.uint8)[None, :, None], (240, 1, 3)))
+    slopes = []
+    for seed in range(400):
+        crop = np.asarray(framing(zoom=3.0)(ramp, np.random.default_rng(seed))).astype(float)
+        slopes.append((crop[8, -2, 0] - crop[8, 1, 0]) / 13)
+    factors = 240 / 24 / np.asarray(slopes)  # what a pixel of the crop covers of the image
+    assert factors.min() > 0.9 and factors.max() < 3.5
+    assert abs(np.median(factors) - 3**0.5) < 0.15
+    assert framing(zoom=3.0)(ramp, None) == framing()(ramp, None)  # validation is not augmented
+
+
+def test_color_jitter_changes_colors_alone_and_within_its_strength() -> None:
+    gray = np.random.default_rng(1).integers(90, 160, (24, 24, 1), dtype=np.uint8)
+    image = Image.fromarray(gray + np.array([12, 0, 6], dtype=np.uint8))
+    plain = np.asarray(framing(position="center")(image, np.random.default_rng(0))).astype(float)
+    means, jitter = [], framing(position="center", color_jitter=0.4)
+    for seed in range(100):
+        crop = np.asarray(jitter(image, np.random.default_rng(seed))).astype(float)
+        assert (
+            np.corrcoef(crop.mean(2).ravel(), plain.mean(2).ravel())[0, 1] > 0.9
+        )  # the same pixels at the same places
+        means.append(crop.mean() / plain.mean())
+    assert 0.55 < min(means) < 0.8 and 1.2 < max(means) < 1.45
+    assert (
+        np.asarray(jitter(image, np.random.default_rng(5))) == np.asarray(jitter(image, np.random.default_rng(5)))
+    ).all()
+
+
+@pytest.mark.parametrize("values", [{"zoom": 0.5}, {"zoom": 9.0}, {"color_jitter": -0.1}, {"color_jitter": 2.0}])
+def test_augmentation_out_of_range_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(StylezooError, match=r"zoom is a factor in \[1, 4\]"):
+        framing(**values).check()
 
 
 def test_tiny_and_extreme_images() -> None:
