@@ -18,7 +18,7 @@ ORT_WEB := 1.30.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser test-portable fuzz notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
+.PHONY: help install demo test browser test-long test-portable fuzz notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
   format clean
 
 help:  ## list the targets
@@ -52,6 +52,10 @@ browser:  ## install what the tests of web pages need: Chromium (Debian, as root
 
 # Only files with such tests: those of the page and of engines alone take longer to import than many of these tests.
 NUMERICAL = $(shell grep -lrE --include="test_*.py" "numerical|parity" tests)
+
+test-long: $(READY)  ## run what takes too long for every change: training steps of every system compiled, 100 examples of each property
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope -m long
+	STYLEZOO_EXAMPLES=100 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/test_properties.py
 
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
 	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" $(NUMERICAL)

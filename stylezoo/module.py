@@ -29,6 +29,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from stylezoo import hub, legacy
 from stylezoo.controls import SMALLEST_SIDE, Kind, TileStatistics, blending_shares
+from stylezoo.determinism import deterministic_operations
 from stylezoo.errors import MissingFileError, StylezooError, check_choice, check_number, unknown_name
 from stylezoo.layers import mirrored
 from stylezoo.losses import PerceptualLoss
@@ -794,7 +795,8 @@ class StyleModel(LightningModule):
         return self(**batch).clamp(0, 1)  # type: ignore[no-any-return]
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
-        terms = self.losses(**batch) if self.objective is None else self.objective(self, **batch)
+        with deterministic_operations():
+            terms = self.losses(**batch) if self.objective is None else self.objective(self, **batch)
         loss = torch.stack(list(terms.values())).sum()
         logged = {f"{stage}/{name}": term for name, term in {**terms, "loss": loss}.items()}
         size = len(batch["content"])

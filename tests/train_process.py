@@ -29,8 +29,8 @@ class Save(Callback):
             torch.save(gradients, self.path)
 
 
-def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
-    """Trains two steps on the CPU, over as many processes as there are.
+def train(system: str, pictures: str, batch_size: int, folder: Path, batches: int = 1) -> None:
+    """Trains two steps on the CPU, over as many processes as there are, each of so many batches.
 
     It writes the averaged gradients of the last step to FOLDER/SYSTEM.pt and its batch to FOLDER/SYSTEM.RANK.pt.
     """
@@ -42,6 +42,7 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
         devices=processes,
         strategy="ddp" if processes > 1 else "auto",
         max_steps=2,
+        accumulate_grad_batches=batches,
         precision="64-true",  # some gradients are ill-conditioned in float32
         limit_val_batches=0,
         logger=False,
@@ -59,12 +60,12 @@ def train(system: str, pictures: str, batch_size: int, folder: Path) -> None:
     trainer.fit(model, data)
 
 
-def train_all(systems: Sequence[str], pictures: str, batch_size: int, folder: Path) -> None:
+def train_all(systems: Sequence[str], pictures: str, batch_size: int, folder: Path, batches: int = 1) -> None:
     """The same for several systems; the name ``losses`` stands for a run of losses_process.py in two processes."""
     for name in systems:
         if name == "losses":
             losses_process.train(pictures, folder)
         else:
-            train(name, pictures, batch_size, folder)
+            train(name, pictures, batch_size, folder, batches)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # gloo's threads may abort a process that leaves them running

@@ -43,6 +43,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
 from stylezoo.controls import SMALLEST_SIDE
+from stylezoo.determinism import deterministic_operations
 from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor
 from stylezoo.losses import TOTAL_VARIATIONS, Moments, PerceptualLoss, even_gradient
@@ -363,6 +364,7 @@ class ImageOptimization:
                 pixels.copy_(self._to_pixels(self._to_image(pixels).clamp(0, 1)))
         return loss
 
+    @deterministic_operations()
     def _gradient(self, pixels: Tensor, targets: Targets, tile: int | None) -> tuple[Tensor, Tensor]:
         """Returns the loss and its gradient."""
         image, weights = self._to_image(pixels), self.model.loss_weights

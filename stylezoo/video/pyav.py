@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from stylezoo.files import problem
@@ -27,6 +29,26 @@ def pyav() -> Any:
             f"Videos need PyAV, which cannot be imported ({one_line(error)}): pip install stylezoo[video]."
         ) from error
     return av
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """A ``with`` block in which an encoder is opened: afterwards all threads have the scheduling that this one had before.
+
+    SVT-AV1 gives itself and the thread that opens it the highest real-time priority where it may, as root in a container. They
+    would keep a processor from everything else on the machine, and from every process that is started later.
+    """
+    if not hasattr(os, "sched_setscheduler") or not os.path.isdir("/proc/self/task"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with suppress(OSError):  # it has ended, or may not be changed
+                if os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR):
+                    os.sched_setscheduler(thread, policy, parameters)
 
 
 DEMUXERS = ("asf", "avi", "flv", "matroska", "webm", "mov", "mp4", "mpeg", "mpegts", "mpegvideo", "m4v", "ogg")

@@ -25,7 +25,7 @@ from stylezoo.video.formats import (
     full_range,
     one_line,
 )
-from stylezoo.video.pyav import pyav
+from stylezoo.video.pyav import pyav, same_priority
 from stylezoo.video.reading import FULL, PRECISE, is_hd, scaler_matrix
 from stylezoo.video.sound import Sound
 
@@ -218,6 +218,8 @@ class VideoWriter:
         stream.color_primaries, stream.color_trc = self._color.primaries, self._color.transfer
         full = FULL if self._color.range == FULL else 1
         self._scaling = {"dst_colorspace": scaler_matrix(self._color, size), "dst_color_range": full}
+        with same_priority():
+            stream.codec_context.open()
         return stream
 
     def _reopen(self, url: str, flags: int, options: Mapping[str, str]) -> BinaryIO:

@@ -242,6 +242,9 @@ def test_codecs(codec: Any, suffix: str, tmp_path: Path) -> None:
     except VideoError as error:
         pytest.skip(str(error))
     stylize_clip(same, source, target, ClipControls(codec=codec))
+    if hasattr(os, "sched_getscheduler"):  # SVT-AV1 makes all threads real-time ones where it may, as root
+        threads = Path("/proc/self/task").iterdir()
+        assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {os.SCHED_OTHER}
     with av.open(str(target)) as written:
         assert codec in written.streams.video[0].codec_context.codec.canonical_name
     assert difference(pixels_of(target), pixels_of(source)) < 2.5 and times_of(target)[:-1] == times_of(source)[:-1]
