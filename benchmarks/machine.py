@@ -45,9 +45,9 @@ def memory(name: str) -> float:
     return _field(Path("/proc/meminfo"), name)
 
 
-def process_memory(name: str) -> float:
-    """Returns VmRSS, the memory of this process, or VmHWM, the most that it had, in MiB; infinity where unknown."""
-    return _field(Path("/proc/self/status"), name)
+def process_memory(name: str, process: int | str = "self") -> float:
+    """Returns VmRSS, the memory of a process, or VmHWM, the most that it had, in MiB; infinity where unknown."""
+    return _field(Path(f"/proc/{process}/status"), name)
 
 
 def reset_peak() -> None:

@@ -35,8 +35,11 @@ class _DeterministicOperations(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        replacement = REPLACEMENTS.get(func, func)
-        return replacement(*args, **(kwargs or {}))
+        if func not in REPLACEMENTS:
+            return func(*args, **(kwargs or {}))
+        device = next(x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor)).device
+        with torch.autocast(device.type, enabled=False):  # as the operations themselves, which keep the dtype
+            return REPLACEMENTS[func](*args, **(kwargs or {}))
 
 
 def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
@@ -65,40 +68,42 @@ def interpolate(
     if mode not in ("bilinear", "bicubic"):
         return F.interpolate(input, size, scale_factor, mode, *args, **options)
     sizes, factors = _both(size), _both(scale_factor)
-
-    def matrix(axis: int, basis: Tensor) -> Tensor:
+    for axis in (0, 1):
+        # The weights, from a batch of rows in either case: PyTorch 2.15's antialiased columns of a width of 1 pixel are wrong.
+        basis = torch.eye(input.shape[axis - 2], dtype=input.dtype, device=input.device)[:, None, None]  # (L, 1, 1, L)
         new = (None if size is None else (1, sizes[axis]), None if scale_factor is None else (1.0, factors[axis]))
-        return F.interpolate(basis, *new, mode, *args, **options)
-
-    return _by_axis(input, matrix)
+        matrix = F.interpolate(basis, *new, mode, *args, **options)[:, 0, 0]  # (L, L')
+        input = input @ matrix if axis else matrix.T @ input
+    return input
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """`torch.nn.functional.adaptive_avg_pool2d` as matrix products along each axis."""
-    sizes = _both(output_size)
-    return _by_axis(input, lambda axis, basis: F.adaptive_avg_pool2d(basis, (1, sizes[axis])))
+    """`torch.nn.functional.adaptive_avg_pool2d` as two matrix products, whatever the size of images: exporters have no other form.
+
+    Args:
+        input: (B, C, H, W).
+        output_size: Height and width of the grid of areas, or one number for both.
+
+    Returns:
+        The mean of each area, (B, C, h, w).
+    """
+    height, width = _both(output_size)
+    if height == width == 1:
+        return input.mean((2, 3), keepdim=True)
+    return _areas(input.shape[2], height, input) @ input @ _areas(input.shape[3], width, input).T
+
+
+def _areas(length: int, count: int, like: Tensor) -> Tensor:
+    """The share of each of ``length`` positions in the mean of each of ``count`` areas, (count, length)."""
+    number = torch.arange(count, device=like.device)[:, None]
+    position = torch.arange(length, device=like.device)
+    start, stop = number * length // count, (number * length + length + count - 1) // count
+    return ((position >= start) & (position < stop)).to(like) / (stop - start).to(like)
 
 
 def _both(size: Any) -> tuple[Any, Any]:
     """Returns what PyTorch takes as one number for both axes, or as a pair."""
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-
-
-def _by_axis(x: Tensor, function: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Returns a linear function of columns and rows as matrix products.
-
-    Args:
-        x: (..., H, W).
-        function: The function along axis 0 (columns) or 1 (rows), of a batch of rows in either case: PyTorch 2.15's antialiased
-            interpolation of columns that are one pixel wide is wrong. (L, 1, 1, L) -> (L, 1, 1, L').
-    """
-    with torch.autocast(x.device.type, enabled=False):  # as the operations themselves, which keep the dtype
-        for axis in (0, 1):
-            with torch.no_grad():
-                basis = torch.eye(x.shape[axis - 2], dtype=x.dtype, device=x.device)[:, None, None]
-                matrix = function(axis, basis)[:, 0, 0]  # (L, L')
-            x = x @ matrix if axis else matrix.T @ x
-    return x
 
 
 REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {

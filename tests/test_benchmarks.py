@@ -407,3 +407,21 @@ def test_robustness_counts_shapes_and_textures() -> None:
     by_texture = torch.nn.functional.one_hot(conflict.textures, script.CLASSES).float()
     found = script.percentages(lambda pixels: by_texture, {"swapped": conflict})
     assert found == {"swapped": 0.0, "swapped: texture": 100.0}
+
+
+@pytest.mark.long
+def test_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few of each: all is answered in order and measured; docs/load.csv has the figures of many."""
+    pytest.importorskip("gradio", reason="the page needs Gradio (pip install stylezoo[demo])")
+    load = import_module("load")
+    monkeypatch.setattr("sys.argv", ["load.py", "--output", str(tmp_path / "load.csv"), *LITTLE_LOAD])
+    load.main()
+    rows = {row["part"]: row for row in csv.DictReader((tmp_path / "load.csv").open())}
+    assert all(row["given"] == row["done"] for row in rows.values() if row["part"] != "page, queue of 20")
+    assert rows["page, queue of 25"]["finding"] == "in the order of asking; 0 refused; answers on"
+    short = rows["page, queue of 20"]
+    assert 20 <= int(short["done"]) < 25 and "in the order of asking" in short["finding"]
+    assert rows["evaluate, two processes"]["finding"] == "the values of one, byte for byte"
+
+
+LITTLE_LOAD = ["--requests", "25", "--files", "40", "--pairs", "30"]

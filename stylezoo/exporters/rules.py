@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from stylezoo.determinism import adaptive_avg_pool2d
+
 
 class Sorted(NamedTuple):
     """What sorting returns."""
@@ -49,22 +51,6 @@ def total(x: Tensor, dim: Any = None, keepdim: bool = False, **options: Any) -> 
     if x.dtype == torch.int64 and x.ndim == 3 and dim == 1 and not keepdim:
         return (x.new_ones(1, int(x.shape[1])) @ x).squeeze(1)
     return torch.sum(x, **options) if dim is None else torch.sum(x, dim, keepdim, **options)
-
-
-def adaptive_avg_pool2d(x: Tensor, size: Any) -> Tensor:
-    """Returns the means of a grid of areas by two matrix products, (B, C, H, W) -> (B, C, h, w)."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if height == width == 1:
-        return x.mean((2, 3), keepdim=True)
-    return _areas(x.shape[2], height, x) @ x @ _areas(x.shape[3], width, x).T
-
-
-def _areas(length: int, count: int, like: Tensor) -> Tensor:
-    """The share of each of ``length`` positions in the mean of each of ``count`` areas, (count, length)."""
-    number = torch.arange(count, device=like.device)[:, None]
-    position = torch.arange(length, device=like.device)
-    start, stop = number * length // count, (number * length + length + count - 1) // count
-    return ((position >= start) & (position < stop)).to(like) / (stop - start).to(like)
 
 
 def interpolate(x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **options: Any) -> Tensor:
