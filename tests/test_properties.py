@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ from torch import Tensor, nn
 
 import stylezoo
 from stylezoo import StyleModel, registry
+from stylezoo.cli import main
+from stylezoo.controls import Controls
+from stylezoo.demo.backend import Backend, Request
+from stylezoo.exporters.files import session
 from stylezoo.inference import Stylizer
 from stylezoo.inference.codes import load_codes, save_codes
 from stylezoo.transforms import RandomStylize
@@ -229,3 +234,102 @@ def test_the_transform_agrees_with_the_function(height: int, width: int, seed: i
     output = transform(content[0].float())
     expected = Stylizer(model, [style[0].float()], alpha=alpha, engine="eager")(content.float())[0]
     same(output, expected, 1e-5)
+
+
+KINDS = {"adain": "arbitrary", "cin": "multi", "johnson": "single"}
+
+
+@cache
+def model_file(name: str, folder: Path) -> Path:
+    stylezoo.save_model(network(name, torch.float32), folder / f"{name}.safetensors")
+    return folder / f"{name}.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@property_of
+@given(
+    st.sampled_from(["RGB", "L", "RGBA", "P"]),
+    st.integers(20, 70),
+    st.integers(20, 70),
+    seeds,
+    shares,
+    st.one_of(st.none(), st.integers(20, 60)),
+)
+def test_the_command_and_the_page_agree_with_the_function(
+    models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    mode: str,
+    height: int,
+    width: int,
+    seed: int,
+    alpha: float,
+    size: int | None,
+) -> None:
+    """One image from three places: `stylize` of Python, of the command line, and of the web page."""
+    path, folder = model_file(name, models), tmp_path_factory.mktemp("three")
+    pillow(mode, height, width, seed).save(folder / "content.png")
+    pillow("RGB", 40, 50, seed + 1).save(folder / "style.png")
+    styles = [*network(name).styles[-1:]] if KINDS[name] == "multi" else []
+    styles = [str(folder / "style.png")] if KINDS[name] == "arbitrary" else styles
+    strength = 1.0 if network(name).alpha_is_fixed else round(alpha, 3)
+    expected = stylezoo.stylize(
+        folder / "content.png", styles or None, model=path, alpha=strength, size=size, engine="eager"
+    )
+    words = ["--model", path, "--content", folder / "content.png", "--output", folder / "out.png", "--engine", "eager"]
+    words += [
+        *(["--style", *styles] if styles else []),
+        "--alpha",
+        strength,
+        *([] if size is None else ["--size", size]),
+    ]
+    assert not main(["stylize", *map(str, words)])
+    controls = Controls(alpha=strength, size=size, engine="eager")
+    asked = Request(str(path), str(folder / "content.png"), styles, controls)
+    made = Backend([str(path)], "cpu").image(asked, folder).path
+    assert expected.size == ((width, height) if size is None else pixels_after(size, width, height))
+    for output in (folder / "out.png", made):
+        with Image.open(output) as image:
+            assert image.mode == expected.mode and np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+def pixels_after(size: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height whose shorter side is ``size``, as torchvision's Resize rounds the longer one."""
+    longer = int(size * max(width, height) / min(width, height))
+    return (size, longer) if width <= height else (longer, size)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@property_of
+@given(seeds, st.integers(16, 100), st.integers(16, 100), st.sampled_from(["winograd", "channels_last"]))
+def test_engines_change_nothing(name: str, seed: int, height: int, width: int, engine: Any) -> None:
+    model, content = network(name, torch.float32), images(seed, 2, height, width, torch.float32)
+    style = style_of(name, seed, 1, 40, 56, torch.float32)
+    styles = [] if style is None else [style[0] if style.ndim == 4 else int(style[0])]
+    expected, output = (Stylizer(model, styles, engine=each)(content) for each in ("eager", engine))
+    same(output, expected, 2e-3)  # half a step of 8 bits
+
+
+@cache
+def exported(name: str, folder: Path) -> Any:
+    model = network(name, torch.float32)
+    given = {} if model.kind == "single" else {"style_input": "code"}
+    written = stylezoo.export(model, folder / f"{name}.onnx", **given)
+    return session(written.path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["adain", "johnson", "microast"])
+@property_of
+@given(seeds, st.integers(1, 2), st.integers(32, 100), st.integers(32, 100))
+def test_exported_files_take_any_size(models: Path, name: str, seed: int, batch: int, height: int, width: int) -> None:
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (pip install stylezoo[onnxruntime])")
+    model, content = network(name, torch.float32), images(seed, batch, height, width, torch.float32)
+    code = model.encode_style(style_of(name, seed, 1, 40, 56, torch.float32))
+    alpha = {} if model.alpha_is_fixed else {"alpha": torch.tensor(1.0)}
+    with torch.no_grad():
+        same(exported(name, models)({"content": content, **code, **alpha}), model.decode(content, code), 1e-3)
