@@ -74,6 +74,7 @@ results: $(READY)  ## measure all models on this machine: make results CONTENT=p
 	$(BIN)/python tools/update_results.py --content "$(CONTENT)" --style "$(STYLE)" --pairs $(PAIRS) --size $(SIZE) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") \
 	  $(if $(TRAINED),--trained "$(TRAINED)") $(if $(SPLIT),--split $(SPLIT)) --reference "$(REFERENCE)" $(if $(FORCE),--force)
+	$(BIN)/python tools/reproduction.py
 
 # Hours on a CPU; it resumes where it was stopped, and MINUTES=15 stops it. NAME is the folder in benchmarks/results.
 benchmark: $(READY)  ## measure the speed and memory of all systems and engines: make benchmark NAME=my_machine

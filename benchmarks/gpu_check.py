@@ -41,7 +41,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stylezoo.errors import StylezooError, check_choice
 from stylezoo.files import replacing
 from stylezoo.inference.stylizer import find_device
-from stylezoo.studies.base import Row, as_table
+from stylezoo.studies.base import as_table
+from stylezoo.studies.verdicts import Row
 
 GRACE = 20.0
 """Seconds that the process of a part may take longer than its share, to start and to end."""

@@ -31,8 +31,8 @@ from stylezoo.data.synthetic import Subject, draw
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.inference.engines import ENGINES, TOLERANCE, CudaEngine, create_engine
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row
 from stylezoo.studies.timing import now
+from stylezoo.studies.verdicts import Row
 from stylezoo.training.callbacks import Compile
 from stylezoo.vgg import parse_name, random_weights
 

@@ -10,7 +10,8 @@ from typing import Any
 from inference_case import PUBLIC, modes, system_of
 from machine import MIB, Facts
 
-from stylezoo.studies.base import Row, as_table
+from stylezoo.studies.base import as_table
+from stylezoo.studies.verdicts import Row
 
 Result = dict[str, Any]
 

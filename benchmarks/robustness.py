@@ -32,7 +32,8 @@ from stylezoo.data.synthetic import draw
 from stylezoo.files import replacing
 from stylezoo.images import write_image
 from stylezoo.images.tensors import grid
-from stylezoo.studies.base import Row, as_csv
+from stylezoo.studies.base import as_csv
+from stylezoo.studies.verdicts import Row
 from stylezoo.transforms import RandomStylize
 
 CLASSES = 4

@@ -6,6 +6,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -140,7 +141,7 @@ def _table() -> dict[str, dict[str, Any]]:
 def _announced(
     paths: Iterable[Path], decorator: str
 ) -> Iterator[tuple[ast.ClassDef | ast.FunctionDef, dict[str, Any]]]:
-    """Yields the decorated classes and functions of files, with the arguments of the decorator."""
+    """Yields the decorated classes and functions of files, with those arguments of the decorator that are literals."""
     for path in paths:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         constants = {
@@ -155,12 +156,14 @@ def _announced(
                 if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == decorator:
                     assert isinstance(node, (ast.ClassDef, ast.FunctionDef))
                     words = {"name": call.args[0], **{word.arg: word.value for word in call.keywords if word.arg}}
-                    yield node, {name: _value(expression, constants) for name, expression in words.items()}
+                    yield node, dict(_literals(words, constants))
 
 
-def _value(expression: ast.expr, constants: Mapping[str, Any]) -> Any:
-    """Returns the value of an argument that is written as a literal, or as the name of a constant of the file."""
-    return constants[expression.id] if isinstance(expression, ast.Name) else ast.literal_eval(expression)
+def _literals(words: Mapping[str, ast.expr], constants: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the arguments that are literals or names of constants of the file; others, such as functions, need an import."""
+    for name, expression in words.items():
+        with suppress(KeyError, ValueError):
+            yield name, constants[expression.id] if isinstance(expression, ast.Name) else ast.literal_eval(expression)
 
 
 def paper_address(paper: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import yaml
-from conftest import NARROW, ROOT, THIN, thin_model, trained_styles
+from conftest import FEW, NARROW, ROOT, THIN, thin_model, trained_styles
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -234,6 +234,7 @@ def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
         common += ["--data.style=Folder", f"--data.style.root={pictures}"]
     model = settings["model"].get("init_args", {})
     small = NARROW | {"iterations": 2, "first_iterations": 2} | trained_styles(model)
+    small |= {"predictor": FEW["predictor"]} if recipe in OVERLAYS else {}
     common += [f"--model.{name}={value}" for name, value in small.items() if name in model]
     side = 128 if "Adversarial" in recipe.read_text() else 32  # three scales of patches
     crops = [f"--data.size={side + 8}", f"--data.crop={side}"]

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import ContentStyleLosses, image_columns, stylized
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, by_model, numbers, verdict
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether both losses go in one direction, for AdaIN's models, whose claim it is."""
+    monotone = {}
+    for name, steps in by_model(rows).items():
+        losses = numbers(steps, "content", "style")
+        monotone[name] = all(b[0] >= a[0] and b[1] <= a[1] for a, b in pairwise(losses))
+    own = [name for name in monotone if name.startswith("adain")]
+    reason = f"so it is for {sum(monotone.values())} of {len(monotone)} models"
+    if not own:
+        return Verdict("cannot be said", f"no model of AdaIN was measured; {reason}")
+    return verdict(all(monotone[name] for name in own), reason)
 
 
 @study(
     "alpha_sweep",
     source="AdaIN, section 7.3 (content-style trade-off) and figure 7",
     paper="https://arxiv.org/abs/1703.06868",
+    claim="Alpha trades content for style gradually: with each step the style loss falls and the content loss rises.",
+    judge=judge,
 )
 def alpha_sweep(
     *,

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import spearman_corrcoef
 
 from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS, classic_style_loss, ssim, style_supremum
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.base import StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
 from stylezoo.studies.pairs import IDENTITY, ImagePairs, measured_with, outputs, present
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, order_of, same_order
 from stylezoo.vgg import VGG
 
 OWN, CLASSIC, BALANCED = "own loss", "classic loss", "balanced loss"
@@ -156,6 +156,8 @@ def trained_with(model: StyleModel) -> str:
     "balanced_loss",
     source="Cheng et al. 2021 and its re-run, Neroxn/ceng501-final-project, table 3.1",
     paper="https://arxiv.org/abs/2104.10064",
+    claim="Of AdaIN, linear transfer, SANet and others, the balanced loss has this order.",
+    judge=same_order("balanced", "paper: balanced (found)", by="system"),
 )
 def balanced_loss(*, setup: PairSetup = PairSetup()) -> StudyResult:
     """Balanced and classic style loss of every model on random pairs, beside the paper's and a re-run's.
@@ -241,24 +243,6 @@ def _quotient(value: Any, reference: Any) -> float | None:
     return None if value is None or not reference else float(value) / float(reference)
 
 
-def rank_correlation(rows: list[Row], ours: str, theirs: str) -> tuple[float | None, int]:
-    """Computes Spearman's coefficient of two columns over the rows that have both.
-
-    Args:
-        rows: The table.
-        ours: Name of a column.
-        theirs: Name of another column.
-
-    Returns:
-        The coefficient, None for fewer than three rows, and the number of rows.
-    """
-    both = [(row[ours], row[theirs]) for row in rows if row[ours] is not None and row[theirs] is not None]
-    if len(both) < 3:
-        return None, len(both)
-    first, second = torch.tensor(both, dtype=torch.float64).unbind(1)
-    return spearman_corrcoef(first, second).item(), len(both)
-
-
 def _findings(rows: list[Row], losses: AstLosses) -> list[str]:
     every = torch.cat([losses.balanced(label).flatten() for label in losses.classic])
     bound = f"Per layer the balanced loss lies between {every.min():.3g} and {every.max():.3g}: the bound 0 to 1 holds."
@@ -266,9 +250,7 @@ def _findings(rows: list[Row], losses: AstLosses) -> list[str]:
     for quantity in QUANTITIES:
         names = [published(quantity, "found", by) for by in ("paper", "re-run")]
         for ours, theirs in ((quantity, names[0]), (quantity, names[1]), (names[1], names[0])):
-            value, count = rank_correlation(rows, ours, theirs)
-            shown = "too few" if value is None else f"{value:+.2f}"
-            sentences.append(f"{ours} with {theirs} {shown} ({count} rows)")
+            sentences.append(f"{ours} with {theirs}: {order_of(rows, ours, theirs, by='system')}")
     ratios = [
         f"{row['system']}, {row['trained with']}: "
         + " / ".join(
@@ -280,7 +262,7 @@ def _findings(rows: list[Row], losses: AstLosses) -> list[str]:
     ]
     return [
         bound,
-        f"Rank correlations over the models that both sides have: {'; '.join(sentences)}.",
+        f"Order of the systems that both sides have: {'; '.join(sentences)}.",
         f"Balanced loss over AdaIN's, ours / paper / re-run: {'; '.join(ratios)}.",
     ]
 

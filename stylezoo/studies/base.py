@@ -25,13 +25,10 @@ from stylezoo.files import replacing
 from stylezoo.images import list_images, to_image
 from stylezoo.inference.plan import check_folder
 from stylezoo.legacy import warn
+from stylezoo.studies.verdicts import Judge, Row, Value, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Value = str | int | float | None
-Row = dict[str, Value]
-"""One row of a table, {column: value}; None is an empty cell."""
 
 Provenance = Literal["found", "from memory"]
 """Whether a published number was read at its source, or was written down from memory and has to be checked before it is
@@ -205,6 +202,8 @@ class Study:
         name: The name that users type.
         source: The paper whose claim or table is reproduced, with section or table number.
         paper: The address of the paper.
+        claim: What the paper says, one sentence.
+        judge: Whether a table says the same, see `stylezoo.studies.verdicts`.
         function: The function that runs the study. Every parameter is a keyword with a default. If a default is a
             dataclass, its fields are settings of the study like all others.
     """
@@ -212,6 +211,8 @@ class Study:
     name: str
     source: str
     paper: str
+    claim: str
+    judge: Judge
     function: Callable[..., StudyResult]
 
     @property
@@ -330,19 +331,21 @@ _STUDIES: dict[str, Study] = {}
 F = TypeVar("F", bound=Callable[..., StudyResult])
 
 
-def study(name: str, *, source: str, paper: str) -> Callable[[F], F]:
+def study(name: str, *, source: str, paper: str, claim: str, judge: Judge) -> Callable[[F], F]:
     """Returns a decorator that registers a function as a study; the first line of its docstring is the title.
 
     Args:
         name: The name that users type.
         source: The paper whose claim or table is reproduced, with section or table number.
         paper: The address of the paper.
+        claim: What the paper says, one sentence.
+        judge: Whether the rows of a table say the same, see `stylezoo.studies.verdicts`.
     """
 
     def add(function: F) -> F:
         if name in _STUDIES and _STUDIES[name].function.__module__ != function.__module__:
             raise StylezooError(f"The name {name!r} is taken by {_STUDIES[name].function.__module__}: choose another.")
-        _STUDIES[name] = Study(name, source, paper, function)
+        _STUDIES[name] = Study(name, source, paper, claim, judge, function)
         return function
 
     return add
@@ -508,12 +511,18 @@ def as_markdown(
         f"# {study.title}",
         f"{study.description}\n\nSource: {study.source}, <{study.paper}>.",
         as_table(result.rows),
+        f"Claim: {study.claim} {sentence(study.judge(result.rows))}",
         *result.notes,
         *(f"![{Path(file).stem}]({file})" for file in files if file.endswith(".png")),
         f"    {made_by}",
         f"Settings: {', '.join(f'{name} {_word(value)}' for name, value in every.items())}.",
     ]
     return "\n\n".join(line.strip("\n") for line in lines) + "\n"
+
+
+def sentence(verdict: Verdict) -> str:
+    """Returns a verdict as a sentence in Markdown."""
+    return f"**{verdict.outcome.capitalize()}**: {verdict.reason}."
 
 
 def command(name: str, output: str | Path, settings: Mapping[str, Any], charts_only: bool = False) -> str:

@@ -10,16 +10,32 @@ from torch import Tensor
 
 from stylezoo.metrics import ssim
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import ContentStyleLosses, device, image_columns
 from stylezoo.studies.pairs import present
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, by_model, verdict
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether StyTr2 is nearest to the photo after the last round."""
+    last = {name: rounds[-1]["content to the photo"] for name, rounds in by_model(rows).items()}
+    ours = [value for name, value in last.items() if name.startswith("stytr2")]
+    others = [value for name, value in last.items() if not name.startswith("stytr2")]
+    if not ours or not others:
+        return Verdict("cannot be said", "StyTr2 or what it is compared with was not measured")
+    reason = (
+        f"content loss {min(ours):.2f} after the last round, {min(others):.2f} to {max(others):.2f} in other systems"  # type: ignore[type-var]
+    )
+    return verdict(min(ours) < min(others), reason)  # type: ignore[type-var, operator]
 
 
 @study(
     "content_leak",
     source="StyTr2, content leak (repeated stylization)",
     paper="https://arxiv.org/abs/2105.14576",
+    claim="Stylized again and again, outputs of convolutional networks lose the content, and those of StyTr2 do not.",
+    judge=judge,
 )
 def content_leak(
     *,

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from stylezoo.studies.base import Row, StudyResult, study
+from stylezoo.studies.base import StudyResult, study
 from stylezoo.studies.material import image_columns, stylized
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, verdict
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether SANet's models return more of the content than AdaIN's of the same kind, which have no such loss."""
+    itself = {str(row["model"]): float(row["SSIM"] or 0) for row in rows if row["painted with"] == "itself"}
+    pairs = ((name, name.replace("sanet", "adain")) for name in itself if name.startswith("sanet"))
+    found = [(name, itself[name], itself[other]) for name, other in pairs if other in itself]
+    if not found:
+        return Verdict("cannot be said", "no pair of SANet and AdaIN was measured")
+    reason = ", ".join(f"SSIM {ours:.2f} of {name}, {theirs:.2f} of AdaIN's" for name, ours, theirs in found)
+    return verdict(all(ours > theirs for _, ours, theirs in found), reason)
 
 
 @study(
     "identity",
     source="SANet, section 3.3 (identity loss); asked for in xunhuang1995/AdaIN-style issue 12",
     paper="https://arxiv.org/abs/1812.02342",
+    claim="Identity losses teach SANet to return a content that is its own style.",
+    judge=judge,
 )
 def identity(*, setup: PairSetup = PairSetup(images=6)) -> StudyResult:
     """With the content as style, a model should return the content: how close each model comes to it.

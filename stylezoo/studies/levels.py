@@ -8,16 +8,38 @@ from typing import Any
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import ContentStyleLosses, image_columns, stylized
 from stylezoo.studies.pairs import present
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, verdict
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the content loss falls, among models of one training."""
+    losses = {str(row["model"]): row["content"] for row in rows}
+    suffixes = {name.partition(".")[2] for name in losses if name.startswith("multi_level")}
+    better = [
+        float(losses[name] or 0) < float(losses[f"adain.{suffix}".rstrip(".")] or 0)
+        for suffix in suffixes
+        for name in losses
+        if name.startswith("multi_level")
+        and name.partition(".")[2] == suffix
+        and f"adain.{suffix}".rstrip(".") in losses
+    ]
+    if not better:
+        return Verdict("cannot be said", "no models of one training were measured")
+    return verdict(
+        all(better), f"{sum(better)} of {len(better)} have a smaller content loss than AdaIN of the same training"
+    )
 
 
 @study(
     "levels",
     source="Revisiting and Refining AdaIN (Gao 2023), README.md, multi-level style transfer and attention",
     paper="https://github.com/GAOChengzhan/Revisiting_and_Refining_AdaIN",
+    claim="AdaIN at several levels, and attention, preserve more of the content than AdaIN at one level.",
+    judge=judge,
 )
 def levels(
     *, setup: PairSetup = PairSetup(systems=("adain", "multi_level_adain", "multi_level_attention", "sanet"), images=12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +10,29 @@ from torch import Tensor
 
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.studies.balanced_loss import QUANTITIES, AstLosses, measured
-from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.base import StudyResult, new_figure, published, study
 from stylezoo.studies.pairs import measured_with
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, numbers, verdict
 
 SPREAD = published("largest / smallest, more than", "found")
 SHARES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the classic losses of some model do, and balanced ones of all models differ less."""
+    spread = {kind: numbers([row for row in rows if row["loss"] == kind], "largest / smallest") for kind in QUANTITIES}
+    classic, balanced = (max(value for (value,) in spread[kind]) for kind in ("classic", "balanced"))
+    reason = f"classic losses differ by up to {classic:.0f} times, balanced ones by up to {balanced:.0f} times"
+    return verdict(classic > 1000 > balanced, reason)
 
 
 @study(
     "loss_distributions",
     source="Cheng et al. 2021, as quoted in Neroxn/ceng501-final-project, figures 2.3 and 3.1",
     paper="https://arxiv.org/abs/2104.10064",
+    claim="Classic losses of pairs differ by more than a thousand times, balanced ones far less.",
+    judge=judge,
 )
 def loss_distributions(*, setup: PairSetup = PairSetup(images=100)) -> StudyResult:
     """Classic style losses of one model are spread over orders of magnitude, balanced ones are not.

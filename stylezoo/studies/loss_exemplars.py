@@ -12,16 +12,19 @@ from stylezoo.images import to_image
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.module import StyleModel
 from stylezoo.studies.balanced_loss import QUANTITIES, AstLosses, measured
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import stylized
 from stylezoo.studies.pairs import ImagePairs, measured_with
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, cannot_be_said
 
 
 @study(
     "loss_exemplars",
     source="Cheng et al. 2021, as re-made in Neroxn/ceng501-final-project, figure 3.3",
     paper="https://arxiv.org/abs/2104.10064",
+    claim="Outputs of a low balanced loss look better than those of a low classic loss.",
+    judge=cannot_be_said("it takes people who compare images"),
 )
 def loss_exemplars(
     *,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stylezoo.studies.base import StudyResult, study
 from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
+from stylezoo.studies.verdicts import Row, Verdict, median, numbers, verdict
 
 PAPER = Paper(
     [
@@ -15,7 +18,19 @@ PAPER = Paper(
 )
 
 
-@study("magenta_speed", source="Ghiasi et al. 2017, speed against CIN", paper="https://arxiv.org/abs/1705.06830")
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether Magenta's network takes at most a quarter more time than CIN's."""
+    ratios = numbers([row for row in rows if row["method"] == "Ghiasi et al."], "ratio to Dumoulin et al.")
+    return verdict(all(r <= 1.25 for (r,) in ratios), f"{median([r for (r,) in ratios]):.2f} times CIN's time")
+
+
+@study(
+    "magenta_speed",
+    source="Ghiasi et al. 2017, speed against CIN",
+    paper="https://arxiv.org/abs/1705.06830",
+    claim="Once a style is encoded, any style costs Magenta what a fixed style costs CIN.",
+    judge=judge,
+)
 def magenta_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """The cost of any style in Magenta over fixed styles: every system's time as a multiple of CIN's.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stylezoo.studies.base import StudyResult, study
 from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
+from stylezoo.studies.verdicts import same_order
 
 PAPER = Paper(
     [
@@ -28,7 +29,13 @@ PAPER = Paper(
 )
 
 
-@study("msgnet_size_speed", source="MSG-Net, comparison of size and speed", paper="https://arxiv.org/abs/1703.06953")
+@study(
+    "msgnet_size_speed",
+    source="MSG-Net, comparison of size and speed",
+    paper="https://arxiv.org/abs/1703.06953",
+    claim="MSG-Net is about as fast as networks of fixed styles, and faster than AdaIN.",
+    judge=same_order("ratio to MSG-Net-100", "paper: ratio to MSG-Net-100 (from memory)"),
+)
 def msgnet_size_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """MSG-Net's table: the size of every system's file, and its time as a multiple of MSG-Net's.
 

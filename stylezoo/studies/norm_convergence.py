@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.setups import TrainingSetup
+from stylezoo.studies.verdicts import Row, Verdict, numbers, verdict
 
 NORMS = ("instance", "batch")
 
@@ -56,10 +58,22 @@ class Curve(Callback):
         model.train()
 
 
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the held-out loss with batch normalization is the larger one in each run."""
+    ratios = [
+        value
+        for (value,) in numbers([r for r in rows if (r["norm"], r["data"]) == ("batch", "val")], "loss / instance")
+    ]
+    reason = f"its held-out loss is {min(ratios):.2f} to {max(ratios):.2f} times that with instance normalization"
+    return verdict(min(ratios) > 1, reason)
+
+
 @study(
     "norm_convergence",
     source='Ulyanov et al. 2016, "Instance Normalization", sections 2 and 3',
     paper="https://arxiv.org/abs/1607.08022",
+    claim="With instance normalization training converges faster and to lower losses than with batch normalization.",
+    judge=judge,
 )
 def norm_convergence(*, setup: TrainingSetup = TrainingSetup(), runs: int = 2) -> StudyResult:
     """Instance against batch normalization: the speed of convergence, and the losses at its end.

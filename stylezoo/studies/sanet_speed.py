@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stylezoo.studies.base import StudyResult, study
 from stylezoo.studies.timing import Method, Paper, SpeedSetup, speed_table
+from stylezoo.studies.verdicts import within
 
 PAPER = Paper(
     [
@@ -19,7 +20,13 @@ PAPER = Paper(
 )
 
 
-@study("sanet_speed", source="SANet, table 1", paper="https://arxiv.org/abs/1812.02342")
+@study(
+    "sanet_speed",
+    source="SANet, table 1",
+    paper="https://arxiv.org/abs/1812.02342",
+    claim="SANet takes about 1.5 times as long as AdaIN, and far less than optimization.",
+    judge=within("ratio to AdaIN", "paper: ratio to AdaIN (from memory)", 2.0),
+)
 def sanet_speed(*, setup: SpeedSetup = SpeedSetup()) -> StudyResult:
     """SANet's speed table: every system's time for an image, as a multiple of AdaIN's.
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from stylezoo.errors import StylezooError
 from stylezoo.images import grid
 from stylezoo.inference import Stylizer
-from stylezoo.studies.base import Row, StudyResult, study
+from stylezoo.studies.base import StudyResult, study
 from stylezoo.studies.material import ContentStyleLosses
 from stylezoo.studies.setups import ModelSetup
+from stylezoo.studies.verdicts import Row, Verdict, by_model, verdict
+
+CORNERS = ("top left", "top right", "bottom left", "bottom right")
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the image with all of the weight has the smallest loss to a style."""
+    hits, corners = 0, 0
+    for images in by_model(rows).values():
+        for place in CORNERS:
+            best = min(images, key=lambda row: float(row[f"style loss {place}"] or 0))
+            hits, corners = hits + (best[f"weight {place}"] == 1), corners + 1
+    return verdict(hits == corners, f"{hits} of {corners} corners are the nearest of all images to their style")
+
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
@@ -19,6 +35,8 @@ CORNERS = ("top left", "top right", "bottom left", "bottom right")
     "style_interpolation",
     source="AdaIN, section 7.3 (style interpolation) and figure 8",
     paper="https://arxiv.org/abs/1703.06868",
+    claim="Blends of four styles go gradually from corner to corner, and each corner has its own style.",
+    judge=judge,
 )
 def style_interpolation(
     *, setup: ModelSetup = ModelSetup(systems=("multi_level_adain",)), side: int = 5

@@ -24,11 +24,11 @@ from stylezoo.metrics import (
     ssim,
     style_loss,
 )
-from stylezoo.studies.balanced_loss import rank_correlation
-from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.base import StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
 from stylezoo.studies.pairs import IDENTITY, STYLE_COPY, ImagePairs, measured_with, outputs, present, product_pairs
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, order_of, same_order
 from stylezoo.vgg import VGG
 
 # StyleID (Chung et al. 2024), table of baselines, from memory; all rows satisfy ArtFID = (1 + LPIPS) (1 + FID).
@@ -54,6 +54,8 @@ CFSD_LAYER = "relu3_1"
     "styleid",
     source="StyleID (Chung et al. 2024); ArtFID (Wright & Ommer 2022)",
     paper="https://arxiv.org/abs/2312.09008",
+    claim="Methods have this order of ArtFID.",
+    judge=same_order("ArtFID", "paper: ArtFID (from memory)", by="system"),
 )
 def styleid(
     *,
@@ -90,9 +92,8 @@ def styleid(
     blank: Row = dict.fromkeys(rows[0])
     rows += [{**blank, "model": "", "system": name, **_paper(name)} for name in PUBLISHED if name not in ours]
     notes = [setup.origin, _networks(alexnet, inception), _protocol(pairs)]
-    found = [(name, *rank_correlation(rows, name, PAPER[name])) for name in PAPER]
-    shown = (f"{name} {'too few' if value is None else f'{value:+.2f}'} (models: {n})" for name, value, n in found)
-    notes.append(f"Rank correlation with the published numbers, which are from memory: {', '.join(shown)}.")
+    orders = (f"{name}: {order_of(rows, name, PAPER[name], by='system')}" for name in PAPER)
+    notes.append(f"Order beside that of the published numbers, which are from memory: {'; '.join(orders)}.")
     notes.append(
         f"{measured_with(network, {**MICROAST_STYLE_LAYERS, **AST_LAYERS[network.depth]}, pairs)} CFSD at {CFSD_LAYER} of"
         f" {min(cfsd_pairs, len(pairs))} pairs, with the same network."

@@ -9,11 +9,11 @@ import torch
 
 from stylezoo.metrics import content_loss, style_loss
 from stylezoo.models.stytr2 import CONTENT_LAYERS, LAYERS
-from stylezoo.studies.balanced_loss import rank_correlation
-from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.base import StudyResult, new_figure, published, study
 from stylezoo.studies.material import device
 from stylezoo.studies.pairs import measured_with, outputs, present
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, order_of, same_order
 
 # From memory and with little confidence: to be checked in the paper before they are quoted.
 PUBLISHED = {  # system: content loss, style loss
@@ -32,7 +32,13 @@ PUBLISHED = {  # system: content loss, style loss
 PAPER = {kind: published(f"{kind} loss, unsure", "from memory") for kind in ("content", "style")}
 
 
-@study("stytr2_losses", source="StyTr2, table 1 (content and style loss)", paper="https://arxiv.org/abs/2105.14576")
+@study(
+    "stytr2_losses",
+    source="StyTr2, table 1 (content and style loss)",
+    paper="https://arxiv.org/abs/2105.14576",
+    claim="Methods have this order of style losses.",
+    judge=same_order("style", "paper: style loss, unsure (from memory)", by="system"),
+)
 def stytr2_losses(*, setup: PairSetup = PairSetup()) -> StudyResult:
     """Content and style loss of every model, beside the numbers of StyTr2's table.
 
@@ -70,13 +76,11 @@ def stytr2_losses(*, setup: PairSetup = PairSetup()) -> StudyResult:
     empty: Row = dict.fromkeys(("content", "content, not normalized", "style"))
     ours = {row["system"] for row in rows}
     rows += [{"model": "", "system": name, **empty, **_paper(name)} for name in PUBLISHED if name not in ours]
-    correlations = [(kind, *rank_correlation(rows, kind, PAPER[kind])) for kind in PAPER]
+    orders = (f"{kind}: {order_of(rows, kind, PAPER[kind], by='system')}" for kind in PAPER)
     notes = [
         setup.origin,
         "The published numbers are from memory, with little confidence; how they were measured is not known.",
-        "Rank correlation with them: "
-        + "; ".join(f"{kind} {'too few' if v is None else f'{v:+.2f}'} (models: {n})" for kind, v, n in correlations)
-        + ".",
+        f"Order beside theirs: {'; '.join(orders)}.",
         measured_with(network, LAYERS, pairs),
     ]
     return StudyResult(rows, notes, {"": _figure(rows)})

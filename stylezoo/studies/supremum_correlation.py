@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,17 +12,27 @@ from torchmetrics.functional import pearson_corrcoef
 from stylezoo.errors import StylezooError
 from stylezoo.metrics import AST_LAYERS
 from stylezoo.studies.balanced_loss import AstLosses, measured
-from stylezoo.studies.base import Row, StudyResult, new_figure, published, study
+from stylezoo.studies.base import StudyResult, new_figure, published, study
 from stylezoo.studies.pairs import IDENTITY, measured_with
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, by_model, median, numbers, verdict
 
 PAPER = 1.0  # "nearly equal to 1" (Neroxn/ceng501-final-project README.md, on the paper's figure, its figure 3.4)
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the median over models and layers is at least 0.9."""
+    values = [value for models in by_model(rows).values() for (value,) in numbers(models, "Pearson")]
+    reason = f"median {median(values):.2f}, from {min(values):.2f} to {max(values):.2f} over models and layers"
+    return verdict(median(values) >= 0.9, reason)
 
 
 @study(
     "supremum_correlation",
     source="Cheng et al. 2021, as quoted in Neroxn/ceng501-final-project, figure 3.4",
     paper="https://arxiv.org/abs/2104.10064",
+    claim="The classic style loss and its supremum correlate with a coefficient near 1.",
+    judge=judge,
 )
 def supremum_correlation(*, setup: PairSetup = PairSetup(images=100)) -> StudyResult:
     """Pearson correlation of the classic style loss with its supremum, per layer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from stylezoo.errors import StylezooError
 from stylezoo.metrics.temporal import MOTIONS, Stylizer, warp_error
 from stylezoo.module import StyleCode, StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import ContentStyleLosses, device, image_columns, stylized
 from stylezoo.studies.pairs import IDENTITY
 from stylezoo.studies.setups import PairSetup
+from stylezoo.studies.verdicts import Row, Verdict, most
 from stylezoo.training import Training
 
 GIVEN, OWN, CCPL = "as given", "own losses", "with CCPL"
@@ -27,10 +28,19 @@ Measures = Mapping[tuple[str, str], Mapping[str, float]]
 """Quantities by model and training."""
 
 
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the warp error of most models falls."""
+    errors = {(row["model"], row["training"]): float(row["warp error"] or 0) for row in rows}
+    better = [errors[name, CCPL] < error for (name, training), error in errors.items() if training == OWN]
+    return most(better, "models have a smaller warp error with CCPL than without")
+
+
 @study(
     "temporal",
     source="CCPL (Wu et al. 2022), temporal consistency",
     paper="https://arxiv.org/abs/2207.04808",
+    claim="Training with CCPL makes outputs flicker less.",
+    judge=judge,
 )
 def temporal(*, setup: PairSetup = PairSetup(images=8, steps=200), ccpl_weight: float = 5.0) -> StudyResult:
     """The flicker of every model, and whether it falls when a model is trained further with CCPL.

@@ -21,8 +21,9 @@ from torch import Tensor
 from stylezoo import registry
 from stylezoo.checkpoints import load_model, save_model
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Provenance, Row, StudyResult, Value, new_figure, published
+from stylezoo.studies.base import Provenance, StudyResult, new_figure, published
 from stylezoo.studies.material import Material, device, encoder_by_its_name
+from stylezoo.studies.verdicts import Row, Value
 from stylezoo.vgg import random_weights
 
 Numbers = Mapping[int, float]

@@ -11,19 +11,30 @@ from torch import Tensor
 from stylezoo.images import grid
 from stylezoo.metrics import checkerboard
 from stylezoo.module import StyleModel
-from stylezoo.studies.base import Row, StudyResult, new_figure, study
+from stylezoo.studies.base import StudyResult, new_figure, study
 from stylezoo.studies.material import device
 from stylezoo.studies.setups import TrainingSetup
+from stylezoo.studies.verdicts import Row, Verdict, verdict
 
 UPSAMPLING = ("nearest", "transposed", "subpixel")
 PERIODS = (2, 4)  # pixels: the last of the two enlargements leaves traces of period 2, the one before it of period 4
 BORDER = 8  # pixels at each side that depend on padding
 
 
+def judge(rows: Sequence[Row]) -> Verdict:
+    """Whether the power of the pattern of 2 pixels is 3 dB larger with either, at the end of training."""
+    power = {str(row["upsample"]): float(row["period 2, dB"] or 0) for row in rows}  # the last step of each
+    nearest, others = power["nearest"], [power["transposed"], power["subpixel"]]
+    reason = f"{min(others):.1f} to {max(others):.1f} dB over neighboring frequencies, {nearest:.1f} dB with nearest up-sampling"
+    return verdict(min(others) > nearest + 3, reason)
+
+
 @study(
     "upsampling_checkerboard",
     source='Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts"; Dumoulin et al. 2017, section 3',
     paper="https://distill.pub/2016/deconv-checkerboard/",
+    claim="Transposed and sub-pixel convolutions leave checkerboards, which nearest up-sampling does not.",
+    judge=judge,
 )
 def upsampling_checkerboard(
     *,

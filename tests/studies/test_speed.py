@@ -20,7 +20,7 @@ from stylezoo.checkpoints import create_model, save_model
 from stylezoo.registry import get
 from stylezoo.studies import adain_loss_vs_iterations as convergence
 from stylezoo.studies import cin_styles, timing
-from stylezoo.studies.base import Row
+from stylezoo.studies.verdicts import Row
 from stylezoo.vgg import VGG
 
 SPEED = {
