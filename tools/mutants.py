@@ -29,6 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -47,12 +48,15 @@ SELECTED = "not test_zoo.py or adain or sanet"
 LEAST = 4
 """Mutants of each file, however small it is."""
 
+CACHE = type(cache(lambda: None))
 Mutant = dict[str, Any]
 
 
 def files(names: list[str]) -> list[str]:
     """The Python files of files and folders, as paths in the repository."""
-    paths = [path for name in names for path in (sorted((ROOT / name).glob("*.py")) if (ROOT / name).is_dir() else [name])]
+    paths = [
+        path for name in names for path in (sorted((ROOT / name).glob("*.py")) if (ROOT / name).is_dir() else [name])
+    ]
     return [str((ROOT / path).relative_to(ROOT)) for path in paths if Path(path).name != "__init__.py"]
 
 
@@ -216,8 +220,11 @@ class Runner:
         self.plugins.unregister(name="terminalreporter")
         tests = {}
         names = list(self.items)
+        cached = [each for each in gc.get_objects() if type(each) is CACHE and self._is_mutated(each.__wrapped__)]
         threading.settrace(self._trace)
         for name, following in zip(names, [*names[1:], None], strict=True):
+            for each in cached:  # a test that finds a result there does not execute the function
+                each.cache_clear()
             self.lines = set()
             started = time.monotonic()
             sys.settrace(self._trace)
@@ -228,6 +235,9 @@ class Runner:
             tests[name] = {"seconds": time.monotonic() - started, "lines": sorted(self.lines)}
         (FOLDER / "tests.json").write_text(json.dumps(tests))
         return 0
+
+    def _is_mutated(self, function: Any) -> bool:
+        return type(function) is FunctionType and function.__code__.co_filename in self.files
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         name = self.files.get(frame.f_code.co_filename)
