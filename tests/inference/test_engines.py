@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 from functools import cache, partial
 from typing import Any
@@ -18,8 +19,8 @@ from stylezoo.checkpoints import load_model
 from stylezoo.cpu import grouped_conv2d, has_nnpack, nnpack, var_mean
 from stylezoo.errors import StylezooError
 from stylezoo.inference import Stylizer, create_engine
-from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, Engine, EngineError
-from stylezoo.inference.winograd import Layer, LayerTimer, Winograd
+from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, CompiledEngine, Engine, EngineError
+from stylezoo.inference.winograd import Layer, LayerTimer, Winograd, reuse_memory
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.weights import table
 
@@ -102,6 +103,18 @@ def test_compiled_computes_what_eager_computes(monkeypatch: pytest.MonkeyPatch) 
     )  # captured, but not compiled in seconds
     model, style, _, expected = shipped("johnson.minotaur")
     assert difference(create_engine("compiled", model), style, expected) <= TOLERANCE[32]
+
+
+def test_compiled_passes_controls_on_and_leaves_tiles_to_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(CompiledEngine, "obstacle", classmethod(lambda cls, model: None))
+    model = thin_model("adain").eval()
+    engine, eager = CompiledEngine(model), Engine(model)
+    codes = [eager.encode_style(style) for style in (STYLE, 1 - STYLE)]
+    arguments: tuple[Any, ...] = (CONTENT, codes, 0.5, [0.2, 0.8])
+    assert torch.equal(engine.decode(*arguments), eager.decode(*arguments))
+    monkeypatch.setattr(engine, "compiled", lambda *_, **__: pytest.fail("tiles have many sizes"))
+    assert torch.equal(engine.decode(*arguments, tile=32), eager.decode(*arguments, tile=32))
 
 
 @pytest.mark.parametrize("tag", ["johnson.minotaur", "magenta.distilled"])
@@ -276,6 +289,10 @@ def test_max_pooling_without_indices(size: tuple[int, int], ceil_mode: bool) -> 
 
 
 @needs_nnpack
+def test_whether_memory_is_reused_is_said() -> None:
+    assert reuse_memory() == reuse_memory(False) == (platform.libc_ver()[0] == "glibc")
+
+
 def test_layers_are_chosen_by_what_was_measured() -> None:
     x, weight = torch.rand(1, 16, 16, 16, generator=GENERATOR), torch.rand(16, 16, 3, 3, generator=GENERATOR)
     layer = Layer.of(x, weight)
