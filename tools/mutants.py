@@ -39,8 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build/mutants"
 FILES = ("stylezoo/losses.py", "stylezoo/layers.py", "stylezoo/vgg.py", "stylezoo/inference")
 TESTS = (
-    *("tests/test_losses.py", "tests/test_vgg.py", "tests/test_attention.py", "tests/test_tiled_loss.py"),
-    *("tests/test_robustness.py", "tests/test_zoo.py", "tests/inference", "tests/models"),
+    *("tests/test_losses.py", "tests/test_layers.py", "tests/test_vgg.py", "tests/test_attention.py"),
+    *("tests/test_tiled_loss.py", "tests/test_robustness.py", "tests/test_weights.py", "tests/test_zoo.py"),
+    *("tests/inference", "tests/models"),
 )
 SELECTED = "not test_zoo.py or adain or sanet"
 """Of the tests of every system, those of two systems: the files under test know no systems."""
@@ -296,7 +297,7 @@ def _forked(function: Callable[[], int], limit: float, name: str) -> int:
             temporary.mkdir(exist_ok=True)
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
             code = function()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a forked process must not go on as its parent
             import traceback
 
             traceback.print_exc()

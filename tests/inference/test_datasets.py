@@ -176,6 +176,14 @@ def test_damaged_settings_of_a_run_are_told(content: str | None, said: str, plac
         request.check()
 
 
+def test_the_share_of_a_process_ends_with_a_code_or_a_sentence(place: Path, tmp_path: Path) -> None:
+    request = datasets.DatasetRequest(["set"], ["styles"], tmp_path / "out", model="model.safetensors", random_styles=1)
+    assert datasets._share(request, datasets.Options(device="cpu")) == (0, "")
+    assert listed(tmp_path / "out").keys() >= set(IMAGES)
+    code, said = datasets._share(request, datasets.Options(device="nonsense"))
+    assert code == 1 and said.startswith("There is no device 'nonsense'")
+
+
 def test_names_of_versions_give_way(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "set" / "train" / "cat", tmp_path / "in")
     (tmp_path / "in" / "0_2.png").write_bytes((tmp_path / "in" / "0.png").read_bytes())

@@ -18,8 +18,16 @@ from stylezoo import cpu
 from stylezoo.checkpoints import load_model
 from stylezoo.cpu import grouped_conv2d, has_nnpack, nnpack, var_mean
 from stylezoo.errors import StylezooError
-from stylezoo.inference import Stylizer, create_engine
-from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, CompiledEngine, Engine, EngineError
+from stylezoo.inference import Stylizer, create_engine, engines
+from stylezoo.inference.engines import (
+    ENGINES,
+    TOLERANCE,
+    Bfloat16Engine,
+    CompiledEngine,
+    CudaEngine,
+    Engine,
+    EngineError,
+)
 from stylezoo.inference.winograd import Layer, LayerTimer, Winograd, reuse_memory
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.weights import table
@@ -136,6 +144,43 @@ def test_cuda_computes_what_eager_computes(tag: str) -> None:
     for _ in range(4):  # the third and the fourth are a graph
         output = engine.decode(CONTENT.cuda(), [code])
         assert float((output.cpu().clamp(0, 1) - expected).abs().mean()) <= TOLERANCE[16]
+
+
+@pytest.mark.parametrize("can_be_captured", [True, False])
+def test_when_cuda_takes_a_graph(can_be_captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third image of a size on, not for tiles, and never again where recording one has failed."""
+    model = thin_model("adain").eval()
+    eager, recorded, replayed = Engine(model), [], []
+    codes = [eager.encode_style(style) for style in (STYLE, 1 - STYLE)]
+    arguments: tuple[Any, ...] = (CONTENT, codes, 0.5, [0.2, 0.8])
+
+    class Graph:
+        def __init__(self, engine: Engine, *given: Any) -> None:
+            recorded.append(engine)
+            if not can_be_captured:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            self.given = given
+
+        def __call__(self, content: Tensor, codes: list[StyleCode]) -> Tensor:
+            replayed.append(content)
+            assert all(
+                torch.equal(own[name], code[name])
+                for own, code in zip(self.given[1], codes, strict=True)
+                for name in code
+            )
+            return eager.decode(content, codes, *self.given[2:])
+
+    monkeypatch.setattr(engines, "_Graph", Graph)
+    monkeypatch.setattr(CudaEngine, "obstacle", classmethod(lambda cls, model: None))
+    monkeypatch.setattr(CudaEngine, "dtype", classmethod(lambda cls, model: model.dtype))
+    engine = CudaEngine(model)
+    for number in range(1, 6):
+        torch.testing.assert_close(engine.decode(*arguments), eager.decode(*arguments))
+        torch.testing.assert_close(engine.decode(*arguments, tile=32), eager.decode(*arguments, tile=32))
+        assert len(recorded) == (number >= 2) and len(replayed) == (max(0, number - 1) if can_be_captured else 0)
+    size = CONTENT[..., :32, :32]
+    torch.testing.assert_close(engine.decode(size, codes), eager.decode(size, codes))
+    assert recorded == [engine]
 
 
 @needs_nnpack
