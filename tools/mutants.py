@@ -1,6 +1,6 @@
 """Changes the code a little, many times, and counts the changes that no test notices (mutation testing).
 
-build/tools/bin/python tools/mutants.py draw --number 160 --seed 0   # writes build/mutants/mutants.json; needs mutmut
+build/tools/bin/python tools/mutants.py draw --number 200 --seed 0   # writes build/mutants/mutants.json; needs mutmut
 python tools/mutants.py test                                         # runs the tests; make mutants does both
 python tools/mutants.py test --file stylezoo/losses.py --tests tests/test_losses.py
 python tools/mutants.py test --again                                 # only those that survived the last run
@@ -366,7 +366,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("draw", help="draw mutants (needs mutmut)")
     drawing.add_argument("--files", nargs="+", default=list(FILES), help="files and folders")
-    drawing.add_argument("--number", type=int, default=160, help=f"about how many, at least {LEAST} of each file")
+    drawing.add_argument("--number", type=int, default=200, help=f"about how many, at least {LEAST} of each file")
     drawing.add_argument("--seed", type=int, default=0)
     testing = commands.add_parser("test", help="run the tests of the mutants that were drawn")
     testing.add_argument("--file", nargs="+", help="only mutants of these files and folders")
