@@ -27,6 +27,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -298,8 +299,6 @@ def _forked(function: Callable[[], int], limit: float, name: str) -> int:
             os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
             code = function()
         except BaseException:  # noqa: BLE001 - a forked process must not go on as its parent
-            import traceback
-
             traceback.print_exc()
             code = 2
         sys.stdout.flush()

@@ -380,9 +380,11 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_images_get_the_precision_of_the_model(dtype: torch.dtype) -> None:
-    stylizer = Stylizer(thin_model("adain").to(dtype), [STYLE], engine="eager")
-    for contents in (CONTENT[None], (255 * CONTENT[None]).to(torch.uint8)):
-        assert stylizer(contents).dtype == dtype
+    model = thin_model("adain").to(dtype)
+    for masks in (None, torch.ones(1, 40, 56)):
+        stylizer = Stylizer(model, [STYLE], masks=masks, engine="eager")
+        for contents in (CONTENT[None], (255 * CONTENT[None]).to(torch.uint8)):
+            assert stylizer(contents).dtype == dtype
 
 
 def test_a_style_size_needs_a_style_image() -> None:
