@@ -69,7 +69,7 @@ fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 s
 $(TOOLS)/mutmut: | $(TOOLS)/pip-licenses
 	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 
-# SEED=1 draws others, FILES="stylezoo/losses.py stylezoo/inference" those of some files. An hour on one idle core; see tools/mutants.py.
+# SEED=1 draws others, FILES="stylezoo/losses.py stylezoo/inference" those of some files; see tools/mutants.py.
 mutants: $(READY) $(TOOLS)/mutmut  ## change the code a little, MUTANTS=200 times, and count the changes that no test notices
 	$(TOOLS)/python tools/mutants.py draw --number $(MUTANTS) $(if $(SEED),--seed $(SEED)) $(if $(FILES),--files $(FILES))
 	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py test
