@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TOOLS  := build/tools/bin
 WORKERS ?= 2
 CONTENT ?= photos
 STYLE   ?= paintings
@@ -10,6 +11,7 @@ PAIRS   ?= 50
 SIZE    ?= 256
 SECONDS ?= 120
 FOLDER  ?= runs/zoo
+MUTANTS ?= 200
 REFERENCE ?= adain.public
 NAME    ?= here
 WEB     ?= build/web
@@ -18,7 +20,7 @@ ORT_WEB := 1.30.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser test-long test-portable fuzz notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
+.PHONY: help install demo test browser test-long test-portable fuzz mutants notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
   format clean
 
 help:  ## list the targets
@@ -64,6 +66,14 @@ test-portable: $(READY)  ## run the numerical tests as on a processor without AV
 fuzz: $(READY)  ## break files, recipes and options on purpose for SECONDS=120 seconds: one sentence each, and nothing lost
 	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+$(TOOLS)/mutmut: | $(TOOLS)/pip-licenses
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+
+# SEED=1 draws others, FILES="stylezoo/losses.py stylezoo/inference" those of some files; see tools/mutants.py.
+mutants: $(READY) $(TOOLS)/mutmut  ## change the code a little, MUTANTS=200 times, and count the changes that no test notices
+	$(TOOLS)/python tools/mutants.py draw --number $(MUTANTS) $(if $(SEED),--seed $(SEED)) $(if $(FILES),--files $(FILES))
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py test
+
 notebooks: $(READY)  ## run the notebooks side by side (minutes on a CPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --nbmake --nbmake-timeout=600 notebooks
 
@@ -87,8 +97,6 @@ train-zoo: $(READY)  ## train the models that ship, one turn after another: make
 
 docs: $(READY)  ## build the documentation site in site/, which fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
-
-TOOLS := build/tools/bin
 
 $(TOOLS)/pip-licenses:
 	$(PYTHON) -m venv build/tools

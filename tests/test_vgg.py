@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import stylezoo
 from stylezoo import vgg, weights
+from stylezoo.errors import MissingFileError
 from stylezoo.vgg import VGG, canonical, conv_names
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -185,6 +186,15 @@ def test_torchvision_weights_are_those_of_its_folder(
     to_file(reference[16], file.path)
     net = VGG("vgg16_torchvision", last="relu1_2")
     torch.testing.assert_close(net.tensors["conv1_1.weight"], reference[16][0].weight)
+
+
+def test_a_missing_file_is_asked_for_by_the_setting_that_names_it() -> None:
+    with pytest.raises(MissingFileError, match=r"\(encoder_weights=\.\.\.; .* in evaluate and reproduce\)"):
+        VGG("vgg19_caffe")
+    with pytest.raises(
+        MissingFileError, match=r"\(loss_encoder_weights=\.\.\.; --model\.loss_encoder_weights PATH in fit\)"
+    ):
+        VGG("vgg19_caffe", option="loss_encoder_weights")
 
 
 def test_always_eval_and_frozen() -> None:

@@ -193,7 +193,7 @@ def lucas_kanade() -> Flow:
     def flow(previous: Tensor, current: Tensor) -> Tensor:
         before, after = (_gray(image, FLOW_SIDE) for image in (previous, current))
         estimate: Any = registration.optical_flow_ilk
-        down, right = estimate(after.numpy(), before.numpy(), radius=7, num_warp=3, dtype=after.numpy().dtype)
+        down, right = estimate(after.numpy(), before.numpy(), radius=7, num_warp=3)
         return _enlarged(torch.stack([torch.from_numpy(right), torch.from_numpy(down)]), current)
 
     return flow

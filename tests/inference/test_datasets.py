@@ -19,6 +19,7 @@ from PIL import Image
 import stylezoo
 from stylezoo.checkpoints import model_digest
 from stylezoo.cli import main
+from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.images.reading import read_size
 from stylezoo.inference import Stylizer, datasets, files, load_styles, shards
@@ -135,6 +136,52 @@ def test_versions_and_their_annotations(place: Path, tmp_path: Path) -> None:
     assert sorted(name for name, box in boxes if box == [1, 2, 3, 4]) == ["1.jpg", "1_2.jpg", "1_3.jpg"]
     assert run(tmp_path / "one") == 0  # the first version is the same however many there are
     assert all(listed(tmp_path / "one")[name]["style"] == rows[name]["style"] for name in IMAGES)
+
+
+def test_only_coco_files_get_further_entries(place: Path, tmp_path: Path) -> None:
+    """Any other JSON file is copied as it is."""
+    request = datasets.DatasetRequest([str(place)], [], tmp_path, random_styles=2)
+    image, box = {"id": 1, "file_name": "a.png"}, {"id": 7, "image_id": 1}
+    file = tmp_path / "a.json"
+
+    def entries(found: object) -> dict[str, Any] | None:
+        file.write_text(json.dumps(found))
+        return datasets.further_entries(file, request)
+
+    assert entries({"images": [image], "annotations": [box]}) == {
+        "images": [image, {"id": 3, "file_name": "a_2.png"}],
+        "annotations": [box, {"id": 15, "image_id": 3}],
+    }
+    for images, boxes in (
+        ([{**image, "id": "1"}], [box]),
+        ([{"id": 1}], [box]),
+        ([1], [box]),
+        ({"a": image}, [box]),
+        ([image], [{**box, "image_id": "1"}]),
+        ([image], [{**box, "id": "7"}]),
+        ([image], ["box"]),
+    ):
+        assert entries({"images": images, "annotations": boxes}) is None
+    assert entries([image]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "is damaged"), ("[]", "is damaged"), (None, "is a folder, not a file")]
+)
+def test_damaged_settings_of_a_run_are_told(content: str | None, said: str, place: Path, tmp_path: Path) -> None:
+    request = datasets.DatasetRequest([str(place)], [], tmp_path)
+    path = tmp_path / SETTINGS
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(StylezooError, match=f"{SETTINGS} {said}: give another --output, or delete it"):
+        request.check()
+
+
+def test_the_share_of_a_process_ends_with_a_code_or_a_sentence(place: Path, tmp_path: Path) -> None:
+    request = datasets.DatasetRequest(["set"], ["styles"], tmp_path / "out", model="model.safetensors", random_styles=1)
+    assert datasets._share(request, datasets.Options(device="cpu")) == (0, "")
+    assert listed(tmp_path / "out").keys() >= set(IMAGES)
+    code, said = datasets._share(request, datasets.Options(device="nonsense"))
+    assert code == 1 and said.startswith("There is no device 'nonsense'")
 
 
 def test_names_of_versions_give_way(place: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 from functools import cache, partial
 from typing import Any
@@ -17,9 +18,17 @@ from stylezoo import cpu
 from stylezoo.checkpoints import load_model
 from stylezoo.cpu import grouped_conv2d, has_nnpack, nnpack, var_mean
 from stylezoo.errors import StylezooError
-from stylezoo.inference import Stylizer, create_engine
-from stylezoo.inference.engines import ENGINES, TOLERANCE, Bfloat16Engine, Engine, EngineError
-from stylezoo.inference.winograd import Layer, LayerTimer, Winograd
+from stylezoo.inference import Stylizer, create_engine, engines
+from stylezoo.inference.engines import (
+    ENGINES,
+    TOLERANCE,
+    Bfloat16Engine,
+    CompiledEngine,
+    CudaEngine,
+    Engine,
+    EngineError,
+)
+from stylezoo.inference.winograd import Layer, LayerTimer, Winograd, reuse_memory
 from stylezoo.module import StyleCode, StyleModel
 from stylezoo.weights import table
 
@@ -104,6 +113,18 @@ def test_compiled_computes_what_eager_computes(monkeypatch: pytest.MonkeyPatch) 
     assert difference(create_engine("compiled", model), style, expected) <= TOLERANCE[32]
 
 
+def test_compiled_passes_controls_on_and_leaves_tiles_to_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(CompiledEngine, "obstacle", classmethod(lambda cls, model: None))
+    model = thin_model("adain").eval()
+    engine, eager = CompiledEngine(model), Engine(model)
+    codes = [eager.encode_style(style) for style in (STYLE, 1 - STYLE)]
+    arguments: tuple[Any, ...] = (CONTENT, codes, 0.5, [0.2, 0.8])
+    assert torch.equal(engine.decode(*arguments), eager.decode(*arguments))
+    monkeypatch.setattr(engine, "compiled", lambda *_, **__: pytest.fail("tiles have many sizes"))
+    assert torch.equal(engine.decode(*arguments, tile=32), eager.decode(*arguments, tile=32))
+
+
 @pytest.mark.parametrize("tag", ["johnson.minotaur", "magenta.distilled"])
 def test_bfloat16_is_close_to_float32(tag: str) -> None:
     model, style, _, expected = shipped(tag)
@@ -123,6 +144,43 @@ def test_cuda_computes_what_eager_computes(tag: str) -> None:
     for _ in range(4):  # the third and the fourth are a graph
         output = engine.decode(CONTENT.cuda(), [code])
         assert float((output.cpu().clamp(0, 1) - expected).abs().mean()) <= TOLERANCE[16]
+
+
+@pytest.mark.parametrize("can_be_captured", [True, False])
+def test_when_cuda_takes_a_graph(can_be_captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third image of a size on, not for tiles, and never again where recording one has failed."""
+    model = thin_model("adain").eval()
+    eager, recorded, replayed = Engine(model), [], []
+    codes = [eager.encode_style(style) for style in (STYLE, 1 - STYLE)]
+    arguments: tuple[Any, ...] = (CONTENT, codes, 0.5, [0.2, 0.8])
+
+    class Graph:
+        def __init__(self, engine: Engine, *given: Any) -> None:
+            recorded.append(engine)
+            if not can_be_captured:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            self.given = given
+
+        def __call__(self, content: Tensor, codes: list[StyleCode]) -> Tensor:
+            replayed.append(content)
+            assert all(
+                torch.equal(own[name], code[name])
+                for own, code in zip(self.given[1], codes, strict=True)
+                for name in code
+            )
+            return eager.decode(content, codes, *self.given[2:])
+
+    monkeypatch.setattr(engines, "_Graph", Graph)
+    monkeypatch.setattr(CudaEngine, "obstacle", classmethod(lambda cls, model: None))
+    monkeypatch.setattr(CudaEngine, "dtype", classmethod(lambda cls, model: model.dtype))
+    engine = CudaEngine(model)
+    for number in range(1, 6):
+        for controls in ({}, {"tile": 32}):
+            torch.testing.assert_close(engine.decode(*arguments, **controls), eager.decode(*arguments, **controls))
+            assert len(recorded) == (number >= 2) and len(replayed) == (max(0, number - 1) if can_be_captured else 0)
+    size = CONTENT[..., :32, :32]
+    torch.testing.assert_close(engine.decode(size, codes), eager.decode(size, codes))
+    assert recorded == [engine]
 
 
 @needs_nnpack
@@ -276,6 +334,10 @@ def test_max_pooling_without_indices(size: tuple[int, int], ceil_mode: bool) -> 
 
 
 @needs_nnpack
+def test_whether_memory_is_reused_is_said() -> None:
+    assert reuse_memory() == reuse_memory(False) == (platform.libc_ver()[0] == "glibc")
+
+
 def test_layers_are_chosen_by_what_was_measured() -> None:
     x, weight = torch.rand(1, 16, 16, 16, generator=GENERATOR), torch.rand(16, 16, 3, 3, generator=GENERATOR)
     layer = Layer.of(x, weight)

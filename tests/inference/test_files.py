@@ -21,8 +21,12 @@ from torch import Tensor
 
 import stylezoo
 from stylezoo.cli import main
+from stylezoo.errors import StylezooError
 from stylezoo.images import read_image, to_tensor, write_image
 from stylezoo.inference import Stylizer, files
+from stylezoo.inference.plan import Job
+from stylezoo.inference.shards import Shard
+from stylezoo.inference.tuning import Work
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +254,37 @@ def test_names_with_brackets_and_bytes(model: str, style: str, tmp_path: Path) -
         == 0
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == [os.fsdecode(b"a[b]\xff_stylized_waves.png")]
+
+
+def test_how_much_there_is_to_do(tmp_path: Path) -> None:
+    """Megapixels after resizing, and the sizes of which each engine prepares one; broken files count nothing."""
+    write_image(torch.rand(3, 20, 40), tmp_path / "a.png")
+    write_image(torch.rand(3, 40, 20), tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"")
+    jobs = [Job(tmp_path / f"{name}.png", (), tmp_path / "out.png") for name in "aabc"]
+    assert files.expected_work(jobs, None) == Work(pytest.approx(3 * 800 / 1e6), 2)
+    assert files.expected_work(jobs, 10) == Work(pytest.approx(3 * 200 / 1e6), 2)
+    assert files.expected_work(jobs[:2], 60) == Work(pytest.approx(2 * 7200 / 1e6), 1)
+    assert files.expected_work([], 60) == Work(0.0, 1)
+
+
+def test_processes_share_the_gpus_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu, shard = torch.device("cuda"), Shard(7, 8, local_rank=3)
+    assert files.own_device(gpu, shard) == torch.device("cuda", 1)
+    for device, place in ((torch.device("cuda", 0), shard), (torch.device("cpu"), shard), (gpu, Shard())):
+        assert files.own_device(device, place) == device
+
+
+def test_clips_fail_with_their_style(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> Stylizer:
+        raise StylezooError("waves.png is damaged.")
+
+    jobs = [Job(tmp_path / f"{name}.mp4", ("waves.png",), tmp_path / f"{name}.mkv", is_clip=True) for name in "ab"]
+    run = files.Run(thin_model("adain"), broken)
+    run(jobs)
+    assert run.failed == 2 and not run.done and run.bug is None
+    assert capsys.readouterr().err == "skipped: style waves.png is damaged.\n"
 
 
 def test_a_log_file_gets_a_line_now_and_then(

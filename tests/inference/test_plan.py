@@ -19,8 +19,10 @@ from stylezoo.inference.plan import (
     free_name,
     make_plan,
     read_manifest,
+    read_pairs,
     write_manifest,
 )
+from stylezoo.inference.shards import Meeting, Shard
 
 
 def picture(path: Path, height: int = 20, width: int = 24) -> str:
@@ -185,6 +187,16 @@ def test_pairs(style: str, tmp_path: Path) -> None:
         make_plan(Request([], [], tmp_path / "out", pairs="nowhere.csv"))
 
 
+def test_trained_styles_of_pairs_are_no_files(tmp_path: Path) -> None:
+    """A file of a style's name beside the list is another thing."""
+    picture(tmp_path / "lists" / "a.png")
+    (tmp_path / "lists" / "waves").touch()
+    pairs = tmp_path / "lists" / "pairs.csv"
+    pairs.write_text("content,style\na.png,waves\n")
+    assert [styles for _, _, styles in read_pairs(str(pairs), are_files=False)] == [("waves",)]
+    assert [styles for _, _, styles in read_pairs(str(pairs), are_files=True)] == [(str(tmp_path / "lists" / "waves"),)]
+
+
 def test_random_styles_depend_on_seed_and_content_only(tmp_path: Path) -> None:
     for index in range(6):
         picture(tmp_path / "in" / f"{index}.png", 4, 4)
@@ -212,6 +224,8 @@ def test_a_manifest_keeps_what_it_lists_and_replaces_nothing_else(tmp_path: Path
     write_manifest(request, [Job(Path("b.png"), ("s.png",), tmp_path / "b_s.png")], 1.0)
     assert [row["content"] for row in read_manifest(tmp_path / MANIFEST)] == ["a.png", "b.png"]
     assert {row["seed"] for row in read_manifest(tmp_path / MANIFEST)} == {"3"}
+    write_manifest(Request(["c.png"], [], tmp_path), [Job(Path("c.png"), ("s.png",), tmp_path / "c_s.png")], 1.0)
+    assert [row["seed"] for row in read_manifest(tmp_path / MANIFEST)] == ["3", "3", ""]  # where nothing was drawn
     (tmp_path / MANIFEST).write_text("somebody's,numbers\n1,2\n")
     with pytest.raises(StylezooError, match="is not a list that this command wrote"):
         write_manifest(request, [], 1.0)
@@ -241,6 +255,18 @@ def test_existing_outputs_are_skipped_if_they_are_whole(style: str, tmp_path: Pa
     plan = planned(contents, style, tmp_path / "out", skip_existing=True)
     assert names(plan) == ["b_stylized_waves.png", "c_stylized_waves.png"] and len(plan.existing) == 1
     assert len(planned(contents, style, tmp_path / "out").jobs) == 3
+
+
+def test_a_process_that_has_ended_is_told_and_changes_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(Meeting):
+        def sums(self, *numbers: int) -> list[int] | None:
+            return None
+
+    plan = Plan(jobs=[Job(Path("a.png"), (), Path("b.png"))], shard=Shard(1, 2))
+    assert plan.finish(Path("out"), done=1, meeting=Broken(Shard())) == 1
+    said = capsys.readouterr()
+    assert said.out == "process 1 of 2: 1 of 1 images stylized, 0 failed: out\n"
+    assert said.err == "stylezoo: process 1 of 2: another process has ended before its share was done\n"
 
 
 def test_a_preview_takes_no_name_of_another_file(tmp_path: Path) -> None:

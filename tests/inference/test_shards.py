@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shard_process
@@ -15,6 +17,7 @@ from processes import ends, free_ports, launched, start
 import stylezoo
 from stylezoo.errors import StylezooError
 from stylezoo.images import write_image
+from stylezoo.inference import shards
 from stylezoo.inference.plan import MANIFEST, Request, make_plan, read_manifest
 from stylezoo.inference.shards import VARIABLES, Shard, find_shard
 from stylezoo.training import ImageWriter
@@ -81,6 +84,28 @@ def test_the_place_is_that_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> N
     assert find_shard() == Shard(5, 8, 1)
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # an interactive shell in a job
     assert find_shard() == Shard(0, 1)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "4"), ("8", "4"), ("3", "3")])
+def test_started_processes_share_the_processors(
+    own: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user has said how many threads each of them has; this process keeps its own."""
+    seen: list[str] = []
+
+    def launcher(config: Any, function: Any) -> Any:
+        return lambda *arguments: {
+            rank: seen.append(os.environ["OMP_NUM_THREADS"]) or (rank, *arguments) for rank in (1, 0)
+        }
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", launcher)
+    monkeypatch.setattr(shards, "allowed_processors", lambda: 8)
+    if own is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    assert shards.launch(print, ("a",), 2) == [(0, "a"), (1, "a")]
+    assert seen == [expected] * 2 and os.environ.get("OMP_NUM_THREADS") == own
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -147,6 +147,18 @@ def test_blending_along_the_motion_flickers_less() -> None:
     assert plain.mean is not None and steady.mean is not None and steady.mean < 0.75 * plain.mean
 
 
+def test_blended_frames_stay_in_their_range() -> None:
+    """Moving a frame by fractions of a pixel overshoots at edges."""
+    motion, blend = Motion(lambda *_: torch.zeros(2)), MotionBlend()
+    motion.flow, motion.share = torch.full((2, 32, 32), 0.5), torch.ones(32, 32)
+    edges = torch.zeros(3, 32, 32)
+    edges[:, 8:24, 8:24] = 1
+    for frame in (edges, 1 - edges):
+        blend(frame, motion, 0.0)
+        moved = blend(frame, motion, 0.0)
+        assert 0 <= float(moved.min()) < 0.1 and 0.9 < float(moved.max()) <= 1
+
+
 def test_blending_leaves_what_the_motion_does_not_explain() -> None:
     still = torch.zeros(2, 96, 96)
     contents, outputs = visited(2), pan(2, noise=0.1)
@@ -171,9 +183,9 @@ def test_raft_is_used_where_its_weights_are(monkeypatch: pytest.MonkeyPatch, tmp
     assert not torch.allclose(flow, lucas_kanade()(*pan(2)))
 
 
-def animation(path: Path, frames: Tensor) -> Path:
+def animation(path: Path, frames: Tensor, duration: int = 40) -> Path:
     images = [Image.fromarray(np.rint(255 * frame.permute(1, 2, 0).numpy()).astype(np.uint8)) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=40, lossless=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, lossless=True)
     return path
 
 
@@ -186,6 +198,20 @@ def test_a_clip_with_each_stability(tmp_path: Path) -> None:
     assert steady.flicker_before == pytest.approx(plain.flicker, rel=1e-3)
     assert steady.flicker is not None and steady.flicker < 0.8 * plain.flicker
     assert f"flicker {steady.flicker:.5f} (frame by frame {plain.flicker:.5f})" in str(steady)
+
+
+def test_the_past_counts_half_after_a_quarter_of_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at all at the first frame of a scene."""
+    begin, shares = SmoothedStatistics.begin, list[float]()
+
+    def noted(smoothing: SmoothedStatistics, keep: list[float]) -> None:
+        shares.extend(keep)
+        begin(smoothing, keep)
+
+    monkeypatch.setattr(SmoothedStatistics, "begin", noted)
+    source = animation(tmp_path / "in.webp", torch.cat([pan(3), 1 - pan(2)]), duration=125)
+    stylize_clip(stylizer_of("johnson"), source, tmp_path / "out.webp", ClipControls(stability="statistics"))
+    assert shares == pytest.approx([0, 0.5**0.5, 0.5**0.5, 0, 0.5**0.5])
 
 
 def test_what_cannot_be_smoothed_is_said(tmp_path: Path) -> None:

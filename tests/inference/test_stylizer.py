@@ -108,6 +108,9 @@ def test_masks(adain: AdaIN, tmp_path: Path) -> None:
     torch.testing.assert_close(from_file, torch.stack([left, 1 - left]))
     image = stylezoo.stylize(CONTENT, [STYLE, 1 - STYLE], adain, masks=tmp_path / "left.png")
     assert np.abs(np.asarray(image).astype(int) - (output[0] * 255).round().permute(1, 2, 0).numpy()).max() <= 1
+    for mask in (left, left[None], left > 0, left[None] > 0):
+        given = load_masks([mask], 2)
+        assert given is not None and torch.equal(given, from_file)
     with pytest.raises(ValueError, match="2 styles but 3 masks"):
         load_masks([left.expand(3, -1, -1)] * 3, 2)
     with pytest.raises(ValueError, match="differ in size"):
@@ -220,6 +223,22 @@ def test_trained_styles_by_number_and_name() -> None:
 def test_refusals(adain: AdaIN, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stylezoo.stylize(**{"content": CONTENT, "style": STYLE, "model": adain, **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [
+        ({"alpha": 2}, "alpha is the strength of the style between 0 and 1, not 2"),
+        ({"style_weights": [1, 2]}, "1 styles but 2 style weights"),
+        ({"preserve_color": "lab"}, "preserve_color must be 'none', 'coral' or 'luminance', got 'lab'"),
+        ({"tile": -8}, "tile is the side of a tile in pixels"),
+        ({"tile_statistics": "none"}, "tile_statistics must be "),
+        ({"style_weights": [1], "masks": torch.ones(1, 40, 56)}, "give only one of them"),
+    ],
+)
+def test_a_stylizer_checks_its_controls(adain: AdaIN, controls: dict[str, Any], message: str) -> None:
+    with pytest.raises(StylezooError, match=message):
+        Stylizer(adain, [STYLE], **controls)
 
 
 def test_systems_with_trained_styles_name_them() -> None:
@@ -357,6 +376,15 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
     next(model.decoder.parameters()).data.fill_(math.nan)  # type: ignore[union-attr, operator]
     with pytest.raises(StylezooError, match="output of adain is not finite: its weights are damaged"):
         Stylizer(model, [STYLE])(CONTENT[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_get_the_precision_of_the_model(dtype: torch.dtype) -> None:
+    model = thin_model("adain").to(dtype)
+    for masks in (None, torch.ones(1, 40, 56)):
+        stylizer = Stylizer(model, [STYLE], masks=masks, engine="eager")
+        for contents in (CONTENT[None], (255 * CONTENT[None]).to(torch.uint8)):
+            assert stylizer(contents).dtype == dtype
 
 
 def test_a_style_size_needs_a_style_image() -> None:

@@ -52,6 +52,13 @@ def test_every_system_can_be_estimated(name: str, little: None) -> None:
     assert tile is not None and needed > free == 2**20
 
 
+def test_images_of_the_same_pixels_get_the_same_tiles(little: None) -> None:
+    """However long and narrow they are."""
+    fit, tall = tiles.Fit(lambda images: 2 * images), torch.zeros(1, 3, 8192, 16)
+    tile, needed, free = fit.tile(tall)
+    assert tile is not None and needed > free == 2**20 and fit.tile(tall.transpose(2, 3)) == (tile, needed, free)
+
+
 def test_where_memory_runs_out_it_is_tried_in_tiles(capsys: pytest.CaptureFixture[str]) -> None:
     """On a GPU, say, whose memory others take as well."""
     model = thin_model("adain")

@@ -32,7 +32,7 @@ from stylezoo.cli import main
 from stylezoo.controls import ClipControls
 from stylezoo.errors import Stopped, StylezooError
 from stylezoo.images import ImageError, formats, write_image
-from stylezoo.inference.video import stylize_clip
+from stylezoo.inference.video import ClipResult, stylize_clip
 from stylezoo.video import VideoError, clip_problem, is_clip, open_clip
 from stylezoo.video import pyav as video_pyav
 from stylezoo.video.reading import upright
@@ -442,6 +442,41 @@ def test_an_error_in_a_frame_keeps_the_frames_before(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="^The output is not finite; the first 6 of 10 frames are in "):
         stylize_clip(stylize, source, tmp_path / "out.mp4", batch_size=2)
     assert len(pixels_of(tmp_path / "out.partial.mp4")) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate."),
+            VideoError,
+            "allocate; the first 3 of 10 frames are in ",
+        ),
+        (RuntimeError("a bug"), RuntimeError, "^a bug$"),
+    ],
+)
+def test_a_lack_of_memory_is_told_and_a_bug_is_not_hidden(
+    error: Exception, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    seen: list[Tensor] = []
+
+    def stylize(contents: Tensor) -> Tensor:
+        seen.append(contents)
+        if len(seen) == 4:
+            raise error
+        return contents
+
+    with pytest.raises(kind, match=message):
+        stylize_clip(stylize, make_clip(tmp_path / "in.mp4"), tmp_path / "out.mp4", batch_size=1)
+    assert len(pixels_of(tmp_path / "out.partial.mp4")) == 3
+
+
+def test_a_result_is_one_line() -> None:
+    result = ClipResult(Path("a.mp4"), 50, 4.0)
+    assert str(result) == "a.mp4: 50 frames in 4.0 s (12.50 frames per second)"
+    result.flicker, result.flicker_before = 0.25, 0.5
+    assert str(result).endswith(" per second), flicker 0.25000 (frame by frame 0.50000)")
+    assert str(ClipResult(Path("a.mp4"), 0, 0.0)).endswith("0 frames in 0.0 s (0.00 frames per second)")
 
 
 def test_less_memory_makes_smaller_batches(tmp_path: Path) -> None:
