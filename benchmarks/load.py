@@ -9,8 +9,8 @@ Three parts, each of which can be left out by the number 0:
 * ``--files 5000``: `stylize` of so many files by one process.
 * ``--pairs 2000``: `evaluate` of so many pairs by two processes has the means of one process, to the last digit.
 
-Images are drawn by `stylezoo.data.Synthetic` and small, since what is measured does not depend on their size. Memory is the
-resident memory of the process after a tenth of the work, and at its end.
+Images are drawn by `stylezoo.data.Synthetic` and small, since what is measured does not depend on their size. Memory is that
+of the process without files that are mapped (RssAnon), after a tenth of the work and at its end.
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ def requests(count: int, folder: Path) -> Iterator[dict[str, Any]]:
             done, early = [], 0.0
             for number, succeeded in page.answers(len(accepted)):
                 done += [number] if succeeded else []
-                early = early or (process_memory("VmRSS") if 10 * len(done) >= len(accepted) else 0.0)
+                early = early or (process_memory("RssAnon") if 10 * len(done) >= len(accepted) else 0.0)
             order = "in the order of asking" if done == accepted else "in another order"
             again = page.ask() is not None and next(page.answers(1))[1]
             finding = f"{order}; {count - len(accepted)} refused; {'answers on' if again else 'answers no more'}"
-            yield row(f"page, queue of {waiting}", count, len(done), early, process_memory("VmRSS"), finding)
+            yield row(f"page, queue of {waiting}", count, len(done), early, process_memory("RssAnon"), finding)
         finally:
             page.close()
 
@@ -160,7 +160,7 @@ def files(count: int, folder: Path) -> Iterator[dict[str, Any]]:
     memory: dict[int, float] = {}  # by the number of files that are done
     while process.poll() is None:
         if output.exists():
-            memory[sum(1 for _ in os.scandir(output))] = process_memory("VmRSS", process.pid)
+            memory[sum(1 for _ in os.scandir(output))] = process_memory("RssAnon", process.pid)
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"stylize ended with {process.returncode}.")

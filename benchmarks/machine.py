@@ -46,7 +46,7 @@ def memory(name: str) -> float:
 
 
 def process_memory(name: str, process: int | str = "self") -> float:
-    """Returns VmRSS, the memory of a process, or VmHWM, the most that it had, in MiB; infinity where unknown."""
+    """Returns VmRSS, the memory of a process, RssAnon, the part that is its own, or VmHWM, its peak, in MiB; infinity where unknown."""
     return _field(Path(f"/proc/{process}/status"), name)
 
 

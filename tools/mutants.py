@@ -23,6 +23,7 @@ import gc
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import threading
@@ -284,6 +285,10 @@ class Runner:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following and self.items[following])
 
 
+MEMORY = 8 * 2**30
+"""Bytes that a forked process may take: a mutant whose loop never ends must not take all of the machine."""
+
+
 def _forked(function: Callable[[], int], limit: float, name: str) -> int:
     """The exit code of a function in a forked process, which is killed after some seconds (-9)."""
     sys.stdout.flush()
@@ -291,6 +296,7 @@ def _forked(function: Callable[[], int], limit: float, name: str) -> int:
     if child == 0:
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
             log = os.open(FOLDER / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)

@@ -32,6 +32,7 @@ from stylezoo.studies.material import Material, encoder_by_its_name
 from stylezoo.studies.pairs import product_pairs, random_pairs
 from stylezoo.studies.style_interpolation import bilinear
 from stylezoo.studies.upsampling_checkerboard import added
+from stylezoo.studies.verdicts import cannot_be_said
 
 PAIRED = {"steps": 2, "crop": 32, "size": 48, "batch_size": 2, "encoder": "vgg19_random/8"}
 SINGLE = {"steps": 2, "batch_size": 2, "images": 2, "width": 0.125, "encoder": "vgg16_random/8"}
@@ -296,7 +297,9 @@ def study(result: StudyResult) -> Study:
         """
         return result
 
-    return Study("sample", "Somebody 2020, table 1", "https://example.org", function)
+    return Study(
+        "sample", "Somebody 2020, table 1", "https://example.org", "A claim.", cannot_be_said("of samples"), function
+    )
 
 
 def test_published_numbers_beside_ours(tmp_path: Path) -> None:
