@@ -348,6 +348,7 @@ class Run:
                 for recipe, group in groupby(block, key=lambda job: job.recipe):
                     for _ in self._stylized(recipe, list(group), contents, log):
                         log.images(len(self.done) + self.failed)
+                contents.clear()  # else these images would stay while the next ones are read
 
     def _clips(self, recipe: Recipe, group: list[Job]) -> None:
         """Stylizes clips in one style, one after the other."""

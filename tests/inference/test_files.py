@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -182,6 +183,26 @@ def test_each_file_is_read_once(
     for name in outputs:
         pair = [np.asarray(read_image(tmp_path / folder / name)).astype(int) for folder in ("out", "one")]
         assert np.abs(pair[0] - pair[1]).max() <= 1
+
+
+def test_one_block_of_contents_is_held_at_a_time(
+    model: str, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = contents(tmp_path / "in", *[(24, 24)] * 6)
+    monkeypatch.setattr(files, "CACHED_BYTES", 1)
+    images: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    load = files.load_with_alpha
+
+    def watched(path: Path, size: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        image, alpha = load(path, size)
+        alive.append(sum(reference() is not None for reference in images))
+        images.append(weakref.ref(image))
+        return image, alpha
+
+    monkeypatch.setattr(files, "load_with_alpha", watched)
+    assert run("--model", model, "--content", folder, "--style", style, "--output", str(tmp_path / "out")) == 0
+    assert alive == [0] * 6
 
 
 def test_a_rerun_continues(model: str, style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
