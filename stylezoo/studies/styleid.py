@@ -55,7 +55,7 @@ CFSD_LAYER = "relu3_1"
     source="StyleID (Chung et al. 2024); ArtFID (Wright & Ommer 2022)",
     paper="https://arxiv.org/abs/2312.09008",
     claim="Methods have this order of ArtFID.",
-    judge=same_order("ArtFID", "paper: ArtFID (from memory)", by="system"),
+    judge=same_order("ArtFID", "paper: ArtFID (from memory)", by=["system"]),
 )
 def styleid(
     *,
@@ -92,7 +92,7 @@ def styleid(
     blank: Row = dict.fromkeys(rows[0])
     rows += [{**blank, "model": "", "system": name, **_paper(name)} for name in PUBLISHED if name not in ours]
     notes = [setup.origin, _networks(alexnet, inception), _protocol(pairs)]
-    orders = (f"{name}: {order_of(rows, name, PAPER[name], by='system')}" for name in PAPER)
+    orders = (f"{name}: {order_of(rows, name, PAPER[name], by=['system'])}" for name in PAPER)
     notes.append(f"Order beside that of the published numbers, which are from memory: {'; '.join(orders)}.")
     notes.append(
         f"{measured_with(network, {**MICROAST_STYLE_LAYERS, **AST_LAYERS[network.depth]}, pairs)} CFSD at {CFSD_LAYER} of"

@@ -37,7 +37,7 @@ PAPER = {kind: published(f"{kind} loss, unsure", "from memory") for kind in ("co
     source="StyTr2, table 1 (content and style loss)",
     paper="https://arxiv.org/abs/2105.14576",
     claim="Methods have this order of style losses.",
-    judge=same_order("style", "paper: style loss, unsure (from memory)", by="system"),
+    judge=same_order("style", "paper: style loss, unsure (from memory)", by=["system"]),
 )
 def stytr2_losses(*, setup: PairSetup = PairSetup()) -> StudyResult:
     """Content and style loss of every model, beside the numbers of StyTr2's table.
@@ -76,7 +76,7 @@ def stytr2_losses(*, setup: PairSetup = PairSetup()) -> StudyResult:
     empty: Row = dict.fromkeys(("content", "content, not normalized", "style"))
     ours = {row["system"] for row in rows}
     rows += [{"model": "", "system": name, **empty, **_paper(name)} for name in PUBLISHED if name not in ours]
-    orders = (f"{kind}: {order_of(rows, kind, PAPER[kind], by='system')}" for kind in PAPER)
+    orders = (f"{kind}: {order_of(rows, kind, PAPER[kind], by=['system'])}" for kind in PAPER)
     notes = [
         setup.origin,
         "The published numbers are from memory, with little confidence; how they were measured is not known.",

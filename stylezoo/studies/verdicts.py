@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torchmetrics.functional import kendall_rank_corrcoef
@@ -72,19 +72,19 @@ def read_rows(path: Path) -> list[Row]:
         return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
-def numbers(rows: Sequence[Row], *columns: str, by: str | None = None) -> list[tuple[float, ...]]:
+def numbers(rows: Sequence[Row], *columns: str, by: Sequence[str] = ()) -> list[tuple[float, ...]]:
     """Returns the numbers of rows that have all of these columns.
 
     Args:
         rows: The table.
         columns: Names of columns.
-        by: Column of which each value counts once, such as ``system`` where one has several models: its first row.
+        by: Columns of which each value counts once, such as ``system`` where one has several models: its first row.
     """
-    found: dict[Value, tuple[float, ...]] = {}
+    found: dict[Any, tuple[float, ...]] = {}
     for index, row in enumerate(rows):
         values = [row.get(column) for column in columns]
         if all(isinstance(value, (int, float)) for value in values):
-            found.setdefault(index if by is None else row[by], tuple(map(float, values)))  # type: ignore[arg-type]
+            found.setdefault(tuple(row[name] for name in by) or index, tuple(map(float, values)))  # type: ignore[arg-type]
     return [*found.values()]
 
 
@@ -108,7 +108,7 @@ class Order:
         return f"Kendall's tau {self.tau:+.2f} over {self.count} models (p = {self.p:.2g})"
 
 
-def order_of(rows: Sequence[Row], ours: str, theirs: str, by: str | None = None) -> Order:
+def order_of(rows: Sequence[Row], ours: str, theirs: str, by: Sequence[str] = ()) -> Order:
     """Compares the order of two columns, see `numbers`."""
     both = numbers(rows, ours, theirs, by=by)
     if len(both) < FEWEST:
@@ -118,7 +118,7 @@ def order_of(rows: Sequence[Row], ours: str, theirs: str, by: str | None = None)
     return Order(len(both), float(tau), float(p))
 
 
-def same_order(ours: str, theirs: str, by: str | None = None) -> Judge:
+def same_order(ours: str, theirs: str, by: Sequence[str] = ()) -> Judge:
     """Returns a judge of a published order of at least `FEWEST` models."""
 
     def judge(rows: Sequence[Row]) -> Verdict:

@@ -30,7 +30,7 @@ def test_tau_is_kendalls_of_the_rows_that_have_both() -> None:
 
 def test_models_of_one_system_count_once() -> None:
     rows = [{"system": name, "a": a} for name, a in [("x", 1.0), ("x", 2.0), ("y", 3.0), ("z", None)]]
-    assert numbers(rows, "a", by="system") == [(1.0,), (3.0,)]
+    assert numbers(rows, "a", by=["system"]) == [(1.0,), (3.0,)]
     assert numbers(rows, "a") == [(1.0,), (2.0,), (3.0,)]
 
 
