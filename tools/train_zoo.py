@@ -16,7 +16,6 @@ Checkpoints and logs are in one folder outside of the tree:
 from __future__ import annotations
 
 import csv
-import fcntl
 import math
 import os
 import signal
@@ -33,6 +32,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from stylezoo.errors import StylezooError
 from stylezoo.evaluation import evaluate
@@ -102,13 +102,16 @@ def reserved(run: Run, folder: Path) -> Iterator[bool]:
     """Keeps a run from other queues on the same folder; gives False if one of them has it. The lock ends with its process."""
     place = folder / run.name
     place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(place / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -17,16 +17,9 @@ from stylezoo.studies.verdicts import Row, Verdict, verdict
 
 def judge(rows: Sequence[Row]) -> Verdict:
     """Whether the content loss falls, among models of one training."""
-    losses = {str(row["model"]): row["content"] for row in rows}
-    suffixes = {name.partition(".")[2] for name in losses if name.startswith("multi_level")}
-    better = [
-        float(losses[name] or 0) < float(losses[f"adain.{suffix}".rstrip(".")] or 0)
-        for suffix in suffixes
-        for name in losses
-        if name.startswith("multi_level")
-        and name.partition(".")[2] == suffix
-        and f"adain.{suffix}".rstrip(".") in losses
-    ]
+    losses = {str(row["model"]): float(row["content"] or 0) for row in rows}
+    others = {name: "adain" + "".join(name.partition(".")[1:]) for name in losses if name.startswith("multi_level")}
+    better = [losses[name] < losses[other] for name, other in others.items() if other in losses]
     if not better:
         return Verdict("cannot be said", "no models of one training were measured")
     return verdict(
