@@ -15,7 +15,7 @@ from stylezoo.training.ccpl import CCPL
 from stylezoo.training.distillation import Distillation, Imitation
 from stylezoo.training.finite import NonFiniteError
 from stylezoo.training.iecontraast import Adversarial, IEContraAST
-from stylezoo.training.initialization import Initialization, LeastSquares
+from stylezoo.training.initialization import Initialization, LeastSquares, Pruning
 from stylezoo.training.optimizers import OptimizerSettings, PreconditionedAdam
 from stylezoo.training.run import guarded
 from stylezoo.training.saving import RunCheckpoint, SavingError
@@ -39,6 +39,7 @@ __all__ = [
     "NonFiniteError",
     "OptimizerSettings",
     "PreconditionedAdam",
+    "Pruning",
     "RunCheckpoint",
     "RunProgressBar",
     "RunSummary",

@@ -1,17 +1,21 @@
-"""Initializations that no paper has; `LeastSquares` makes a model start as the identity."""
+"""Initializations that no paper has: `LeastSquares` starts as the identity, `Pruning` close to a wider model that is trained."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError, check_number
+from stylezoo.module import StyleModel
 from stylezoo.training.optimizers import inverse_root, preconditioner, second_moments
 from stylezoo.training.plans import Plan, RegressionTarget
 from stylezoo.training.regression import (
+    choose,
     columns,
     conv_inputs,
     fit,
@@ -35,7 +39,7 @@ class Initialization:
 
         Args:
             plan: Of the model.
-            images: Training crops, (B, 3, H, W), RGB in [0, 1].
+            images: Training crops, (B, 3, H, W), RGB in [0, 1]: contents, then styles.
             kept: Names of tensors that stay as they are.
 
         Returns:
@@ -56,6 +60,8 @@ class LeastSquares(Initialization):
         damping: See `stylezoo.training.optimizers.preconditioner`.
     """
 
+    title = "least-squares"
+
     def __init__(self, crops: int = 256, positions: int = 72, damping: float = 1e-2) -> None:
         self.crops = check_number("crops", crops, "a number of training crops, at least 1", 1, whole=True)
         self.positions = check_number("positions", positions, "a number of positions, at least 1", 1, whole=True)
@@ -71,33 +77,136 @@ class LeastSquares(Initialization):
         if any(side % 16 for side in images.shape[-2:]):
             size = "{}x{}".format(*images.shape[-2:])
             raise StylezooError(
-                f"The least-squares initialization takes crops of a multiple of 16 pixels, not {size}: change data.crop."
+                f"The {self.title} initialization takes crops of a multiple of 16 pixels, not {size}: change data.crop."
             )
         model = plan.model
         training = model.training
         model.eval()
+        preconditioners = self.fit(plan, images, kept)
+        model.train(training)
+        return preconditioners
+
+    def fit(self, plan: Plan, images: Tensor, kept: Collection[str]) -> dict[str, Tensor]:
+        """Fits a model in eval mode, see `Initialization`."""
+        model = plan.model
         state = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in kept}
         plan.prepare(images)
         model.load_state_dict(state, strict=False)
         targets = named_targets(plan)
-        convs = plan.convolutions | {name: target.conv for name, target in targets.items()}
-        sizes = output_sizes(plan, convs, images[:1])
-        generator = torch.Generator().manual_seed(0)
-        places = {
-            n: some_positions(images.new_empty(len(images), 0, *sizes[n]), self.positions, generator) for n in convs
-        }
-        targets = {name: targets[name] for name in convs if name in targets and f"{name}.weight" not in kept}
-        wanted = target_columns(plan, targets, images, places)
+        run = Run(plan.restore, [(part,) for part in torch.split(images, 16)])
+        places = run.places(plan.convolutions | {name: target.conv for name, target in targets.items()}, self.positions)
+        targets = {name: targets[name] for name in places if name in targets and f"{name}.weight" not in kept}
+        return self.fit_in_order(plan, run, places, targets, target_columns(plan, targets, images, places))
+
+    def fit_in_order(
+        self,
+        plan: Plan,
+        run: Run,
+        places: Mapping[str, Tensor],
+        targets: Mapping[str, RegressionTarget],
+        wanted: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Fits convolutions in the order in which they run, and returns preconditioners of all that are trained.
+
+        Args:
+            plan: Of the model.
+            run: What the model does, which gives the convolutions their inputs.
+            places: Positions of the output of each convolution, by name.
+            targets: What is fitted, by name.
+            wanted: What each of these is regressed on at its places, (positions, channels), by name.
+        """
         preconditioners = {}
         for name, target in targets.items():
-            windows = input_windows(plan, target.conv, images, places[name])
+            windows = run.windows(target.conv, places[name])
             preconditioners[name] = preconditioner(windows, self.damping)
             fit(target.conv, windows, wanted.pop(name), rounds=4 if target.relu else 1)
-        rest = {name: conv for name, conv in convs.items() if name not in targets}
-        for name, moments in input_moments(plan, rest, images, places).items():
+        rest = {name: conv for name, conv in plan.convolutions.items() if name not in targets}
+        for name, moments in run.moments(rest, places).items():
             preconditioners[name] = inverse_root(moments, self.damping)
-        model.train(training)
         return {name: preconditioners[name] for name in plan.convolutions}
+
+
+class Pruning(LeastSquares):
+    """Fits a model to a trained one of the same convolutions that are wider, for contents in styles of the training crops.
+
+    Channel pruning (He, Zhang & Sun, ICCV 2017, arXiv:1707.06168) as in `stylezoo.training.slim_encoder`: of each
+    convolution of the teacher the channels are chosen from which all others, as the next convolution weighs them, are
+    predicted best; that of the model is their least-squares fit, through its ReLU, to the inputs that it has after all fits
+    before. Encoders may differ: the first fit leads from one's features to the other's.
+
+    Args:
+        teacher: A trained model, what `stylezoo.load_model` takes. Its convolutions have the names of the model's.
+        crops: Number of training crops: half of them are contents, half styles.
+        positions: Number of positions of each crop that enter the fit of a convolution.
+        damping: See `stylezoo.training.optimizers.preconditioner`.
+    """
+
+    title = "pruning"
+
+    def __init__(self, teacher: str, crops: int = 256, positions: int = 144, damping: float = 1e-2) -> None:
+        super().__init__(crops, positions, damping)
+        if self.crops % 2:
+            raise StylezooError(f"The pruning initialization takes an even number of crops, not {crops}.")
+        with torch.random.fork_rng(devices=[]):  # the weights of the student do not depend on its having a teacher
+            self.teacher = load_model(teacher)
+
+    def fit(self, plan: Plan, images: Tensor, kept: Collection[str]) -> dict[str, Tensor]:
+        """See `LeastSquares.fit`.
+
+        Raises:
+            StylezooError: If the model takes no style image, or the teacher does not have its convolutions.
+        """
+        if plan.model.kind != "arbitrary" or self.teacher.kind != "arbitrary":
+            raise StylezooError(
+                f"The pruning initialization takes systems for any style, not {plan.model.system} and {self.teacher.system}."
+            )
+        targets = {name: t for name, t in named_targets(plan).items() if f"{name}.weight" not in kept}
+        teacher = self.teacher.to(images).eval()
+        wide = matching_convolutions(teacher, targets)
+        contents, styles = torch.chunk(images, 2)
+        batches = [*zip(torch.split(contents, 16), torch.split(styles, 16), strict=True)]
+        run = Run(stylize_with(plan.model), batches)
+        places = run.places(plan.convolutions, self.positions)
+        outputs = Run(stylize_with(teacher), batches).outputs(wide, places)
+        wanted = {name: outputs[name][:, chosen_channels(outputs, wide, targets, name)] for name in targets}
+        return self.fit_in_order(plan, run, places, targets, wanted)
+
+
+def stylize_with(model: StyleModel) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the function that stylizes contents (B, 3, H, W) with one style each."""
+    return lambda contents, styles: model.decode(contents, model.encode_style(styles))
+
+
+def matching_convolutions(teacher: StyleModel, targets: Mapping[str, RegressionTarget]) -> dict[str, nn.Conv2d]:
+    """Returns a teacher's convolutions of the names of a model's targets.
+
+    Raises:
+        StylezooError: If one is missing or narrower.
+    """
+    convs = {name: module for name, module in teacher.named_modules() if isinstance(module, nn.Conv2d)}
+    for name, target in targets.items():
+        if name not in convs or convs[name].out_channels < target.conv.out_channels:
+            found = f"{convs[name].out_channels} channels" if name in convs else "no such convolution"
+            raise StylezooError(
+                f"The teacher ({teacher.system}) has {found} where {name} of the model has {target.conv.out_channels}: name"
+                " a wider model of the same system, or of one with the same decoder."
+            )
+    return {name: convs[name] for name in targets}
+
+
+def chosen_channels(
+    outputs: Mapping[str, Tensor], wide: Mapping[str, nn.Conv2d], targets: Mapping[str, RegressionTarget], name: str
+) -> list[int]:
+    """Returns the channels of a teacher's convolution that a narrower one is fitted to, see `regression.choose`."""
+    count = targets[name].conv.out_channels
+    if count == wide[name].out_channels:
+        return [*range(count)]
+    following = [*wide][[*wide].index(name) + 1 :]
+    importance = torch.eye(wide[name].out_channels, device=wide[name].weight.device)
+    if following and wide[following[0]].in_channels == len(importance):
+        kernel = wide[following[0]].weight
+        importance = torch.einsum("oihw,ojhw->ij", kernel, kernel)
+    return choose(F.relu(outputs[name]) if targets[name].relu else outputs[name], importance, count)
 
 
 @torch.no_grad()
@@ -108,13 +217,8 @@ def measure_preconditioners(
     model = plan.model
     training = model.training
     model.eval()
-    sizes = output_sizes(plan, plan.convolutions, images[:1])
-    generator = torch.Generator().manual_seed(0)
-    places = {
-        name: some_positions(images.new_empty(len(images), 0, *sizes[name]), positions, generator)
-        for name in plan.convolutions
-    }
-    moments = input_moments(plan, plan.convolutions, images, places)
+    run = Run(plan.restore, [(part,) for part in torch.split(images, 16)])
+    moments = run.moments(plan.convolutions, run.places(plan.convolutions, positions))
     model.train(training)
     return {name: inverse_root(matrix, damping) for name, matrix in moments.items()}
 
@@ -157,52 +261,84 @@ def target_columns(
     return wanted
 
 
-def output_sizes(plan: Plan, convs: Mapping[str, nn.Conv2d], image: Tensor) -> dict[str, tuple[int, int]]:
-    """Returns height and width of the output of each convolution for an image that is stylized with itself."""
-    sizes = {}
-
-    def note(name: str, _: Tensor, output: Tensor) -> None:
-        sizes[name] = (output.shape[-2], output.shape[-1])
-
-    with forward_hooks(convs, note):
-        plan.restore(image)
-    return sizes
-
-
-def input_moments(
-    plan: Plan, convs: Mapping[str, nn.Conv2d], images: Tensor, places: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Measures the second moments (D + 1, D + 1) of each convolution's inputs, for images stylized with themselves."""
-    moments: dict[str, Tensor] = {}
-    if not convs:
-        return moments
-
-    def add(name: str, x: Tensor, _: Tensor) -> None:
-        part = second_moments(patches(x, places[name][first : first + 16], convs[name])) * len(x) / len(images)
-        moments[name] = moments[name] + part if name in moments else part
-
-    with forward_hooks(convs, add):
-        for first in range(0, len(images), 16):
-            plan.restore(images[first : first + 16])
-    return moments
-
-
 class _Reached(Exception):
     """Ends a forward pass at the convolution whose input is wanted."""
 
 
-def input_windows(plan: Plan, conv: nn.Conv2d, images: Tensor, where: Tensor) -> Tensor:
-    """Returns a convolution's input windows at some positions, for images stylized with themselves, (B * P, D)."""
-    inputs: list[Tensor] = []
+class Run:
+    """Batches of images and what is done with each: what passes through a model's convolutions meanwhile.
 
-    def catch(_: str, x: Tensor, __: Tensor) -> None:
-        inputs.append(x)
-        raise _Reached
+    Args:
+        function: Stylizes the images of a batch.
+        batches: Its arguments, tensors (B, 3, H, W), for one batch after another.
+    """
 
-    windows = []
-    with forward_hooks({"": conv}, catch):
-        for part, places in zip(torch.split(images, 16), torch.split(where, 16), strict=True):
-            with contextlib.suppress(_Reached):
-                plan.restore(part)
-            windows.append(patches(inputs.pop(), places, conv))
-    return torch.cat(windows)
+    def __init__(self, function: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.function, self.batches = function, batches
+        self.count = sum(len(images) for images, *_ in batches)
+        self._batch = 0
+
+    def places(self, convs: Mapping[str, nn.Conv2d], positions: int) -> dict[str, Tensor]:
+        """Draws positions of the output of each convolution, (images, positions), by name."""
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def note(name: str, _: Tensor, output: Tensor) -> None:
+            sizes[name] = (output.shape[-2], output.shape[-1])
+
+        with forward_hooks(convs, note):
+            self.function(*(images[:1] for images in self.batches[0]))
+        generator = torch.Generator().manual_seed(0)
+        image = self.batches[0][0]
+        return {n: some_positions(image.new_empty(self.count, 0, *sizes[n]), positions, generator) for n in convs}
+
+    def windows(self, conv: nn.Conv2d, where: Tensor) -> Tensor:
+        """Returns a convolution's input windows at some positions, (images * P, D)."""
+        inputs: list[Tensor] = []
+
+        def catch(_: str, x: Tensor, __: Tensor) -> None:
+            inputs.append(x)
+            raise _Reached
+
+        windows = []
+        with forward_hooks({"": conv}, catch):
+            for images in self._images():
+                with contextlib.suppress(_Reached):
+                    self.function(*images)
+                windows.append(patches(inputs.pop(), self._of_batch(where), conv))
+        return torch.cat(windows)
+
+    def outputs(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the outputs of convolutions at their places, (images * P, C), by name."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in convs}
+
+        def take(name: str, _: Tensor, output: Tensor) -> None:
+            parts[name].append(columns(output, self._of_batch(places[name])))
+
+        self._observe(convs, take)
+        return {name: torch.cat(found) for name, found in parts.items()}
+
+    def moments(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Measures the second moments (D + 1, D + 1) of the inputs of convolutions at their places, by name."""
+        moments: dict[str, Tensor] = {}
+
+        def add(name: str, x: Tensor, _: Tensor) -> None:
+            windows = patches(x, self._of_batch(places[name]), convs[name])
+            part = second_moments(windows) * len(x) / self.count
+            moments[name] = moments[name] + part if name in moments else part
+
+        if convs:
+            self._observe(convs, add)
+        return moments
+
+    def _observe(self, convs: Mapping[str, nn.Conv2d], observe: Callable[[str, Tensor, Tensor], None]) -> None:
+        with forward_hooks(convs, observe):
+            for images in self._images():
+                self.function(*images)
+
+    def _images(self) -> Iterator[tuple[Tensor, ...]]:
+        for number, images in enumerate(self.batches):
+            self._batch = number
+            yield images
+
+    def _of_batch(self, places: Tensor) -> Tensor:
+        return torch.split(places, [len(images) for images, *_ in self.batches])[self._batch]

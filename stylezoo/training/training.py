@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 from typing import Any
 
@@ -212,13 +211,18 @@ def restore_settings(trainer: Trainer, given: list[dict[str, Any]]) -> None:
 
 
 def some_images(data: LightningDataModule, count: int) -> Tensor:
-    """Returns the first crops of training, (count, 3, H, W); the run's own order is not disturbed.
+    """Returns the first crops of training, (count, 3, H, W), contents before styles; the run's own order is not disturbed.
 
     Styles of another size than the contents are left out.
     """
-    batches = data.train_dataloader()
-    parts = (part for batch in batches for part in batch.values() if part.shape == batch["content"].shape)
-    return torch.stack(list(itertools.islice(itertools.chain.from_iterable(parts), count)))
+    taken: dict[str, list[Tensor]] = {"content": [], "style": []}
+    for batch in data.train_dataloader():
+        for name, images in batch.items():
+            if images.shape == batch["content"].shape:
+                taken[name].extend(images[: count - sum(map(len, taken.values()))])
+        if sum(map(len, taken.values())) == count:
+            break
+    return torch.stack([*taken["content"], *taken["style"]])
 
 
 def shared_images(trainer: Trainer, count: int) -> Tensor:

@@ -317,6 +317,10 @@ def test_checkpoints_of_another_run_are_not_replaced(pictures: Path, tmp_path: P
         ("--training.skip_nonfinite=-1", "skip_nonfinite is a number of steps from 0 up, not -1"),
         ("--training.optimizer=PreconditionedAdam --training.optimizer.lr=-1", "lr is the learning rate, a finite"),
         ("--training.initialization=LeastSquares --training.initialization.crops=0", "crops is a number of training"),
+        (
+            "--training.initialization=Pruning --training.initialization.teacher=adain.nobody",
+            "no weights for 'adain.nobody'",
+        ),
         ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches is a number of batches, at least 1"),
         ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch is a number of epochs, at least 1"),
         ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val is a finite number from 0 up"),

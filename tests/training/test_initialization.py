@@ -18,7 +18,7 @@ from stylezoo.cli import main
 from stylezoo.data import Pairs, Synthetic
 from stylezoo.data.stream import Framing
 from stylezoo.module import StyleModel
-from stylezoo.training import LeastSquares, PreconditionedAdam, Training
+from stylezoo.training import LeastSquares, PreconditionedAdam, Pruning, Training
 from stylezoo.training.plans import compute_linearly, initialize_covariance, plan_of, trained_convolutions
 from stylezoo.training.regression import columns, patches, some_positions
 from stylezoo.training.training import some_images
@@ -94,6 +94,94 @@ def test_stytr2_starts_with_the_mean_color_of_the_style(data: Pairs) -> None:
     assert tokens[:96].mean(1).abs().max() < 0.5 and (tokens[96:].abs() == 4).all()
     correlations = tokens[:96].corrcoef() - torch.eye(96)
     assert correlations.square().mean() < 0.01  # of images that it has not seen
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of an AdaIN that makes negatives of images, and is wider than the other models of these tests."""
+    torch.manual_seed(0)
+    model = thin_model("adain", encoder="vgg19_random/4")
+    data.prepare_data()
+    data.setup("fit")
+    initialize(model, some_images(data, 48))
+    with torch.no_grad():
+        last = model.decoder[-1]
+        last.weight.neg_()
+        last.bias.copy_(1 - last.bias)
+    path = tmp_path_factory.mktemp("teacher") / "wide.safetensors"
+    save_model(model, path)
+    return path
+
+
+@torch.no_grad()
+def distance_to(teacher: Path, model: StyleModel, images: Tensor) -> float:
+    """Mean squared difference of outputs, for images in the style of others, as a share of the outputs' variance."""
+    wanted = stylezoo.load_model(str(teacher))(images, images.roll(1, 0))
+    return float((model.eval()(images, images.roll(1, 0)) - wanted).square().mean() / wanted.var((2, 3)).mean())
+
+
+def test_a_pruned_model_stylizes_nearly_as_its_teacher(teacher: Path, data: Pairs) -> None:
+    """Of half the widths it makes negatives too, where one that is fitted to the identity does not; of the same it is the
+    teacher."""
+    images = held_out(data)
+    data.setup("fit")
+    crops = some_images(data, 96)
+    distances = {}
+    for name, initialization, divisor in [
+        ("same", Pruning(str(teacher), crops=96), 4),
+        ("half", Pruning(str(teacher), crops=96), 8),
+        ("identity", LeastSquares(), 8),
+    ]:
+        model = thin_model("adain", encoder=f"vgg19_random/{divisor}")
+        model.build_loss_encoder()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        preconditioners = initialization(plan_of(model), crops)
+        assert all(not torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+        assert len(preconditioners) == len(trained_convolutions(model)) == 9 and model.training
+        distances[name] = distance_to(teacher, model, images)
+    assert distances["same"] < 0.02 < distances["half"] < 0.5 * distances["identity"], distances
+
+
+def test_what_came_from_another_model_is_not_pruned(teacher: Path, data: Pairs) -> None:
+    data.setup("fit")
+    model = thin_model("adain", encoder="vgg19_random/8")
+    kept = {"decoder.1.weight", "decoder.1.bias"}
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    Pruning(str(teacher), crops=8)(plan_of(model), some_images(data, 8), kept)
+    assert kept == {key for key, tensor in model.state_dict().items() if torch.equal(before[key], tensor)}
+
+
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        ("johnson", "takes systems for any style, not johnson and adain"),
+        (
+            "multi_level_adain",
+            r"has no such convolution where decoder.rc1.conv of the model has 32: name a wider model",
+        ),
+        ("adain/2", "has 64 channels where decoder.1 of the model has 128: name a wider model"),
+    ],
+)
+def test_a_teacher_must_have_wider_convolutions_of_the_same_names(
+    student: str, sentence: str, teacher: Path, data: Pairs
+) -> None:
+    data.setup("fit")
+    system, _, divisor = student.partition("/")
+    model = thin_model(system, encoder=f"vgg19_random/{divisor}") if divisor else thin_model(system)
+    with pytest.raises(StylezooError, match=sentence):
+        Pruning(str(teacher), crops=4)(plan_of(model), some_images(data, 4))
+
+
+def test_crops_of_training_come_contents_first(tmp_path: Path) -> None:
+    """Batches are cut where there are enough."""
+    content, style = (Synthetic(kind, count=12, resolution=32, root=str(tmp_path)) for kind in ("photos", "paintings"))
+    data = Pairs(content, style, batch_size=4, size=32, crop=16, num_workers=0)
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    crops = some_images(data, 10)
+    assert torch.equal(crops[:4], batch["content"]) and torch.equal(crops[6:], batch["style"])
+    assert torch.equal(some_images(data, 7), torch.cat([batch["content"], batch["style"][:3]]))
 
 
 @pytest.mark.parametrize("layer", ["relu3_1", "relu4_1"])
