@@ -41,11 +41,23 @@ def test_the_next_turn_goes_to_what_is_furthest_from_its_target(log, expected):
     assert zoo.next_run([run_of("other"), run_of("urgent", priority=2)], log).name == expected
 
 
-def test_a_run_waits_for_the_one_that_it_starts_from():
+@pytest.mark.parametrize("role", ["start", "teacher"])
+def test_a_run_waits_for_the_one_that_it_starts_from(role):
     first = run_of("first", pretraining={"steps": 10, "options": {}})
-    runs = [first, run_of("second", priority=9, start="first"), run_of("third", start="third")]
+    runs = [first, run_of("second", priority=9, **{role: "first"}), run_of("third", start="third")]
     names = [zoo.next_run(runs, [{**turn("first", 9.0, 60), "last_step": str(step)}]).name for step in (9, 10)]
     assert names == ["first", "second"]
+
+
+def test_a_run_is_fitted_to_the_newest_checkpoint_of_its_teacher(tmp_path):
+    run = run_of(teacher="first")
+    words = zoo.command_of(run, tmp_path, [], None)
+    assert words[words.index("--training.initialization.teacher") + 1] == "first"
+    checkpoint = tmp_path / "first" / "version_0" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    words = zoo.command_of(run, tmp_path, [], None)
+    assert words[words.index("--training.initialization.teacher") + 1] == str(checkpoint)
 
 
 def test_a_turn_resumes_the_newest_checkpoint(tmp_path):

@@ -53,6 +53,7 @@ class Run:
         seconds: Length of a turn.
         target: Largest ratios of losses to those of the reference model, by metric.
         start: Model whose weights the first turn starts from, or another run, whose checkpoint it waits for.
+        teacher: Model or run whose decoder the first turn is fitted to, see `stylezoo.training.Pruning`.
         pretraining: ``steps`` and further ``options`` of the first so many steps, such as a teacher.
     """
 
@@ -63,6 +64,7 @@ class Run:
     priority: float = 1.0
     target: dict[str, float] = field(default_factory=dict)
     start: str | None = None
+    teacher: str | None = None
     pretraining: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, step: int) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class Run:
 def next_run(runs: list[Run], log: list[dict[str, str]], busy: Collection[str] = ()) -> Run | None:
     """Returns the run that is furthest from its target: priority * log(distance) / (1 + hours).
 
-    A run that starts from another one waits until that has had its pretraining. The names in ``busy`` are left out; None if
+    A run that starts from another one, or is fitted to it, waits until that has had its pretraining. The names in ``busy`` are left out; None if
     there is no other run.
     """
     steps = {row["run"]: int(row["last_step"]) for row in log}
@@ -84,9 +86,8 @@ def next_run(runs: list[Run], log: list[dict[str, str]], busy: Collection[str] =
     def is_ready(run: Run) -> bool:
         if run.name in busy:
             return False
-        if run.name in steps or run.start == run.name or run.start not in waits_for:
-            return True
-        return steps.get(run.start, 0) >= waits_for[run.start]
+        sources = {run.start, run.teacher} & waits_for.keys() - {run.name}
+        return run.name in steps or all(steps.get(name, 0) >= waits_for[name] for name in sources)
 
     def gain(run: Run) -> float:
         turns = [row for row in log if row["run"] == run.name]
@@ -142,6 +143,8 @@ def command_of(run: Run, folder: Path, overlays: list[str], checkpoint: Path | N
         "--trainer.logger.name",
         run.name,
     ]
+    if run.teacher is not None:
+        words += ["--training.initialization.teacher", str(newest_checkpoint(folder / run.teacher) or run.teacher)]
     if checkpoint is not None:
         words += ["--ckpt_path", str(checkpoint)]
     elif run.start is not None:

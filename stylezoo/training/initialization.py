@@ -13,7 +13,7 @@ from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError, check_number
 from stylezoo.module import StyleModel
 from stylezoo.training.optimizers import inverse_root, preconditioner, second_moments
-from stylezoo.training.plans import Plan, RegressionTarget
+from stylezoo.training.plans import Plan, RegressionTarget, plan_of
 from stylezoo.training.regression import (
     choose,
     columns,
@@ -87,34 +87,17 @@ class LeastSquares(Initialization):
         return preconditioners
 
     def fit(self, plan: Plan, images: Tensor, kept: Collection[str]) -> dict[str, Tensor]:
-        """Fits a model in eval mode, see `Initialization`."""
+        """Fits a model in eval mode, convolution by convolution, see `Initialization`."""
         model = plan.model
         state = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in kept}
         plan.prepare(images)
         model.load_state_dict(state, strict=False)
         targets = named_targets(plan)
-        run = Run(plan.restore, [(part,) for part in torch.split(images, 16)])
+        batches = self.batches(plan, images)
+        run = Run(self.function(plan), batches)
         places = run.places(plan.convolutions | {name: target.conv for name, target in targets.items()}, self.positions)
         targets = {name: targets[name] for name in places if name in targets and f"{name}.weight" not in kept}
-        return self.fit_in_order(plan, run, places, targets, target_columns(plan, targets, images, places))
-
-    def fit_in_order(
-        self,
-        plan: Plan,
-        run: Run,
-        places: Mapping[str, Tensor],
-        targets: Mapping[str, RegressionTarget],
-        wanted: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Fits convolutions in the order in which they run, and returns preconditioners of all that are trained.
-
-        Args:
-            plan: Of the model.
-            run: What the model does, which gives the convolutions their inputs.
-            places: Positions of the output of each convolution, by name.
-            targets: What is fitted, by name.
-            wanted: What each of these is regressed on at its places, (positions, channels), by name.
-        """
+        wanted = self.wanted(plan, targets, batches, places)
         preconditioners = {}
         for name, target in targets.items():
             windows = run.windows(target.conv, places[name])
@@ -125,17 +108,39 @@ class LeastSquares(Initialization):
             preconditioners[name] = inverse_root(moments, self.damping)
         return {name: preconditioners[name] for name in plan.convolutions}
 
+    def function(self, plan: Plan) -> Callable[..., Tensor]:
+        """Returns what stylizes a batch."""
+        return plan.restore
+
+    def batches(self, plan: Plan, images: Tensor) -> list[tuple[Tensor, ...]]:
+        """Returns the arguments of this function."""
+        return [(part,) for part in torch.split(images, 16)]
+
+    def wanted(
+        self,
+        plan: Plan,
+        targets: Mapping[str, RegressionTarget],
+        batches: Sequence[tuple[Tensor, ...]],
+        places: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Computes what each convolution is regressed on at its places, (positions, channels), by name."""
+        return target_columns(plan, targets, torch.cat([content for content, *_ in batches]), places)
+
 
 class Pruning(LeastSquares):
-    """Fits a model to a trained one of the same convolutions that are wider, for contents in styles of the training crops.
+    """Fits a model's decoder to that of a trained model, which may be wider.
 
     Channel pruning (He, Zhang & Sun, ICCV 2017, arXiv:1707.06168) as in `stylezoo.training.slim_encoder`: of each
     convolution of the teacher the channels are chosen from which all others, as the next convolution weighs them, are
     predicted best; that of the model is their least-squares fit, through its ReLU, to the inputs that it has after all fits
-    before. Encoders may differ: the first fit leads from one's features to the other's.
+    before. Encoders may differ: the first fit leads from one's features to the other's. Convolutions correspond if they
+    mirror the same one of VGG, see `stylezoo.training.plans`.
+
+    Where nothing but the decoder is trained, both models stylize contents in styles. Where an attention or a matrix is to be
+    trained, too, images are stylized with themselves.
 
     Args:
-        teacher: A trained model, what `stylezoo.load_model` takes. Its convolutions have the names of the model's.
+        teacher: A trained model, what `stylezoo.load_model` takes, with a decoder that mirrors VGG, such as an AdaIN.
         crops: Number of training crops: half of them are contents, half styles.
         positions: Number of positions of each crop that enter the fit of a convolution.
         damping: See `stylezoo.training.optimizers.preconditioner`.
@@ -150,26 +155,49 @@ class Pruning(LeastSquares):
         with torch.random.fork_rng(devices=[]):  # the weights of the student do not depend on its having a teacher
             self.teacher = load_model(teacher)
 
-    def fit(self, plan: Plan, images: Tensor, kept: Collection[str]) -> dict[str, Tensor]:
-        """See `LeastSquares.fit`.
+    def function(self, plan: Plan) -> Callable[..., Tensor]:
+        """Returns what stylizes contents in styles.
 
         Raises:
-            StylezooError: If the model takes no style image, or the teacher does not have its convolutions.
+            StylezooError: If the model or the teacher takes no style image.
         """
         if plan.model.kind != "arbitrary" or self.teacher.kind != "arbitrary":
             raise StylezooError(
                 f"The pruning initialization takes systems for any style, not {plan.model.system} and {self.teacher.system}."
             )
-        targets = {name: t for name, t in named_targets(plan).items() if f"{name}.weight" not in kept}
-        teacher = self.teacher.to(images).eval()
-        wide = matching_convolutions(teacher, targets)
+        return stylize_with(plan.model)
+
+    def batches(self, plan: Plan, images: Tensor) -> list[tuple[Tensor, ...]]:
+        """Returns pairs of contents and styles."""
         contents, styles = torch.chunk(images, 2)
-        batches = [*zip(torch.split(contents, 16), torch.split(styles, 16), strict=True)]
-        run = Run(stylize_with(plan.model), batches)
-        places = run.places(plan.convolutions, self.positions)
+        if plan.convolutions.keys() - named_targets(plan).keys():
+            contents = styles = images
+        return [*zip(torch.split(contents, 16), torch.split(styles, 16), strict=True)]
+
+    def wanted(
+        self,
+        plan: Plan,
+        targets: Mapping[str, RegressionTarget],
+        batches: Sequence[tuple[Tensor, ...]],
+        places: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Computes the chosen channels of the teacher's convolutions.
+
+        Raises:
+            StylezooError: If the teacher lacks a convolution.
+        """
+        encoded = {name: target for name, target in targets.items() if target.features.startswith("relu")}
+        decoded = {name: target for name, target in targets.items() if name not in encoded}
+        teacher = self.teacher.to(batches[0][0]).eval()
+        wide = matching_convolutions(teacher, decoded)
         outputs = Run(stylize_with(teacher), batches).outputs(wide, places)
-        wanted = {name: outputs[name][:, chosen_channels(outputs, wide, targets, name)] for name in targets}
-        return self.fit_in_order(plan, run, places, targets, wanted)
+        for name, target in decoded.items():
+            if target.features == "image":
+                outputs[name] = plan.to_pixels(outputs[name].T[None, :, None])[0, :, 0].T
+            else:
+                channels = chosen_channels(outputs[name], wide[name], following(teacher, wide[name]), target)
+                outputs[name] = outputs[name][:, channels]
+        return outputs | super().wanted(plan, encoded, batches, places)
 
 
 def stylize_with(model: StyleModel) -> Callable[[Tensor, Tensor], Tensor]:
@@ -178,35 +206,45 @@ def stylize_with(model: StyleModel) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def matching_convolutions(teacher: StyleModel, targets: Mapping[str, RegressionTarget]) -> dict[str, nn.Conv2d]:
-    """Returns a teacher's convolutions of the names of a model's targets.
+    """Returns a teacher's convolutions that mirror the same ones of VGG as a model's targets, by the names of these.
 
     Raises:
         StylezooError: If one is missing or narrower.
     """
-    convs = {name: module for name, module in teacher.named_modules() if isinstance(module, nn.Conv2d)}
-    for name, target in targets.items():
-        if name not in convs or convs[name].out_channels < target.conv.out_channels:
-            found = f"{convs[name].out_channels} channels" if name in convs else "no such convolution"
+    convs = {target.features: target.conv for target in plan_of(teacher).targets}
+    for name, (conv, features, _) in targets.items():
+        if features not in convs or convs[features].out_channels < conv.out_channels:
+            found = f"{convs[features].out_channels} channels" if features in convs else "no such convolution"
             raise StylezooError(
-                f"The teacher ({teacher.system}) has {found} where {name} of the model has {target.conv.out_channels}: name"
-                " a wider model of the same system, or of one with the same decoder."
+                f"The teacher ({teacher.system}) has {found} where {name} of the model has {conv.out_channels}: name a model"
+                " with a decoder as wide as this one's or wider, such as an adain."
             )
-    return {name: convs[name] for name in targets}
+    return {name: convs[target.features] for name, target in targets.items()}
 
 
-def chosen_channels(
-    outputs: Mapping[str, Tensor], wide: Mapping[str, nn.Conv2d], targets: Mapping[str, RegressionTarget], name: str
-) -> list[int]:
-    """Returns the channels of a teacher's convolution that a narrower one is fitted to, see `regression.choose`."""
-    count = targets[name].conv.out_channels
-    if count == wide[name].out_channels:
+def following(teacher: StyleModel, conv: nn.Conv2d) -> nn.Conv2d | None:
+    """Returns the convolution of a teacher's decoder that comes after another one, if that has all of its inputs from there."""
+    convs = [target.conv for target in plan_of(teacher).targets]
+    after = convs[convs.index(conv) + 1 :]
+    return after[0] if after and after[0].in_channels == conv.out_channels else None
+
+
+def chosen_channels(outputs: Tensor, conv: nn.Conv2d, after: nn.Conv2d | None, target: RegressionTarget) -> list[int]:
+    """Returns the channels of a teacher's convolution that a narrower one is fitted to, see `regression.choose`.
+
+    Args:
+        outputs: Of the teacher's convolution, (N, C).
+        conv: The teacher's convolution.
+        after: The one that weighs its outputs.
+        target: Of the narrower one.
+    """
+    count = target.conv.out_channels
+    if count == conv.out_channels:
         return [*range(count)]
-    following = [*wide][[*wide].index(name) + 1 :]
-    importance = torch.eye(wide[name].out_channels, device=wide[name].weight.device)
-    if following and wide[following[0]].in_channels == len(importance):
-        kernel = wide[following[0]].weight
-        importance = torch.einsum("oihw,ojhw->ij", kernel, kernel)
-    return choose(F.relu(outputs[name]) if targets[name].relu else outputs[name], importance, count)
+    importance = torch.eye(conv.out_channels, device=outputs.device)
+    if after is not None:
+        importance = torch.einsum("oihw,ojhw->ij", after.weight, after.weight)
+    return choose(F.relu(outputs) if target.relu else outputs, importance, count)
 
 
 @torch.no_grad()
