@@ -20,8 +20,8 @@ ORT_WEB := 1.30.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser test-long test-portable fuzz mutants notebooks results benchmark train-zoo docs licenses sbom audit wheel lint \
-  format clean
+.PHONY: help install demo test test-slow browser test-long test-portable fuzz mutants notebooks results benchmark train-zoo docs \
+  licenses sbom audit wheel lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ demo: $(READY)  ## train a SANet without data or network, then stylize images wi
 
 test: $(READY)  ## run the tests in two processes (WORKERS=8 on a larger machine)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-slow: $(READY)  ## run the tests that take five seconds or more each, which every change must pass, too
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
 
 browser:  ## install what the tests of web pages need: Chromium (Debian, as root) and onnxruntime-web (npm)
 	command -v chromium chromedriver > /dev/null || (apt-get update -qq && \

@@ -297,6 +297,7 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path
 # gpu_check
 
 
+@pytest.mark.slow
 def test_gpu_check_runs_everywhere(tmp_path: Path) -> None:
     """Every part at tiny sizes on the CPU."""
     gpu_check = import_module("gpu_check")

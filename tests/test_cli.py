@@ -296,6 +296,7 @@ def test_imported_adain_paints_what_the_reference_paints(tmp_path: Path) -> None
     assert float(psnr) >= 45
 
 
+@pytest.mark.slow
 def test_fit_without_data_says_the_two_ways_on(tmp_path: Path) -> None:
     """In a fresh process and folder, as a newcomer types it."""
     run = subprocess.run(

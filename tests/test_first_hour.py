@@ -32,6 +32,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[3:] for line in block[1].splitlines()]
 
 
+@pytest.mark.slow
 def test_every_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("tag", "metric"), [*cases()])
+@pytest.mark.slow
 def test_a_model_that_ships_is_in_the_ranges(tag: str, metric: str, measured: dict[str, dict[str, float]]) -> None:
     if metric not in measured[tag]:
         assert metric == "colorfulness_ratio"  # the styles of models of given styles are not part of the package

@@ -160,6 +160,7 @@ def test_a_package_that_fails_is_one_sentence(source: str, reason: str, installe
         stylezoo.create_model("toy")
 
 
+@pytest.mark.slow
 def test_the_page_about_a_system_of_your_own(
     installed: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return tags
 
 
+@pytest.mark.slow
 def test_results(
     script: ModuleType,
     home: list[str],

@@ -299,6 +299,7 @@ def test_the_slim_encoder_is_published_too(publish: ModuleType, monkeypatch: pyt
     assert torch.equal(VGG("vgg19_slim").tensors["conv1_1.weight"], encoder.tensors["conv1_1.weight"])
 
 
+@pytest.mark.slow
 def test_cards(publish: ModuleType, pictures: Path, tmp_path: Path) -> None:
     """From a published model and an evaluation: its numbers between the baselines, beside weights that do not ship."""
     checkpoint = trained("adain", pictures, tmp_path / "runs", "--model.encoder=vgg19_slim")

@@ -55,6 +55,7 @@ def members(wheel: Path) -> dict[str, int]:
         return {info.filename: info.file_size for info in file.infolist()}
 
 
+@pytest.mark.slow
 def test_it_has_the_whole_package(members: dict[str, int]) -> None:
     package = ROOT / "stylezoo"
     modules = {f"stylezoo/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}

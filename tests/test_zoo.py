@@ -157,6 +157,7 @@ def test_output_has_the_size_of_the_content(name: str, size: tuple[int, int]) ->
 
 @pytest.mark.numerical
 @pytest.mark.parametrize("name", stylezoo.list_models("arbitrary") + stylezoo.list_models("optimization"))
+@pytest.mark.slow
 def test_the_two_halves(name: str) -> None:
     """encode_style and decode are forward; alpha and blends behave.
 
@@ -187,6 +188,7 @@ def test_the_two_halves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
 def test_tiles_are_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any system's code runs in tiles: whole maps are never computed, and the image is the same, the style's code too.
 
@@ -244,6 +246,7 @@ def tiny(recipe: Path, pictures: Path, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", OPTIMIZED, ids=recipe_id)
+@pytest.mark.slow
 def test_recipe_without_training_paints(
     recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +266,7 @@ def test_recipe_without_training_paints(
 
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in OPTIMIZED], ids=recipe_id)
+@pytest.mark.slow
 def test_recipe_trains_and_its_checkpoint_loads(
     recipe: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

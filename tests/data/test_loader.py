@@ -46,6 +46,7 @@ def read(root: Path, workers: int, disturb: Callable[[list[int]], None] | None =
     return torch.cat(values), [str(w.message) for w in caught if "Loading images" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_workers_end_soon(tmp_path: Path) -> None:
     """Also those of a second loader, for which torch waits ten seconds each."""
     folder = Folder(str(colors(tmp_path)), batch_size=4, size=16, crop=16, num_workers=2, holdout=0)
@@ -70,6 +71,7 @@ def send(number: int, every: bool = False) -> Callable[[list[int]], None]:
         (send(signal.SIGSTOP, every=True), ""),
     ],
 )
+@pytest.mark.slow
 def test_lost_workers_are_replaced(disturb: Callable[[list[int]], None], warning: str, tmp_path: Path) -> None:
     """Killed or stopped: the batches are those of an undisturbed run."""
     expected, _ = read(colors(tmp_path), 0)
@@ -103,6 +105,7 @@ def test_signals_do_not_reach_workers_that_have_just_started(tmp_path: Path) -> 
     batches._shutdown_workers()
 
 
+@pytest.mark.slow
 def test_workers_that_are_lost_again_and_again_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

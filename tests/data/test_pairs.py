@@ -120,6 +120,7 @@ def test_validation_is_fixed_and_pairs_differ_from_content_order(folders: tuple[
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.slow
 def test_resume_continues_the_exact_sequence(folders: tuple[str, str], tmp_path: Path, num_workers: int) -> None:
     whole = fit(folders).seen  # 4 batches per epoch: 15 steps are nearly four epochs
     assert len(whole) == 15 and not equal(whole[:4], whole[4:8])

@@ -80,6 +80,7 @@ def expected(pictures: dict[str, Path], style: str) -> np.ndarray[Any, Any]:
     return np.asarray(stylezoo.stylize(pictures["photo"], pictures[style], FAST, size=512), int)
 
 
+@pytest.mark.slow
 def test_an_uploaded_photo_is_stylized(browser: Any, address: str, pictures: dict[str, Path]) -> None:
     opened(browser, address)
     upload(browser, "content", pictures["photo"])
@@ -115,6 +116,7 @@ def test_a_file_that_is_too_large_gives_a_message(browser: Any, address: str, tm
     until(browser, lambda: "exceed the maximum allowed size of 1.0 Mb" in body.text, "The message")
 
 
+@pytest.mark.slow
 def test_two_users_get_what_each_asked_for(
     browser: Any, address: str, pictures: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_two_users_get_what_each_asked_for(
         second.quit()
 
 
+@pytest.mark.slow
 def test_whoever_leaves_ends_the_work(browser: Any, address: str, pictures: dict[str, Path]) -> None:
     """A system that optimizes for minutes does not keep others waiting, and Stop shows the unfinished image."""
     opened(browser, address)
@@ -164,6 +167,7 @@ def test_a_model_of_trained_styles_offers_them(browser: Any, address: str, pictu
     assert (result(browser) == np.asarray(wanted, int)).all()
 
 
+@pytest.mark.slow
 def test_regions_are_painted(browser: Any, address: str, pictures: dict[str, Path]) -> None:
     """Of a single style, what is not painted stays as in the photo."""
     from selenium.webdriver.common.action_chains import ActionChains

@@ -358,6 +358,7 @@ def test_two_processes_give_the_bits_of_one(
     assert files(tmp_path) == files(done)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While 200 pairs are measured there are never more images and features than while 20 are."""
     for role, count in (("content", 20), ("style", 10)):
@@ -425,6 +426,7 @@ def test_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
     assert files(tmp_path / "a") == before
 
 
+@pytest.mark.slow
 def test_sets(folders: dict[str, Path], models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FID and ArtFID, interrupted and resumed, are those of the metrics over all images at once."""
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())

@@ -368,6 +368,7 @@ def evaluate_slowly(*words: str) -> None:
     command("evaluate", *words)
 
 
+@pytest.mark.slow
 def test_ctrl_c(folders: dict[str, Path], tmp_path: Path) -> None:
     """Of a real process: exit code 130 and one sentence; the same command gives the numbers of a whole run."""
     settings = {**SMALL, **folders, "batch_size": 1, "output": tmp_path / "out"}

@@ -67,6 +67,7 @@ def onnx_run(path: Path) -> files.Run:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
 def test_onnx_equals_pytorch_at_sizes_that_were_not_traced(name: str, tmp_path: Path) -> None:
     model = thin_model(name, **EXACT.get(name, {}))
     written = stylezoo.export(model, tmp_path / "model.onnx")
@@ -86,6 +87,7 @@ def test_style_codes_as_inputs(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["johnson", pytest.param("efdm", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_programs_of_torch_export(name: str, tmp_path: Path) -> None:
     model = thin_model(name, **EXACT.get(name, {}))
     written = stylezoo.export(model, tmp_path / "model.pt2", format="torch")

@@ -91,6 +91,7 @@ def test_training_losses(parity: Parity) -> None:
     )
 
 
+@pytest.mark.slow
 def test_training_gradients_in_float64(parity: Parity) -> None:
     """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("adaattn/train_b2_64x96")

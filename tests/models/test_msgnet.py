@@ -56,6 +56,7 @@ def test_stylize_odd_size_is_the_top_left_crop(parity: Parity) -> None:
 
 
 @pytest.mark.parametrize("one_style_per_batch", [False, True])
+@pytest.mark.slow
 def test_training_losses_and_gradients(one_style_per_batch: bool, parity: Parity) -> None:
     """The reference's batch has one style; the same style for every image, or the first of several, is the same."""
     case = parity("msgnet/train_b2_64x96_ngf128")

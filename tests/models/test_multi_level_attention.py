@@ -74,6 +74,7 @@ def test_training_losses(parity: Parity) -> None:
     case.check(total=torch.stack(list(terms.values())).sum(), output=output)
 
 
+@pytest.mark.slow
 def test_training_gradients_in_float64(parity: Parity) -> None:
     """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("gao_attention/train_b2_64x96")

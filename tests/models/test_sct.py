@@ -102,6 +102,7 @@ def test_training_losses(parity: Parity) -> None:
     )
 
 
+@pytest.mark.slow
 def test_training_gradients_in_float64(parity: Parity) -> None:
     case = parity("ccpl/train_b2_64x96")
     model, loss = trained(case, torch.float64)

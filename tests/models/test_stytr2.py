@@ -62,6 +62,7 @@ def test_training_losses(parity: Parity) -> None:
         case.check(**values, total=sum(terms.values()), output=model(case["content"], case["style"]))
 
 
+@pytest.mark.slow
 def test_training_gradients_in_float64(parity: Parity) -> None:
     """In double precision: gradients through normalized features of tiny maps are ill-conditioned in float32."""
     case = parity("stytr2/train_b2_64x64")

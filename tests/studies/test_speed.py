@@ -42,6 +42,7 @@ def by_method(rows: Sequence[Row], size: int) -> dict[str, Row]:
 # Speed, measured
 
 
+@pytest.mark.slow
 def test_every_system_is_measured(tmp_path: Path) -> None:
     result, files = studies.run("adain_speed", tmp_path, size=48, images=2)
 

@@ -577,6 +577,7 @@ def test_the_encoder_has_the_name_that_a_system_gives_it(monkeypatch: pytest.Mon
     assert encoder_by_its_name("johnson", settings) == renamed
 
 
+@pytest.mark.slow
 def test_every_setting_can_be_typed() -> None:
     """What --list prints as a default is understood, and is the default; an empty list alone has no word."""
     for name, registered in studies.studies().items():

@@ -159,6 +159,7 @@ def test_weights_that_are_not_finite_are_not_saved(pictures: Path, tmp_path: Pat
     assert step_of(folder / "last.ckpt") == 2
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_far_too_high_ends_the_command(
     pictures: Path, tmp_path: Path, capsys: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ WIDE = {"stytr2": {"loss_encoder": "vgg19_random/4"}}  # as wide as its decoder
 @pytest.mark.parametrize(
     ("system", "settings"), [*((name, {}) for name in FITTED), ("multi_level_adain", {"concatenate": "full"})]
 )
+@pytest.mark.slow
 def test_a_fitted_model_restores_pictures(system: str, settings: dict[str, str], data: Pairs) -> None:
     """Images that it has not seen, painted with themselves: most of their variance is there, where random weights have
     none; and attention gives each of two images something of the other."""

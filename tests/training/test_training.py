@@ -94,6 +94,7 @@ def gradients_by_processes(
         *((name, -2) for name in TRAINABLE if name not in {"cin", "microast"}),
     ],
 )
+@pytest.mark.slow
 def test_parts_have_the_gradients_of_the_whole(name: str, parts: int, gradients_by_processes: dict[int, Path]) -> None:
     """DDP over two real processes (gloo), and accumulation: the mean gradients are those of the joined batch in one process."""
     both, one = (torch.load(gradients_by_processes[n] / f"{name}.pt", weights_only=True) for n in (parts, 1))
@@ -127,6 +128,7 @@ def test_two_processes_compare_the_images_of_both(gradients_by_processes: dict[i
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.slow
 def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> None:
     """Interrupted mid-epoch and resumed, every later loss has every digit of the uninterrupted run."""
     trainer(tmp_path / "whole", max_steps=7).fit(thin_model(name), pairs(name, pictures))
@@ -142,6 +144,7 @@ def test_resumed_run_is_bit_exact(name: str, pictures: Path, tmp_path: Path) -> 
 
 @pytest.mark.numerical
 @pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.slow
 def test_bf16_mixed(name: str, pictures: Path, tmp_path: Path) -> None:
     """A run that stays finite and learns, and each loss of one model on one batch within 2 % of fp32.
 
@@ -231,6 +234,7 @@ def command(pictures: Path, folder: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_wandb_offline_run_holds_the_images(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
