@@ -297,7 +297,7 @@ def swapped_profile() -> bytes:
     data = bytearray(
         ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"s\0R\0G\0B", b"t\0e\0s\0t")
     )
-    for at in range(132, 132 + 12 * int.from_bytes(data[128:132]), 12):
+    for at in range(132, 132 + 12 * int.from_bytes(data[128:132], "big"), 12):
         if data[at : at + 4] in (b"rXYZ", b"bXYZ"):
             data[at] ^= ord("r") ^ ord("b")
     return bytes(data)
@@ -318,9 +318,9 @@ def test_color_profile_is_converted(tmp_path: Path) -> None:
 def linear_profile() -> bytes:
     """sRGB's primaries with the numbers proportional to light, and sRGB's name."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    for at in range(132, 132 + 12 * int.from_bytes(data[128:132]), 12):
+    for at in range(132, 132 + 12 * int.from_bytes(data[128:132], "big"), 12):
         if data[at : at + 4] in (b"rTRC", b"gTRC", b"bTRC"):
-            start = int.from_bytes(data[at + 4 : at + 8])
+            start = int.from_bytes(data[at + 4 : at + 8], "big")
             data[start : start + 16] = b"para" + bytes(8) + struct.pack(">I", 1 << 16)  # y = x^1
     return bytes(data)
 

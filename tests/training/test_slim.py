@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from conftest import ROOT, THIN, shared
 from lightning.pytorch import Trainer
 from safetensors.torch import save_file
-from skimage import data
 from torch import Tensor
 
 import stylezoo
@@ -38,6 +37,7 @@ WIDTHS = (4, 8, 16, 32, 16)
 
 def photos() -> Tensor:
     """scikit-image's public-domain photos, (4, 3, 256, 256)."""
+    data = pytest.importorskip("skimage.data", reason="its photos are stylized")
     squares = [p()[:300, 80:380] for p in (data.astronaut, data.chelsea, data.coffee, data.rocket)]
     pictures = torch.stack([torch.from_numpy(square).permute(2, 0, 1) / 255 for square in squares])
     return F.interpolate(pictures, size=256, mode="area")
