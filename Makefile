@@ -14,14 +14,19 @@ FOLDER  ?= runs/zoo
 MUTANTS ?= 200
 REFERENCE ?= adain.public
 NAME    ?= here
+VERSIONS ?= lowest
+OTHER    := build/versions/$(VERSIONS)-$(notdir $(PYTHON))
+INSTALL_lowest := --resolution lowest-direct -e .
+INSTALL_newest := --upgrade -e ".[dev]"
+INSTALL_plain  := --constraint constraints.txt -e .
 WEB     ?= build/web
 ORT_WEB := 1.30.0
 # Without bytecode, each process that imports PyTorch and Lightning compiles them first, which triples the time it takes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow browser test-long test-portable fuzz mutants notebooks results benchmark train-zoo docs \
-  licenses sbom audit wheel lint format clean
+.PHONY: help install demo test test-slow browser test-long test-versions test-portable fuzz mutants notebooks results benchmark \
+  train-zoo docs licenses sbom audit wheel lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +66,13 @@ NUMERICAL = $(shell grep -lrE --include="test_*.py" "numerical|parity" tests)
 test-long: $(READY)  ## run what takes too long for every change: training steps of every system compiled, 100 examples of each property
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope -m long
 	STYLEZOO_EXAMPLES=100 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/test_properties.py
+
+test-versions: $(TOOLS)/uv  ## run the tests with other versions: make test-versions PYTHON=python3.10 VERSIONS=lowest (or newest, plain)
+	$(TOOLS)/uv venv --quiet --allow-existing --python "$(PYTHON)" $(OTHER)
+	$(TOOLS)/uv pip install --quiet --python $(OTHER)/bin/python $(INSTALL_$(VERSIONS))
+	$(TOOLS)/uv pip install --quiet --python $(OTHER)/bin/python pytest pytest-xdist hypothesis
+	$(TOOLS)/uv pip freeze --python $(OTHER)/bin/python > $(OTHER)/versions.txt
+	$(OTHER)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-portable: $(READY)  ## run the numerical tests as on a processor without AVX, which sums in another order
 	STYLEZOO_TEST_CPU=baseline $(BIN)/python -m pytest --numprocesses $(WORKERS) -m numerical -k "not float64" $(NUMERICAL)
@@ -104,6 +116,9 @@ docs: $(READY)  ## build the documentation site in site/, which fails on any war
 $(TOOLS)/pip-licenses:
 	$(PYTHON) -m venv build/tools
 	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check pip-licenses cyclonedx-bom pip-audit
+
+$(TOOLS)/uv: | $(TOOLS)/pip-licenses
+	$(TOOLS)/python -m pip install --quiet --disable-pip-version-check uv
 
 licenses: $(READY) $(TOOLS)/pip-licenses  ## list the licenses of all installed packages in build/licenses.md
 	$(TOOLS)/pip-licenses --python=$(BIN)/python --format=markdown --output-file=build/licenses.md

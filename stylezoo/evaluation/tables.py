@@ -41,7 +41,7 @@ def read_rows(path: Path) -> list[list[str]]:
     """Reads a CSV file that `write_rows` has written, with its heading; `StylezooError` if it cannot be read."""
     text = read_bytes(path).decode("utf-8", "surrogateescape")
     try:
-        return list(csv.reader(io.StringIO(text, newline="")))
+        return list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"), newline="")))  # Python 3.10 refuses null bytes
     except csv.Error as error:
         raise StylezooError(f"{path} is damaged: it is no CSV file ({error}).") from error
 

@@ -47,7 +47,10 @@ def readable_formats() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def written_formats() -> dict[str, str]:
     """Returns {suffix: Pillow's name of the format} of the images that this build of Pillow writes."""
-    optional = {suffix: name for suffix, (name, feature) in _OPTIONAL.items() if features.check(feature)}
+    known = {*features.modules, *features.codecs}  # a feature of a later Pillow is one that cannot be asked for
+    optional = {
+        suffix: name for suffix, (name, feature) in _OPTIONAL.items() if feature in known and features.check(feature)
+    }
     return dict(sorted((_WRITTEN | optional).items()))
 
 

@@ -47,7 +47,7 @@ def _pair(value: Any, default: Any = None) -> Pair:
 # Operations without neighbors
 
 
-@_rule("pointwise")
+@_rule("pointwise", aten.leaky_relu)  # PyTorch 2.6 does not mark the latter
 def _pointwise(func: Any, *args: Any, **kwargs: Any) -> Any:
     """A function of single positions, of maps and of tensors that broadcast with them."""
     leaves, structure = tree_flatten((args, kwargs))

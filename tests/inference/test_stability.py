@@ -174,6 +174,7 @@ def test_blending_leaves_what_the_motion_does_not_explain() -> None:
 def test_raft_is_used_where_its_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from torchvision.models.optical_flow import raft_small
 
+    pytest.importorskip("skimage", reason="the other optical flow needs scikit-image (pip install stylezoo[video])")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)

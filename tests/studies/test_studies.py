@@ -34,6 +34,8 @@ from stylezoo.studies.style_interpolation import bilinear
 from stylezoo.studies.upsampling_checkerboard import added
 from stylezoo.studies.verdicts import cannot_be_said
 
+pytest.importorskip("matplotlib", reason="studies draw figures (pip install stylezoo[docs])")
+
 PAIRED = {"steps": 2, "crop": 32, "size": 48, "batch_size": 2, "encoder": "vgg19_random/8"}
 SINGLE = {"steps": 2, "batch_size": 2, "images": 2, "width": 0.125, "encoder": "vgg16_random/8"}
 CASES: dict[
@@ -485,7 +487,8 @@ def test_broken_images_end_no_study(
         assert all(line.startswith("skipped: ") for line in said.splitlines())
         assert all(said.count(f"!{name}") == 1 for name in ("cut3.png", "empty7.jpg", "strip.png"))
     settings = {**PAIRED, "images": 2, "content": str(broken), "style": str(broken), "systems": ("adain",)}
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         result, _ = studies.run("levels", tmp_path / "out", **settings)
     assert len(result.rows) == 2
 
