@@ -435,6 +435,7 @@ def test_a_wheel_contains_what_ships() -> None:
 
 def test_cards_name_the_options_of_training(publish: ModuleType) -> None:
     """Files of earlier versions store them as settings of the model, those of this one as settings of the run."""
+    pytest.importorskip("skimage", reason="the gallery of a card shows its photos")
     cards = import_module("cards")
     former = {
         "freeze_predictor": True,

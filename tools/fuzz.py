@@ -308,7 +308,7 @@ def archives() -> dict[str, bytes]:
         with zipfile.ZipFile(buffer, "w", method) as archive:
             archive.writestr("a/1.txt", b"one two three " * 30)
             archive.writestr("a/b/2.bin", random.Random(0).randbytes(200))
-            archive.mkdir("c")
+            archive.writestr("c/", b"")
         files[f"{method}.zip"] = buffer.getvalue()
     return files
 

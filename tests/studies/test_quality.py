@@ -36,6 +36,8 @@ from stylezoo.studies.material import Material
 from stylezoo.studies.pairs import IDENTITY, STYLE_COPY, ImagePairs, measuring_network, product_pairs, random_pairs
 from stylezoo.vgg import VGG
 
+pytest.importorskip("matplotlib", reason="studies draw figures (pip install stylezoo[docs])")
+
 SCIPY = "the expected values are SciPy's, which comes with scikit-image"
 
 BASELINES = {IDENTITY, STYLE_COPY}

@@ -23,6 +23,8 @@ from stylezoo.studies import cin_styles, timing
 from stylezoo.studies.verdicts import Row
 from stylezoo.vgg import VGG
 
+pytest.importorskip("matplotlib", reason="studies draw figures (pip install stylezoo[docs])")
+
 SPEED = {
     "adain_speed": "AdaIN",
     "johnson_speed": "Johnson et al.",
