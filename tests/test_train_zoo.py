@@ -107,7 +107,7 @@ def test_medians_of_ratios_are_taken_per_pair_of_held_out_images(tmp_path, monke
     pairs = [("a", "b"), ("c", "d"), ("e", "f")]
     torch.save({"global_step": 7}, tmp_path / "last.ckpt")
     key = key_to_json(MetricKey("style_loss"))
-    asked = {}
+    run, asked = run_of(target={"style_loss": 1.2}), {}
 
     def measured(models, content, style, output, **options):
         asked.update(options)
@@ -118,17 +118,16 @@ def test_medians_of_ratios_are_taken_per_pair_of_held_out_images(tmp_path, monke
         settings = {"format": FORMAT, "protocol": protocol, "models": models, "reference": options["reference"]}
         write_settings(output, {**settings, "metrics": {"style_loss": {"better": "lower", "key": key}}})
         write_pairs(output, pairs)
-        for name, values in {"reference": (1.0, 2.0, 0.0), "step_7": (3.0, 2.0, 7.0)}.items():
+        for name, values in {"reference": (1.0, 2.0, 0.0), f"{run.name}_7": (3.0, 2.0, 7.0)}.items():
             rows = [[*pair, value] for pair, value in zip(pairs, values, strict=True)]
             write_values(output / f"{name}.csv", ["style_loss"], rows)
         return scores(output)
 
     monkeypatch.setattr(zoo, "evaluate", measured)
-    judge = zoo.Judge("photos", "paintings", "reference", None, 3)
+    judge = zoo.Judge("photos", "paintings", "reference", None, 3, ("content_loss", "style_loss"))
     for _ in range(2):  # the second time the folder is another plan's
-        run = run_of(target={"style_loss": 1.2})
         assert zoo.measure(run, tmp_path / "last.ckpt", tmp_path / "measured", judge) == {"style_loss": 2.0}
-    assert asked["split"] == ["val", "test"]
+    assert (asked["split"], asked["metrics"]) == (["val", "test"], ("content_loss", "style_loss"))
     assert zoo.measure(run_of(), tmp_path / "last.ckpt", tmp_path / "measured", judge) == {}
 
 
@@ -166,7 +165,7 @@ def test_turns_go_on_from_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "take_turn", turn)
     monkeypatch.setattr(zoo, "measure", lambda *_: {"style_loss": 3.0})
     run = zoo.Run("a", recipes=["a.yaml"], seconds=1, target={"style_loss": 1.5})
-    zoo.train([run], tmp_path, [], zoo.Judge("c", "s", "r", None, 2), turns=3)
+    zoo.train([run], tmp_path, [], zoo.Judge("c", "s", "r", None, 2, ("style_loss",)), turns=3)
     rows = zoo.read_log(tmp_path / "log.csv")
     assert [(row["first_step"], row["last_step"], row["distance"]) for row in rows] == [
         ("0", "10", "2.0"),
@@ -180,7 +179,7 @@ def test_queues_of_one_folder_train_different_runs(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(zoo, "turn_of", lambda run, *_: taken.append(run.name) or dict.fromkeys(zoo.COLUMNS, "1"))
     runs = [run_of("first", priority=2), run_of("second"), run_of("third", start="first")]
-    judge = zoo.Judge("c", "s", "r", None, 2)
+    judge = zoo.Judge("c", "s", "r", None, 2, ("style_loss",))
     with zoo.reserved(runs[0], tmp_path) as mine:
         assert mine
         zoo.train(runs, tmp_path, [], judge, turns=1)

@@ -186,36 +186,38 @@ def stand_back(process: int) -> None:
 
 @dataclass(frozen=True)
 class Judge:
-    """How runs are measured: folders of held-out photos and paintings, the reference model, and the VGG of the losses."""
+    """How runs are measured: folders of held-out photos and paintings, the reference model, the VGG of the losses, metrics."""
 
     content: str
     style: str
     reference: str
     encoder_weights: str | None
     pairs: int
+    metrics: tuple[str, ...]
 
 
 def measure(run: Run, checkpoint: Path, output: Path, judge: Judge) -> dict[str, float]:
     """Returns medians over held-out pairs of the run's losses divided by those of the reference model, by metric.
 
-    The folder keeps the measures of earlier steps; the reference is measured once.
+    The folder keeps the measures of all runs and of earlier steps; the reference is measured once.
     """
     if not run.target:
         return {}
-    name = f"step_{steps_of(checkpoint)}"
+    name = f"{run.name}_{steps_of(checkpoint)}"
     options: dict[str, Any] = {
         "pairs": judge.pairs,
         "split": ["val", "test"],
         "reference": "reference",
-        "metrics": list(run.target),
+        "metrics": judge.metrics,
         "encoder_weights": judge.encoder_weights,
     }
     models = {"reference": judge.reference, name: str(checkpoint)}
-    try:
-        summary = evaluate(models, judge.content, judge.style, output, **options)
-    except StylezooError:  # the folder holds measures with other settings, of an older plan
-        rmtree(output)
-        summary = evaluate(models, judge.content, judge.style, output, **options)
+    with FileLock(output.with_suffix(".lock")):  # of other queues
+        try:
+            summary = evaluate(models, judge.content, judge.style, output, **options)
+        except StylezooError:  # the folder holds measures with other settings, of an older plan
+            rmtree(output)
+            summary = evaluate(models, judge.content, judge.style, output, **options)
     ratios = {score.value.key.metric: score.ratio for score in summary if score.model == name}
     return {metric: ratios[metric].spread.median for metric in run.target}
 
@@ -257,7 +259,7 @@ def turn_of(run: Run, folder: Path, overlays: list[str], judge: Judge) -> dict[s
     if after is None or after == before:
         raise SystemExit(f"{run.name} left no new checkpoint: see {place / 'output.txt'}")
     keep_newest(place, after)
-    ratios = measure(run, after, place / "measured", judge)
+    ratios = measure(run, after, folder / "measured", judge)
     distance = max((ratios[metric] / run.target[metric] for metric in run.target), default=UNMEASURED)
     return {
         "run": run.name,
@@ -300,7 +302,8 @@ def main() -> None:
     options = parser.parse_args()
     plan = yaml.safe_load(Path(options.plan).read_text())
     runs = [Run(name, **{"seconds": plan["seconds"], **entry}) for name, entry in plan["runs"].items()]
-    judge = Judge(options.content, options.style, options.reference, options.encoder_weights, plan["pairs"])
+    metrics = tuple(sorted({metric for run in runs for metric in run.target}))
+    judge = Judge(options.content, options.style, options.reference, options.encoder_weights, plan["pairs"], metrics)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     train(runs, Path(options.folder), options.overlay, judge, options.turns)
 
