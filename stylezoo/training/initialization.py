@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +11,14 @@ from torch import Tensor, nn
 from stylezoo.checkpoints import load_model
 from stylezoo.errors import StylezooError, check_number
 from stylezoo.module import StyleModel
-from stylezoo.training.optimizers import inverse_root, preconditioner, second_moments
+from stylezoo.training.optimizers import inverse_root, preconditioner
 from stylezoo.training.plans import Plan, RegressionTarget, plan_of
 from stylezoo.training.regression import (
+    ForwardPasses,
     choose,
     columns,
     conv_inputs,
     fit,
-    forward_hooks,
-    patches,
-    some_positions,
 )
 
 
@@ -94,17 +91,19 @@ class LeastSquares(Initialization):
         model.load_state_dict(state, strict=False)
         targets = named_targets(plan)
         batches = self.batches(plan, images)
-        run = Run(self.function(plan), batches)
-        places = run.places(plan.convolutions | {name: target.conv for name, target in targets.items()}, self.positions)
+        passes = ForwardPasses(self.function(plan), batches)
+        places = passes.places(
+            plan.convolutions | {name: target.conv for name, target in targets.items()}, self.positions
+        )
         targets = {name: targets[name] for name in places if name in targets and f"{name}.weight" not in kept}
         wanted = self.wanted(plan, targets, batches, places)
         preconditioners = {}
         for name, target in targets.items():
-            windows = run.windows(target.conv, places[name])
+            windows = passes.windows(target.conv, places[name])
             preconditioners[name] = preconditioner(windows, self.damping)
             fit(target.conv, windows, wanted.pop(name), rounds=4 if target.relu else 1)
         rest = {name: conv for name, conv in plan.convolutions.items() if name not in targets}
-        for name, moments in run.moments(rest, places).items():
+        for name, moments in passes.moments(rest, places).items():
             preconditioners[name] = inverse_root(moments, self.damping)
         return {name: preconditioners[name] for name in plan.convolutions}
 
@@ -169,7 +168,8 @@ class Pruning(LeastSquares):
 
     def batches(self, plan: Plan, images: Tensor) -> list[tuple[Tensor, ...]]:
         """Returns pairs of contents and styles."""
-        contents, styles = torch.chunk(images, 2)
+        half = (len(images) + 1) // 2
+        contents, styles = images[:half], images[-half:]
         if plan.convolutions.keys() - named_targets(plan).keys():
             contents = styles = images
         return [*zip(torch.split(contents, 16), torch.split(styles, 16), strict=True)]
@@ -190,7 +190,7 @@ class Pruning(LeastSquares):
         decoded = {name: target for name, target in targets.items() if name not in encoded}
         teacher = self.teacher.to(batches[0][0]).eval()
         wide = matching_convolutions(teacher, decoded)
-        outputs = Run(stylize_with(teacher), batches).outputs(wide, places)
+        outputs = ForwardPasses(stylize_with(teacher), batches).outputs(wide, places)
         for name, target in decoded.items():
             if target.features == "image":
                 outputs[name] = plan.to_pixels(outputs[name].T[None, :, None])[0, :, 0].T
@@ -255,8 +255,8 @@ def measure_preconditioners(
     model = plan.model
     training = model.training
     model.eval()
-    run = Run(plan.restore, [(part,) for part in torch.split(images, 16)])
-    moments = run.moments(plan.convolutions, run.places(plan.convolutions, positions))
+    passes = ForwardPasses(plan.restore, [(part,) for part in torch.split(images, 16)])
+    moments = passes.moments(plan.convolutions, passes.places(plan.convolutions, positions))
     model.train(training)
     return {name: inverse_root(matrix, damping) for name, matrix in moments.items()}
 
@@ -297,86 +297,3 @@ def target_columns(
         if features == deepest:
             break
     return wanted
-
-
-class _Reached(Exception):
-    """Ends a forward pass at the convolution whose input is wanted."""
-
-
-class Run:
-    """Batches of images and what is done with each: what passes through a model's convolutions meanwhile.
-
-    Args:
-        function: Stylizes the images of a batch.
-        batches: Its arguments, tensors (B, 3, H, W), for one batch after another.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> None:
-        self.function, self.batches = function, batches
-        self.count = sum(len(images) for images, *_ in batches)
-        self._batch = 0
-
-    def places(self, convs: Mapping[str, nn.Conv2d], positions: int) -> dict[str, Tensor]:
-        """Draws positions of the output of each convolution, (images, positions), by name."""
-        sizes: dict[str, tuple[int, int]] = {}
-
-        def note(name: str, _: Tensor, output: Tensor) -> None:
-            sizes[name] = (output.shape[-2], output.shape[-1])
-
-        with forward_hooks(convs, note):
-            self.function(*(images[:1] for images in self.batches[0]))
-        generator = torch.Generator().manual_seed(0)
-        image = self.batches[0][0]
-        return {n: some_positions(image.new_empty(self.count, 0, *sizes[n]), positions, generator) for n in convs}
-
-    def windows(self, conv: nn.Conv2d, where: Tensor) -> Tensor:
-        """Returns a convolution's input windows at some positions, (images * P, D)."""
-        inputs: list[Tensor] = []
-
-        def catch(_: str, x: Tensor, __: Tensor) -> None:
-            inputs.append(x)
-            raise _Reached
-
-        windows = []
-        with forward_hooks({"": conv}, catch):
-            for images in self._images():
-                with contextlib.suppress(_Reached):
-                    self.function(*images)
-                windows.append(patches(inputs.pop(), self._of_batch(where), conv))
-        return torch.cat(windows)
-
-    def outputs(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the outputs of convolutions at their places, (images * P, C), by name."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in convs}
-
-        def take(name: str, _: Tensor, output: Tensor) -> None:
-            parts[name].append(columns(output, self._of_batch(places[name])))
-
-        self._observe(convs, take)
-        return {name: torch.cat(found) for name, found in parts.items()}
-
-    def moments(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Measures the second moments (D + 1, D + 1) of the inputs of convolutions at their places, by name."""
-        moments: dict[str, Tensor] = {}
-
-        def add(name: str, x: Tensor, _: Tensor) -> None:
-            windows = patches(x, self._of_batch(places[name]), convs[name])
-            part = second_moments(windows) * len(x) / self.count
-            moments[name] = moments[name] + part if name in moments else part
-
-        if convs:
-            self._observe(convs, add)
-        return moments
-
-    def _observe(self, convs: Mapping[str, nn.Conv2d], observe: Callable[[str, Tensor, Tensor], None]) -> None:
-        with forward_hooks(convs, observe):
-            for images in self._images():
-                self.function(*images)
-
-    def _images(self) -> Iterator[tuple[Tensor, ...]]:
-        for number, images in enumerate(self.batches):
-            self._batch = number
-            yield images
-
-    def _of_batch(self, places: Tensor) -> Tensor:
-        return torch.split(places, [len(images) for images, *_ in self.batches])[self._batch]

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from stylezoo.errors import check_number
 from stylezoo.training.plans import Plan
+from stylezoo.training.regression import second_moments
 
 
 class OptimizerSettings:
@@ -165,12 +166,6 @@ def preconditioner(inputs: Tensor, damping: float) -> Tensor:
         damping: Share of the mean of M's diagonal that is added to it.
     """
     return inverse_root(second_moments(inputs), damping)
-
-
-def second_moments(inputs: Tensor) -> Tensor:
-    """Returns the second moments of inputs (N, D) and a constant 1, (D + 1, D + 1)."""
-    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-    return inputs.T @ inputs / len(inputs)
 
 
 def inverse_root(moments: Tensor, damping: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -111,3 +111,92 @@ def fit_relu(inputs: Tensor, target: Tensor, rounds: int = 4, ridge: float = 1e-
         solution = torch.cholesky_solve((inputs.T @ wanted).double(), factor).to(inputs)
         wanted = torch.where(target > 0, target, (inputs @ solution).clamp_max(0))
     return solution[:-1].T.contiguous(), solution[-1]
+
+
+def second_moments(inputs: Tensor) -> Tensor:
+    """Returns the second moments of inputs (N, D) and a constant 1, (D + 1, D + 1)."""
+    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
+    return inputs.T @ inputs / len(inputs)
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the convolution whose input is wanted."""
+
+
+class ForwardPasses:
+    """Batches of images and what is done with each: what passes through a model's convolutions meanwhile.
+
+    Args:
+        function: Stylizes the images of a batch.
+        batches: Its arguments, tensors (B, 3, H, W), for one batch after another.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.function, self.batches = function, batches
+        self.count = sum(len(images) for images, *_ in batches)
+        self._batch = 0
+
+    def places(self, convs: Mapping[str, nn.Conv2d], positions: int) -> dict[str, Tensor]:
+        """Draws positions of the output of each convolution, (images, positions), by name."""
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def note(name: str, _: Tensor, output: Tensor) -> None:
+            sizes[name] = (output.shape[-2], output.shape[-1])
+
+        with forward_hooks(convs, note):
+            self.function(*(images[:1] for images in self.batches[0]))
+        generator = torch.Generator().manual_seed(0)
+        image = self.batches[0][0]
+        return {n: some_positions(image.new_empty(self.count, 0, *sizes[n]), positions, generator) for n in convs}
+
+    def windows(self, conv: nn.Conv2d, where: Tensor) -> Tensor:
+        """Returns a convolution's input windows at some positions, (images * P, D)."""
+        inputs: list[Tensor] = []
+
+        def catch(_: str, x: Tensor, __: Tensor) -> None:
+            inputs.append(x)
+            raise _Reached
+
+        windows = []
+        with forward_hooks({"": conv}, catch):
+            for images in self._images():
+                with contextlib.suppress(_Reached):
+                    self.function(*images)
+                windows.append(patches(inputs.pop(), self._of_batch(where), conv))
+        return torch.cat(windows)
+
+    def outputs(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the outputs of convolutions at their places, (images * P, C), by name."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in convs}
+
+        def take(name: str, _: Tensor, output: Tensor) -> None:
+            parts[name].append(columns(output, self._of_batch(places[name])))
+
+        self._observe(convs, take)
+        return {name: torch.cat(found) for name, found in parts.items()}
+
+    def moments(self, convs: Mapping[str, nn.Conv2d], places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Measures the second moments (D + 1, D + 1) of the inputs of convolutions at their places, by name."""
+        moments: dict[str, Tensor] = {}
+
+        def add(name: str, x: Tensor, _: Tensor) -> None:
+            windows = patches(x, self._of_batch(places[name]), convs[name])
+            part = second_moments(windows) * len(x) / self.count
+            moments[name] = moments[name] + part if name in moments else part
+
+        if convs:
+            self._observe(convs, add)
+        return moments
+
+    def _observe(self, convs: Mapping[str, nn.Conv2d], observe: Callable[[str, Tensor, Tensor], None]) -> None:
+        with forward_hooks(convs, observe):
+            for images in self._images():
+                self.function(*images)
+
+    def _images(self) -> Iterator[tuple[Tensor, ...]]:
+        for number, images in enumerate(self.batches):
+            self._batch = number
+            yield images
+
+    def _of_batch(self, places: Tensor) -> Tensor:
+        return torch.split(places, [len(images) for images, *_ in self.batches])[self._batch]
