@@ -112,6 +112,8 @@ def test_a_toy_system_is_three_files(tmp_path: Path) -> None:
             "-q",
             "-p",
             "no:cacheprovider",
+            "-m",
+            "not long",
             "-k",
             "toy",
             *zoo_wide,
