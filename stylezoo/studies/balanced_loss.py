@@ -23,10 +23,10 @@ from stylezoo.vgg import VGG
 
 OWN, CLASSIC, BALANCED = "own loss", "classic loss", "balanced loss"
 
-# Cheng et al. 2021 as quoted by the re-run's report (Neroxn/ceng501-final-project README.md, table 3.1), and that re-run.
 SYSTEM_AND_TRAINING = ("system", "trained with")
 """Columns that tell apart what has a published number."""
 
+# Cheng et al. 2021 as quoted by the re-run's report (Neroxn/ceng501-final-project README.md, table 3.1), and that re-run.
 PAPER: dict[tuple[str, str], dict[str, float]] = {
     ("adain", OWN): {"balanced": 0.33, "classic": 7.05e8},
     ("adain", CLASSIC): {"balanced": 0.43, "classic": 6.62e8},

@@ -189,13 +189,14 @@ class Pruning(LeastSquares):
         encoded = {name: target for name, target in targets.items() if target.features.startswith("relu")}
         decoded = {name: target for name, target in targets.items() if name not in encoded}
         teacher = self.teacher.to(batches[0][0]).eval()
-        wide = matching_convolutions(teacher, decoded)
+        decoder = plan_of(teacher).targets
+        wide = matching_convolutions(decoder, decoded, teacher.system)
         outputs = ForwardPasses(stylize_with(teacher), batches).outputs(wide, places)
         for name, target in decoded.items():
             if target.features == "image":
                 outputs[name] = plan.to_pixels(outputs[name].T[None, :, None])[0, :, 0].T
             else:
-                channels = chosen_channels(outputs[name], wide[name], following(teacher, wide[name]), target)
+                channels = chosen_channels(outputs[name], wide[name], following(decoder, wide[name]), target)
                 outputs[name] = outputs[name][:, channels]
         return outputs | super().wanted(plan, encoded, batches, places)
 
@@ -205,26 +206,33 @@ def stylize_with(model: StyleModel) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda contents, styles: model.decode(contents, model.encode_style(styles))
 
 
-def matching_convolutions(teacher: StyleModel, targets: Mapping[str, RegressionTarget]) -> dict[str, nn.Conv2d]:
+def matching_convolutions(
+    decoder: Sequence[RegressionTarget], targets: Mapping[str, RegressionTarget], system: str
+) -> dict[str, nn.Conv2d]:
     """Returns a teacher's convolutions that mirror the same ones of VGG as a model's targets, by the names of these.
+
+    Args:
+        decoder: The targets of the teacher.
+        targets: Those of the model.
+        system: The teacher's, for messages.
 
     Raises:
         StylezooError: If one is missing or narrower.
     """
-    convs = {target.features: target.conv for target in plan_of(teacher).targets}
+    convs = {target.features: target.conv for target in decoder}
     for name, (conv, features, _) in targets.items():
         if features not in convs or convs[features].out_channels < conv.out_channels:
             found = f"{convs[features].out_channels} channels" if features in convs else "no such convolution"
             raise StylezooError(
-                f"The teacher ({teacher.system}) has {found} where {name} of the model has {conv.out_channels}: name a model"
+                f"The teacher ({system}) has {found} where {name} of the model has {conv.out_channels}: name a model"
                 " with a decoder as wide as this one's or wider, such as an adain."
             )
     return {name: convs[target.features] for name, target in targets.items()}
 
 
-def following(teacher: StyleModel, conv: nn.Conv2d) -> nn.Conv2d | None:
+def following(decoder: Sequence[RegressionTarget], conv: nn.Conv2d) -> nn.Conv2d | None:
     """Returns the convolution of a teacher's decoder that comes after another one, if that has all of its inputs from there."""
-    convs = [target.conv for target in plan_of(teacher).targets]
+    convs = [target.conv for target in decoder]
     after = convs[convs.index(conv) + 1 :]
     return after[0] if after and after[0].in_channels == conv.out_channels else None
 
