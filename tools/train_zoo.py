@@ -39,6 +39,8 @@ from stylezoo.evaluation import evaluate
 
 COLUMNS = ("run", "finished", "first_step", "last_step", "seconds", "distance", "measured", "command")
 UNMEASURED = 2.0
+METRICS = ("content_loss", "style_loss", "target_content_loss")
+"""What every run is measured by, whatever its target: queues with different plans share the measures of a folder."""
 
 
 @dataclass
@@ -302,7 +304,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = yaml.safe_load(Path(options.plan).read_text())
     runs = [Run(name, **{"seconds": plan["seconds"], **entry}) for name, entry in plan["runs"].items()]
-    metrics = tuple(sorted({metric for run in runs for metric in run.target}))
+    metrics = tuple(sorted({*METRICS, *(metric for run in runs for metric in run.target)}))
     judge = Judge(options.content, options.style, options.reference, options.encoder_weights, plan["pairs"], metrics)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     train(runs, Path(options.folder), options.overlay, judge, options.turns)
